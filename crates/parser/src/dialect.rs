@@ -1,0 +1,300 @@
+//! The dialect under which `sqlparser` reads: Postgres, plus what streaming SQL needs inside queries.
+//!
+//! It reports Postgres' identity, so that everything the library does "for Postgres" applies. Beyond that:
+//!
+//! - `FROM t FOR SYSTEM_TIME AS OF …`, also with `SAVEPOINT name`, which becomes [`Expr::Prefixed`];
+//! - `MATCH_RECOGNIZE`;
+//! - generated columns spelled `c type AS expr`;
+//! - `EMIT ON WINDOW CLOSE` is never taken for an alias.
+//!
+//! It also notes how far the library came. `sqlparser` backtracks (a parenthesis may open a sub-query or a join) and then
+//! reports the place of the first attempt instead of the token that no attempt could take. Everything in front of the
+//! furthest token seen was accepted by some attempt, so no earlier token can be the culprit.
+
+use std::any::TypeId;
+use std::cell::Cell;
+
+use sqlparser::ast::{ColumnOption, Expr, GeneratedAs};
+use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Location, Token};
+
+/// How far the parser came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reached {
+    Token(u64, u64),
+    End,
+}
+
+impl From<Location> for Reached {
+    fn from(at: Location) -> Self {
+        if at.line == 0 {
+            Reached::End
+        } else {
+            Reached::Token(at.line, at.column)
+        }
+    }
+}
+
+/// The dialect of Tidegate. Create one for each statement: it remembers how far that statement was read.
+#[derive(Debug, Default)]
+pub struct TidegateDialect {
+    postgres: PostgreSqlDialect,
+    furthest: Cell<Option<Reached>>,
+}
+
+impl TidegateDialect {
+    pub(crate) fn furthest(&self) -> Option<Reached> {
+        self.furthest.get()
+    }
+
+    fn reached(&self, at: Location) {
+        let at = Reached::from(at);
+        if self.furthest.get().is_none_or(|seen| seen < at) {
+            self.furthest.set(Some(at));
+        }
+    }
+
+    /// Notes the verdict on an alias candidate, which the parser has already consumed.
+    fn alias(&self, accepted: bool, parser: &Parser) -> bool {
+        let at = if accepted {
+            parser.peek_token_ref().span.start
+        } else {
+            parser.get_current_token().span.start
+        };
+        self.reached(at);
+        accepted
+    }
+}
+
+fn is_word(token: &Token, text: &str) -> bool {
+    matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(text))
+}
+
+/// Whether the word just consumed starts `EMIT ON WINDOW CLOSE`. `… JOIN t emit ON …` is left an alias.
+fn starts_emit_clause(parser: &Parser) -> bool {
+    is_word(&parser.get_current_token().token, "EMIT")
+        && is_word(&parser.peek_nth_token_ref(0).token, "ON")
+        && is_word(&parser.peek_nth_token_ref(1).token, "WINDOW")
+}
+
+impl Dialect for TidegateDialect {
+    fn dialect(&self) -> TypeId {
+        TypeId::of::<PostgreSqlDialect>()
+    }
+
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        self.reached(parser.peek_token_ref().span.start);
+        let names_savepoint = is_word(&parser.get_current_token().token, "OF")
+            && is_word(&parser.peek_nth_token_ref(0).token, "SAVEPOINT")
+            && matches!(parser.peek_nth_token_ref(1).token, Token::Word(_));
+        if !names_savepoint {
+            return None;
+        }
+        Some(parser.parse_identifier().and_then(|prefix| {
+            let value = Box::new(Expr::Identifier(parser.parse_identifier()?));
+            Ok(Expr::Prefixed { prefix, value })
+        }))
+    }
+
+    fn parse_column_option(
+        &self,
+        parser: &mut Parser,
+    ) -> Result<Option<Result<Option<ColumnOption>, ParserError>>, ParserError> {
+        if !parser.parse_keyword(Keyword::AS) {
+            return Ok(None);
+        }
+        let expr = parser.parse_expr()?;
+        let _ = parser.parse_keyword(Keyword::STORED);
+        Ok(Some(Ok(Some(ColumnOption::Generated {
+            generated_as: GeneratedAs::Always,
+            sequence_options: None,
+            generation_expr: Some(expr),
+            generation_expr_mode: None,
+            generated_keyword: false,
+        }))))
+    }
+
+    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
+        self.reached(parser.peek_token_ref().span.start);
+        self.postgres.get_next_precedence(parser)
+    }
+
+    fn is_select_item_alias(&self, explicit: bool, kw: &Keyword, parser: &mut Parser) -> bool {
+        let accepted =
+            explicit || (!starts_emit_clause(parser) && self.is_column_alias(kw, parser));
+        self.alias(accepted, parser)
+    }
+
+    fn is_table_factor_alias(&self, explicit: bool, kw: &Keyword, parser: &mut Parser) -> bool {
+        let accepted = explicit || (!starts_emit_clause(parser) && self.is_table_alias(kw, parser));
+        self.alias(accepted, parser)
+    }
+
+    fn supports_table_versioning(&self) -> bool {
+        true
+    }
+
+    fn supports_match_recognize(&self) -> bool {
+        true
+    }
+
+    fn supports_string_literal_concatenation_with_newline(&self) -> bool {
+        true
+    }
+
+    fn supports_named_fn_args_with_assignment_operator(&self) -> bool {
+        true
+    }
+
+    // From here on: what the Postgres dialect says, for the methods where it differs from the library's default.
+
+    fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
+        self.postgres.identifier_quote_style(identifier)
+    }
+
+    fn is_delimited_identifier_start(&self, ch: char) -> bool {
+        self.postgres.is_delimited_identifier_start(ch)
+    }
+
+    fn is_identifier_start(&self, ch: char) -> bool {
+        self.postgres.is_identifier_start(ch)
+    }
+
+    fn is_identifier_part(&self, ch: char) -> bool {
+        self.postgres.is_identifier_part(ch)
+    }
+
+    fn is_reserved_for_identifier(&self, kw: Keyword) -> bool {
+        self.postgres.is_reserved_for_identifier(kw)
+    }
+
+    fn is_custom_operator_part(&self, ch: char) -> bool {
+        self.postgres.is_custom_operator_part(ch)
+    }
+
+    fn prec_value(&self, prec: Precedence) -> u8 {
+        self.postgres.prec_value(prec)
+    }
+
+    fn supports_unicode_string_literal(&self) -> bool {
+        self.postgres.supports_unicode_string_literal()
+    }
+
+    fn supports_filter_during_aggregation(&self) -> bool {
+        self.postgres.supports_filter_during_aggregation()
+    }
+
+    fn supports_group_by_expr(&self) -> bool {
+        self.postgres.supports_group_by_expr()
+    }
+
+    fn allow_extract_custom(&self) -> bool {
+        self.postgres.allow_extract_custom()
+    }
+
+    fn allow_extract_single_quotes(&self) -> bool {
+        self.postgres.allow_extract_single_quotes()
+    }
+
+    fn supports_create_index_with_clause(&self) -> bool {
+        self.postgres.supports_create_index_with_clause()
+    }
+
+    fn supports_explain_with_utility_options(&self) -> bool {
+        self.postgres.supports_explain_with_utility_options()
+    }
+
+    fn supports_listen_notify(&self) -> bool {
+        self.postgres.supports_listen_notify()
+    }
+
+    fn supports_factorial_operator(&self) -> bool {
+        self.postgres.supports_factorial_operator()
+    }
+
+    fn supports_bitwise_shift_operators(&self) -> bool {
+        self.postgres.supports_bitwise_shift_operators()
+    }
+
+    fn supports_comment_on(&self) -> bool {
+        self.postgres.supports_comment_on()
+    }
+
+    fn supports_load_extension(&self) -> bool {
+        self.postgres.supports_load_extension()
+    }
+
+    fn supports_named_fn_args_with_colon_operator(&self) -> bool {
+        self.postgres.supports_named_fn_args_with_colon_operator()
+    }
+
+    fn supports_named_fn_args_with_expr_name(&self) -> bool {
+        self.postgres.supports_named_fn_args_with_expr_name()
+    }
+
+    fn supports_empty_projections(&self) -> bool {
+        self.postgres.supports_empty_projections()
+    }
+
+    fn supports_nested_comments(&self) -> bool {
+        self.postgres.supports_nested_comments()
+    }
+
+    fn supports_string_escape_constant(&self) -> bool {
+        self.postgres.supports_string_escape_constant()
+    }
+
+    fn supports_numeric_literal_underscores(&self) -> bool {
+        self.postgres.supports_numeric_literal_underscores()
+    }
+
+    fn supports_array_typedef_with_brackets(&self) -> bool {
+        self.postgres.supports_array_typedef_with_brackets()
+    }
+
+    fn supports_geometric_types(&self) -> bool {
+        self.postgres.supports_geometric_types()
+    }
+
+    fn supports_set_names(&self) -> bool {
+        self.postgres.supports_set_names()
+    }
+
+    fn supports_alter_column_type_using(&self) -> bool {
+        self.postgres.supports_alter_column_type_using()
+    }
+
+    fn supports_notnull_operator(&self) -> bool {
+        self.postgres.supports_notnull_operator()
+    }
+
+    fn supports_interval_options(&self) -> bool {
+        self.postgres.supports_interval_options()
+    }
+
+    fn supports_insert_table_alias(&self) -> bool {
+        self.postgres.supports_insert_table_alias()
+    }
+
+    fn supports_create_table_like_parenthesized(&self) -> bool {
+        self.postgres.supports_create_table_like_parenthesized()
+    }
+
+    fn supports_select_wildcard_with_alias(&self) -> bool {
+        self.postgres.supports_select_wildcard_with_alias()
+    }
+
+    fn supports_comma_separated_trim(&self) -> bool {
+        self.postgres.supports_comma_separated_trim()
+    }
+
+    fn supports_xml_expressions(&self) -> bool {
+        self.postgres.supports_xml_expressions()
+    }
+
+    fn supports_comment_optimizer_hint(&self) -> bool {
+        self.postgres.supports_comment_optimizer_hint()
+    }
+}

@@ -1,0 +1,94 @@
+//! `SAVEPOINT` and its family.
+//!
+//! The same words mean a savepoint of the database outside a transaction block and a savepoint of the transaction inside
+//! one. The parser cannot know which, so it reads the larger form; the engine refuses `FOR`, `TO` and `WITH` inside a block.
+
+use sqlparser::parser::Parser;
+
+use crate::ast::{Savepoint, Statement};
+use crate::cursor::{Cursor, Parsed};
+use crate::options::with_options;
+
+/// `SAVEPOINT name [FOR MATERIALIZED VIEW v, …] [TO 'url'] [WITH (…)]`.
+pub(crate) fn savepoint(c: &mut Cursor<'_>) -> Parsed<Statement> {
+    c.advance(1);
+    let name = c.ident()?;
+    let views = if c.take(&["FOR"]) {
+        c.expect(&["MATERIALIZED"])?;
+        if !c.take(&["VIEWS"]) {
+            c.expect(&["VIEW"])?;
+        }
+        c.commas(Cursor::name)?
+    } else {
+        Vec::new()
+    };
+    let to = if c.take(&["TO"]) {
+        Some(c.string()?)
+    } else {
+        None
+    };
+    let options = with_options(c)?;
+    Ok(Statement::Savepoint(Savepoint {
+        name,
+        views,
+        to,
+        options,
+    }))
+}
+
+/// `ROLLBACK [WORK | TRANSACTION] TO [SAVEPOINT] name [WITH (…)]`; any other rollback is the library's.
+pub(crate) fn rollback(c: &mut Cursor<'_>) -> Parsed<Statement> {
+    c.advance(1);
+    let to = usize::from(c.at(&["WORK"]) || c.at(&["TRANSACTION"]));
+    if !c.at_nth(to, "TO") {
+        return c
+            .sql(Parser::parse_rollback)
+            .map(|statement| Statement::Sql(Box::new(statement)));
+    }
+    c.advance(to + 1);
+    let name = savepoint_name(c)?;
+    let options = with_options(c)?;
+    Ok(Statement::RollbackToSavepoint { name, options })
+}
+
+/// `RELEASE [SAVEPOINT] name`.
+pub(crate) fn release(c: &mut Cursor<'_>) -> Parsed<Statement> {
+    c.advance(1);
+    let name = savepoint_name(c)?;
+    Ok(Statement::ReleaseSavepoint { name })
+}
+
+/// `VERIFY SAVEPOINT name` or `VERIFY MATERIALIZED VIEW v`.
+pub(crate) fn verify(c: &mut Cursor<'_>) -> Parsed<Statement> {
+    c.advance(1);
+    if c.take(&["SAVEPOINT"]) {
+        return Ok(Statement::VerifySavepoint { name: c.ident()? });
+    }
+    if c.take(&["MATERIALIZED"]) {
+        c.expect(&["VIEW"])?;
+        return Ok(Statement::VerifyMaterializedView { name: c.name()? });
+    }
+    Err(c
+        .unexpected()
+        .with_hint("expected SAVEPOINT or MATERIALIZED VIEW"))
+}
+
+/// `SHUTDOWN [WITH SAVEPOINT name]`.
+pub(crate) fn shutdown(c: &mut Cursor<'_>) -> Parsed<Statement> {
+    c.advance(1);
+    let with_savepoint = if c.take(&["WITH"]) {
+        c.expect(&["SAVEPOINT"])?;
+        Some(c.ident()?)
+    } else {
+        None
+    };
+    Ok(Statement::Shutdown { with_savepoint })
+}
+
+/// `[SAVEPOINT] name`, where a savepoint may itself be called "savepoint".
+fn savepoint_name(c: &mut Cursor<'_>) -> Parsed<sqlparser::ast::Ident> {
+    if matches!(c.token(1), sqlparser::tokenizer::Token::Word(_)) && !c.at_nth(1, "WITH") {
+        c.expect(&["SAVEPOINT"])?;
+    }
+    c.ident()
+}
