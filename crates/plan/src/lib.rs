@@ -1,1 +1,13 @@
-//! 
+//! The dataflow plan as pure data: what the planner makes and the runtime builds.
+//!
+//! A [`Dataflow`] is a list of [`Node`]s in topological order; a node names its inputs by index and says how their rows
+//! must be distributed. Plans hold no handles, no closures and no names of columns that matter: columns are positions.
+
+pub mod dataflow;
+pub mod explain;
+pub mod expr;
+pub mod op;
+
+pub use dataflow::{Dataflow, Edge, Node};
+pub use expr::ScalarExpr;
+pub use op::{AggregateCall, AggregateFunction, Distribution, JoinKind, Op, SortKey, StateTable};

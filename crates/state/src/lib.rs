@@ -1,1 +1,14 @@
-//! 
+//! Where everything durable that an operator or a view knows is kept while it runs.
+//!
+//! - [`table`]: the contract of a state table, in two forms (value: key → value; map: key → ordered sub-key → value).
+//! - [`run`]: a sorted, immutable piece of a table: what a checkpoint stores and a restore reads.
+//! - [`backend`]: opens tables and views on one worker; [`memory`] and [`rocks`] implement it.
+//! - [`view`]: the contents of a view, readable at an epoch while it is written.
+//!
+//! A table is owned by one operator on one worker and is not shared; a view is shared with readers.
+
+pub mod run;
+pub mod table;
+
+pub use run::{Run, RunBuilder};
+pub use table::{Cell, Change, Form, Merge, StateError, Table, TableSpec, TableStats};

@@ -1,0 +1,81 @@
+//! Nodes, edges, and their identity.
+
+use crate::{Distribution, Op, StateTable};
+use arrow::datatypes::SchemaRef;
+use serde::Serialize;
+use tidegate_types::{OperatorId, RelationId};
+use xxhash_rust::xxh3::Xxh3;
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Edge {
+    /// Index of the node that feeds this input.
+    pub from: usize,
+    pub distribution: Distribution,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Node {
+    pub id: OperatorId,
+    pub op: Op,
+    pub inputs: Vec<Edge>,
+    #[serde(skip)]
+    pub schema: SchemaRef,
+    /// Output rows are never retracted.
+    pub append_only: bool,
+    /// Columns whose values no two output rows share, if some are known.
+    pub unique_key: Option<Vec<usize>>,
+    pub state: Vec<StateTable>,
+}
+
+/// One relation's dataflow. The last node is its root.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Dataflow {
+    pub relation: RelationId,
+    pub name: String,
+    pub nodes: Vec<Node>,
+}
+
+impl Dataflow {
+    pub fn root(&self) -> &Node {
+        self.nodes.last().expect("a dataflow has a root")
+    }
+
+    pub fn input_schema(&self, node: usize, input: usize) -> &SchemaRef {
+        &self.nodes[self.nodes[node].inputs[input].from].schema
+    }
+
+    /// The relations that this dataflow imports or reads, each once, in order of first use.
+    pub fn reads(&self) -> Vec<RelationId> {
+        let mut relations = Vec::new();
+        for node in &self.nodes {
+            if let Op::Import { relation, .. } | Op::Source { relation, .. } = &node.op {
+                if !relations.contains(relation) {
+                    relations.push(*relation);
+                }
+            }
+        }
+        relations
+    }
+
+    /// Gives every node its id: a hash of what it does and of the ids of its inputs. Equal nodes of one dataflow (a
+    /// self-join reads its input twice) are told apart by the order in which they appear.
+    pub fn assign_ids(&mut self) {
+        let mut seen = std::collections::HashMap::new();
+        for index in 0..self.nodes.len() {
+            let mut hash = Xxh3::new();
+            let node = &self.nodes[index];
+            let described = serde_json::to_vec(&node.op).expect("an operator is plain data");
+            hash.update(&described);
+            for edge in &node.inputs {
+                hash.update(&self.nodes[edge.from].id.0.to_be_bytes());
+                hash.update(format!("{:?}", edge.distribution).as_bytes());
+            }
+            hash.update(&[u8::from(node.append_only)]);
+            let structural = hash.digest();
+            let occurrence = seen.entry(structural).or_insert(0u64);
+            let id = structural.wrapping_add(*occurrence);
+            *occurrence += 1;
+            self.nodes[index].id = OperatorId(id);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What a node does.
+
+use crate::ScalarExpr;
+use arrow::datatypes::SchemaRef;
+use serde::Serialize;
+use tidegate_types::RelationId;
+
+/// How the rows of an input must lie over the workers before the node sees them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub enum Distribution {
+    /// Wherever they are.
+    Any,
+    /// Rows with equal values in these columns on the worker that owns their key group. No columns: all on one worker.
+    Key(Vec<usize>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+    LeftSemi,
+    LeftAnti,
+    /// All left rows, with a boolean column at the end: whether a match exists.
+    LeftMark,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct SortKey {
+    pub column: usize,
+    pub descending: bool,
+    pub nulls_first: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum AggregateFunction {
+    /// Of rows when there is no argument, of non-NULL values otherwise.
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+    BoolAnd,
+    BoolOr,
+    /// Arguments: the text, the delimiter.
+    StringAgg,
+    ArrayAgg,
+    VarPop,
+    VarSamp,
+    StddevPop,
+    StddevSamp,
+}
+
+/// One aggregate of an [`Op::Aggregate`]. Arguments, filter and order are input columns: the planner puts a projection
+/// in front that computes them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct AggregateCall {
+    pub function: AggregateFunction,
+    pub arguments: Vec<usize>,
+    pub distinct: bool,
+    /// A boolean column; only rows in which it is true count.
+    pub filter: Option<usize>,
+    pub order_by: Vec<SortKey>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum Op {
+    /// Reads the changes of a table or materialized view, on the worker that keeps them.
+    Import {
+        relation: RelationId,
+        columns: Vec<usize>,
+    },
+    /// Reads a source through its connector.
+    Source {
+        relation: RelationId,
+        columns: Vec<usize>,
+    },
+    /// Table changes from the command log; the first node of a table's own dataflow.
+    TableInput { relation: RelationId },
+    /// Constant rows, present from the first epoch. Text form of a literal per cell, evaluated at build.
+    Values { rows: Vec<Vec<ScalarExpr>> },
+    Filter { predicate: ScalarExpr },
+    Project { expressions: Vec<ScalarExpr> },
+    /// Groups by the first columns of its output. Without keys there is exactly one group, also over no rows.
+    /// Without calls it is DISTINCT. Output: keys, then one column per call.
+    Aggregate {
+        keys: Vec<usize>,
+        calls: Vec<AggregateCall>,
+    },
+    /// Output: left columns, then right columns (left alone for semi and anti; plus the mark for mark).
+    Join {
+        kind: JoinKind,
+        left_keys: Vec<usize>,
+        right_keys: Vec<usize>,
+        /// NULL keys match each other (`IS NOT DISTINCT FROM`).
+        null_equals_null: bool,
+        /// `NOT IN`: a NULL on the right side, or on the left, makes the answer unknown.
+        null_aware: bool,
+        /// Over left columns followed by right columns.
+        residual: Option<ScalarExpr>,
+    },
+    Union,
+    /// Keeps rows number `offset` to `offset + limit` of each partition in this order; ties follow the row's encoding.
+    TopN {
+        partition: Vec<usize>,
+        order: Vec<SortKey>,
+        offset: u64,
+        limit: Option<u64>,
+    },
+    /// Fails the view's rows (21000) when a key has more than one row: what a scalar sub-query must not have.
+    AtMostOne { keys: Vec<usize> },
+    /// The root of a view: keeps the rows in a view store, keyed by these columns first.
+    Materialize {
+        relation: RelationId,
+        key: Vec<usize>,
+    },
+    /// The root of a sink.
+    Sink { relation: RelationId },
+}
+
+/// A state table that a node declares, with what is needed to decode it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StateTable {
+    pub name: &'static str,
+    pub map: bool,
+    #[serde(skip)]
+    pub key: SchemaRef,
+    #[serde(skip)]
+    pub sub_key: SchemaRef,
+    #[serde(skip)]
+    pub value: SchemaRef,
+}
