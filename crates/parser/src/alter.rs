@@ -14,6 +14,9 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Parsed<Statement> {
     if c.take(&["ALTER", "SYSTEM"]) {
         return system(c);
     }
+    if c.at(&["ALTER", "VIEW"]) {
+        return Ok(not_built(c, "ALTER VIEW"));
+    }
     for kind in [
         "SOURCE",
         "SINK",

@@ -12,7 +12,7 @@ use crate::ast::{
     SinkInput, Statement, TableOnConflict, Watermark, WithOption,
 };
 use crate::cursor::{Cursor, Parsed};
-use crate::names::fold;
+use crate::names::{fold, is_reserved};
 use crate::options::{at_with_options, format_encode, with_list, with_options};
 use crate::script::with_cursor;
 use crate::source::Source;
@@ -76,6 +76,13 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Parsed<Statement> {
         "TEMP" | "TEMPORARY" | "LOCAL" | "GLOBAL" | "UNLOGGED" | "RECURSIVE" | "FOREIGN"
         | "EVENT" => Ok(not_built(c, format!("CREATE {kind}"))),
         _ if NOT_BUILT_KINDS.contains(&kind.as_str()) => Ok(not_built(c, format!("CREATE {kind}"))),
+        "VIEW" => {
+            let name_at = kind_at + if c.at_nth(kind_at + 1, "IF") { 4 } else { 1 };
+            match c.word(name_at) {
+                Some(name) if is_reserved(name) => Err(c.unexpected_at(name_at)),
+                _ => sql(c),
+            }
+        }
         _ => sql(c),
     }
 }

@@ -8,9 +8,10 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use crate::ast::QueryText;
-use crate::dialect::{Reached, TidegateDialect};
+use crate::dialect::{Reached, TidegateDialect, is_word};
 use crate::error::ParseError;
 use crate::names::is_reserved;
+use crate::refuse;
 use crate::source::Source;
 
 pub(crate) type Parsed<T> = Result<T, ParseError>;
@@ -200,7 +201,14 @@ impl<'a> Cursor<'a> {
     /// A query with its text.
     pub(crate) fn query(&mut self) -> Parsed<QueryText> {
         let start = self.location();
+        if ["INSERT", "UPDATE", "DELETE", "MERGE"]
+            .iter()
+            .any(|word| self.at(&[word]))
+        {
+            return Err(self.unexpected());
+        }
         let query = self.sql(|p| p.parse_query())?;
+        refuse::check(&query, |at| self.position_at(at))?;
         let text = self.text_from(start).to_string();
         Ok(QueryText { query, text })
     }
@@ -258,25 +266,52 @@ impl<'a> Cursor<'a> {
         ""
     }
 
-    /// The error for a token that cannot stand where it stands.
+    /// The error for a next token that cannot stand where it stands, or for a later one that the library had reached
+    /// when it gave up and read something shorter.
     pub(crate) fn unexpected(&self) -> ParseError {
-        self.syntax_error_at(self.location())
+        self.error_at_furthest(self.location())
+    }
+
+    /// The error for the `n`th next token.
+    pub(crate) fn unexpected_at(&self, n: usize) -> ParseError {
+        self.syntax_error_at(self.parser.peek_nth_token_ref(n).span.start)
+    }
+
+    fn error_at_furthest(&self, at: Location) -> ParseError {
+        match self.dialect.furthest() {
+            Some(Reached::Token(line, column))
+                if Reached::Token(line, column) > Reached::from(at) =>
+            {
+                self.syntax_error_at(Location::new(line, column))
+            }
+            Some(Reached::End) => self.syntax_error_at(Location::empty()),
+            _ => self.syntax_error_at(at),
+        }
     }
 
     pub(crate) fn not_built<T>(&self, feature: &str) -> Parsed<T> {
         Err(ParseError::not_built(feature, self.position()))
     }
 
+    /// The error for the token at a location. `GROUP`, `ORDER` and `PARTITION` are seldom wrong themselves: if `BY` is
+    /// missing, what stands in its place is.
     fn syntax_error_at(&self, at: Location) -> ParseError {
-        let token = if at.line == 0 {
-            self.terminator.clone()
-        } else {
-            (0..)
-                .map(|index| self.parser.token_at(index))
-                .take_while(|token| token.token != Token::EOF)
-                .find(|token| token.span.start == at)
-                .cloned()
-        };
+        let mut tokens = (0..)
+            .map(|index| self.parser.token_at(index))
+            .take_while(|token| token.token != Token::EOF)
+            .filter(|token| !matches!(token.token, Token::Whitespace(_)))
+            .skip_while(|token| at.line == 0 || token.span.start != at);
+        let mut token = tokens.next();
+        let wants_by = ["GROUP", "ORDER", "PARTITION"]
+            .iter()
+            .any(|word| token.is_some_and(|t| is_word(&t.token, word)));
+        if wants_by {
+            let next = tokens.next();
+            if !next.is_some_and(|t| is_word(&t.token, "BY")) {
+                token = next;
+            }
+        }
+        let token = token.or(self.terminator.as_ref());
         match token {
             Some(token) => {
                 let text = self.source.slice(token.span.start, token.span.end);
@@ -308,20 +343,14 @@ impl<'a> Cursor<'a> {
             None if message.ends_with("found: EOF") => Location::empty(),
             None => self.parser.get_current_token().span.start,
         };
-        match self.dialect.furthest() {
-            Some(furthest) if furthest > Reached::from(at) => {
-                self.syntax_error_at(match furthest {
-                    Reached::Token(line, column) => Location::new(line, column),
-                    Reached::End => Location::empty(),
-                })
-            }
-            _ => {
-                let error = self.syntax_error_at(at);
-                match expectation(message) {
-                    Some(expected) => error.with_hint(expected),
-                    None => error,
-                }
-            }
+        let hint = match self.dialect.furthest() {
+            Some(furthest) if furthest > Reached::from(at) => None,
+            _ => expectation(message),
+        };
+        let error = self.error_at_furthest(at);
+        match hint {
+            Some(expected) => error.with_hint(expected),
+            None => error,
         }
     }
 }
@@ -344,6 +373,9 @@ fn split_location(text: &str) -> (&str, Option<Location>) {
 /// What `Expected: x, found: y` expected, where it helps a person.
 fn expectation(message: &str) -> Option<String> {
     let (expected, _) = message.strip_prefix("Expected: ")?.split_once(", found:")?;
-    let helps = !expected.contains("Token::") && !expected.starts_with("end of statement");
+    let helps = expected.len() < 60
+        && !expected.contains("Token::")
+        && !expected.starts_with("end of statement")
+        && !expected.starts_with("an SQL statement");
     helps.then(|| format!("expected {expected}"))
 }

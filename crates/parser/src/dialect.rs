@@ -18,7 +18,7 @@ use sqlparser::ast::{ColumnOption, Expr, GeneratedAs};
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Location, Token};
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 /// How far the parser came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,9 +42,20 @@ impl From<Location> for Reached {
 pub struct TidegateDialect {
     postgres: PostgreSqlDialect,
     furthest: Cell<Option<Reached>>,
+    /// Whether `FOR SYSTEM_TIME` occurs. Only then are table versions read, since the library's other spellings of them
+    /// would take away `at`, `before`, `version` and more as aliases.
+    versions: bool,
 }
 
 impl TidegateDialect {
+    /// The dialect under which to read these tokens.
+    pub fn reading(tokens: &[TokenWithSpan]) -> Self {
+        Self {
+            versions: tokens.iter().any(|t| is_word(&t.token, "SYSTEM_TIME")),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn furthest(&self) -> Option<Reached> {
         self.furthest.get()
     }
@@ -68,7 +79,40 @@ impl TidegateDialect {
     }
 }
 
-fn is_word(token: &Token, text: &str) -> bool {
+/// Reserved words that start a clause or join expressions. The library would take them for column names, and report the
+/// place where that stops making sense.
+const NEVER_AN_EXPRESSION: &[Keyword] = &[
+    Keyword::AND,
+    Keyword::AS,
+    Keyword::ASC,
+    Keyword::CREATE,
+    Keyword::DESC,
+    Keyword::ELSE,
+    Keyword::END,
+    Keyword::EXCEPT,
+    Keyword::FETCH,
+    Keyword::FOR,
+    Keyword::FROM,
+    Keyword::GROUP,
+    Keyword::HAVING,
+    Keyword::IN,
+    Keyword::INTERSECT,
+    Keyword::INTO,
+    Keyword::LIMIT,
+    Keyword::OFFSET,
+    Keyword::OR,
+    Keyword::ORDER,
+    Keyword::RETURNING,
+    Keyword::THEN,
+    Keyword::UNION,
+    Keyword::USING,
+    Keyword::WHEN,
+    Keyword::WHERE,
+    Keyword::WINDOW,
+];
+
+/// Whether a token is this word, unquoted, in any case.
+pub(crate) fn is_word(token: &Token, text: &str) -> bool {
     matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(text))
 }
 
@@ -85,7 +129,14 @@ impl Dialect for TidegateDialect {
     }
 
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
-        self.reached(parser.peek_token_ref().span.start);
+        let next = parser.peek_token_ref();
+        self.reached(next.span.start);
+        if let Token::Word(word) = &next.token
+            && word.quote_style.is_none()
+            && NEVER_AN_EXPRESSION.contains(&word.keyword)
+        {
+            return Some(parser.expected_ref("an expression", next));
+        }
         let names_savepoint = is_word(&parser.get_current_token().token, "OF")
             && is_word(&parser.peek_nth_token_ref(0).token, "SAVEPOINT")
             && matches!(parser.peek_nth_token_ref(1).token, Token::Word(_));
@@ -133,7 +184,7 @@ impl Dialect for TidegateDialect {
     }
 
     fn supports_table_versioning(&self) -> bool {
-        true
+        self.versions
     }
 
     fn supports_match_recognize(&self) -> bool {
@@ -282,8 +333,9 @@ impl Dialect for TidegateDialect {
         self.postgres.supports_create_table_like_parenthesized()
     }
 
+    /// The library's Postgres reads `SELECT * alias`; Postgres does not.
     fn supports_select_wildcard_with_alias(&self) -> bool {
-        self.postgres.supports_select_wildcard_with_alias()
+        false
     }
 
     fn supports_comma_separated_trim(&self) -> bool {

@@ -11,12 +11,7 @@ pub(crate) fn drop(c: &mut Cursor<'_>) -> Parsed<Statement> {
             return Ok(not_built(c, format!("DROP {words}")));
         }
     }
-    if !KINDS.iter().any(|(words, _)| {
-        words
-            .iter()
-            .enumerate()
-            .all(|(n, word)| c.at_nth(n + 1, word))
-    }) {
+    if !KINDS.iter().any(|(words, _)| c.at_nth(1, words[0])) {
         return sql(c);
     }
     c.advance(1);

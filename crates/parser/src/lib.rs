@@ -27,6 +27,8 @@ mod error;
 mod explain;
 mod names;
 mod options;
+mod refuse;
+mod rewrite;
 mod savepoint;
 mod script;
 mod show;

@@ -3,7 +3,9 @@
 //! The same words mean a savepoint of the database outside a transaction block and a savepoint of the transaction inside
 //! one. The parser cannot know which, so it reads the larger form; the engine refuses `FOR`, `TO` and `WITH` inside a block.
 
+use sqlparser::ast::Ident;
 use sqlparser::parser::Parser;
+use sqlparser::tokenizer::Token;
 
 use crate::ast::{Savepoint, Statement};
 use crate::cursor::{Cursor, Parsed};
@@ -86,9 +88,9 @@ pub(crate) fn shutdown(c: &mut Cursor<'_>) -> Parsed<Statement> {
 }
 
 /// `[SAVEPOINT] name`, where a savepoint may itself be called "savepoint".
-fn savepoint_name(c: &mut Cursor<'_>) -> Parsed<sqlparser::ast::Ident> {
-    if matches!(c.token(1), sqlparser::tokenizer::Token::Word(_)) && !c.at_nth(1, "WITH") {
-        c.expect(&["SAVEPOINT"])?;
+fn savepoint_name(c: &mut Cursor<'_>) -> Parsed<Ident> {
+    if matches!(c.token(1), Token::Word(_)) && !c.at_nth(1, "WITH") {
+        let _ = c.take(&["SAVEPOINT"]);
     }
     c.ident()
 }

@@ -99,7 +99,7 @@ pub(crate) fn with_cursor<T>(
     terminator: Option<TokenWithSpan>,
     read: impl FnOnce(&mut Cursor<'_>) -> Parsed<T>,
 ) -> Parsed<T> {
-    let dialect = TidegateDialect::default();
+    let dialect = TidegateDialect::reading(&tokens);
     let mut cursor = Cursor::new(source, &dialect, tokens, terminator);
     let value = read(&mut cursor)?;
     cursor.finish()?;

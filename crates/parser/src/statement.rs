@@ -7,7 +7,7 @@ use crate::ast::Statement;
 use crate::cursor::{Cursor, Parsed};
 use crate::script::with_cursor;
 use crate::source::Source;
-use crate::{alter, create, drop, explain, savepoint, show, subscribe};
+use crate::{alter, create, drop, explain, refuse, rewrite, savepoint, show, subscribe};
 
 /// Reads the tokens of one statement.
 pub(crate) fn read(
@@ -19,7 +19,7 @@ pub(crate) fn read(
         let tail = tokens.split_off(cut);
         return create::sink_with_query(source, tokens, tail, terminator);
     }
-    drop_deferrable(&mut tokens);
+    rewrite::rewrite(&mut tokens);
     with_cursor(source, tokens, terminator, statement)
 }
 
@@ -49,18 +49,50 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Parsed<Statement> {
         "RESUME" => suspend(c, false),
         "CANCEL" => cancel_job(c),
         "DECLARE" => declare(c),
+        "REFRESH" if c.at_nth(1, "MATERIALIZED") => Ok(not_built(c, "REFRESH MATERIALIZED VIEW")),
+        word if NOT_BUILT.contains(&word) => Ok(not_built(c, word)),
+        "INSERT" => insert(c),
+        "DELETE" if !c.at_nth(1, "FROM") => Err(c.unexpected_at(1).with_hint("expected FROM")),
         // `TABLE t` is short for `SELECT * FROM t`; the library knows it only inside queries.
         "TABLE" => c
-            .sql(Parser::parse_query)
-            .map(|query| Statement::Sql(Box::new(sqlparser::ast::Statement::Query(query)))),
+            .query()
+            .map(|q| Statement::Sql(Box::new(sqlparser::ast::Statement::Query(q.query)))),
         _ => sql(c),
     }
 }
 
+/// Statements of Postgres that neither the library reads nor the engine will have soon.
+const NOT_BUILT: &[&str] = &[
+    "MOVE", "CLUSTER", "REINDEX", "DO", "IMPORT", "SECURITY", "REASSIGN",
+];
+
 /// Leaves a statement to `sqlparser`.
 pub(crate) fn sql(c: &mut Cursor<'_>) -> Parsed<Statement> {
-    c.sql(Parser::parse_statement)
-        .map(|statement| Statement::Sql(Box::new(statement)))
+    let statement = c.sql(Parser::parse_statement)?;
+    refuse::check(&statement, |at| c.position_at(at))?;
+    Ok(Statement::Sql(Box::new(statement)))
+}
+
+/// The library makes `INTO` optional and takes any word behind the table for an alias.
+fn insert(c: &mut Cursor<'_>) -> Parsed<Statement> {
+    if !c.at_nth(1, "INTO") {
+        return Err(c.unexpected_at(1).with_hint("expected INTO"));
+    }
+    let mut behind_name = 3;
+    while c.token(behind_name) == &Token::Period {
+        behind_name += 2;
+    }
+    let follows = ["AS", "VALUES", "SELECT", "WITH", "DEFAULT", "TABLE"];
+    if c.at_nth(behind_name, "OVERRIDING") {
+        c.advance(behind_name);
+        return c.not_built("INSERT … OVERRIDING");
+    }
+    match c.token(behind_name) {
+        Token::Word(_) if !follows.iter().any(|word| c.at_nth(behind_name, word)) => {
+            Err(c.unexpected_at(behind_name))
+        }
+        _ => sql(c),
+    }
 }
 
 /// A statement known by name and refused as a whole.
@@ -101,28 +133,4 @@ fn declare(c: &mut Cursor<'_>) -> Parsed<Statement> {
         return Ok(not_built(c, "DECLARE SUBSCRIPTION CURSOR"));
     }
     sql(c)
-}
-
-/// `[NOT] DEFERRABLE` among transaction modes means nothing without serializable read-only snapshots that wait, and the
-/// library does not read it; drivers send it.
-fn drop_deferrable(tokens: &mut Vec<TokenWithSpan>) {
-    let is = |t: &TokenWithSpan, text: &str| matches!(&t.token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(text));
-    let solid = |t: &TokenWithSpan| !matches!(t.token, Token::Whitespace(_));
-    let first = tokens.iter().find(|t| solid(t));
-    if !first.is_some_and(|t| is(t, "BEGIN") || is(t, "START") || is(t, "SET")) {
-        return;
-    }
-    while let Some(at) = tokens.iter().position(|t| is(t, "DEFERRABLE")) {
-        let mut from = at;
-        for wanted in [Token::make_keyword("NOT"), Token::Comma] {
-            let before = tokens[..from].iter().rposition(|t| solid(t));
-            if let Some(before) = before
-                && (tokens[before].token == wanted
-                    || (wanted != Token::Comma && is(&tokens[before], "NOT")))
-            {
-                from = before;
-            }
-        }
-        tokens.drain(from..=at);
-    }
 }

@@ -1,0 +1,54 @@
+//! Spellings of Postgres that `sqlparser` does not read, rewritten into ones that it does. Only where nothing is lost.
+
+use sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::dialect::is_word;
+
+pub(crate) fn rewrite(tokens: &mut Vec<TokenWithSpan>) {
+    let first = tokens.iter().find(|t| is_solid(t));
+    let starts_with = |word| first.is_some_and(|t| is_word(&t.token, word));
+    if starts_with("BEGIN") || starts_with("START") || starts_with("SET") {
+        drop_deferrable(tokens);
+    } else if starts_with("FETCH") {
+        spell_out_fetch(tokens);
+    }
+}
+
+fn is_solid(token: &TokenWithSpan) -> bool {
+    !matches!(token.token, Token::Whitespace(_))
+}
+
+/// Takes `[,] [NOT] DEFERRABLE` out of transaction modes. It only says whether a serializable read-only snapshot may wait
+/// for a safe moment, which ours never have to.
+fn drop_deferrable(tokens: &mut Vec<TokenWithSpan>) {
+    while let Some(at) = tokens.iter().position(|t| is_word(&t.token, "DEFERRABLE")) {
+        let mut from = at;
+        let before = |from: usize| tokens[..from].iter().rposition(is_solid);
+        if let Some(not) = before(from).filter(|i| is_word(&tokens[*i].token, "NOT")) {
+            from = not;
+        }
+        if let Some(comma) = before(from).filter(|i| tokens[*i].token == Token::Comma) {
+            from = comma;
+        }
+        tokens.drain(from..=at);
+    }
+}
+
+/// `FETCH c` is `FETCH NEXT FROM c`, and `FETCH 10 c` is `FETCH 10 FROM c`.
+fn spell_out_fetch(tokens: &mut Vec<TokenWithSpan>) {
+    let solid: Vec<usize> = (0..tokens.len())
+        .filter(|i| is_solid(&tokens[*i]))
+        .collect();
+    let spelled_out = solid
+        .iter()
+        .any(|i| is_word(&tokens[*i].token, "FROM") || is_word(&tokens[*i].token, "IN"));
+    let (Some(&name), false, true) = (solid.last(), spelled_out, solid.len() > 1) else {
+        return;
+    };
+    let word = |text: &str| TokenWithSpan::new(Token::make_keyword(text), tokens[name].span);
+    let inserted = match solid.len() {
+        2 => vec![word("NEXT"), word("FROM")],
+        _ => vec![word("FROM")],
+    };
+    tokens.splice(name..name, inserted);
+}
