@@ -6,6 +6,7 @@
 pub mod dataflow;
 pub mod explain;
 pub mod expr;
+pub mod join_state;
 pub mod op;
 
 pub use dataflow::{Dataflow, Edge, Node};
