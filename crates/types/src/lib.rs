@@ -1,7 +1,8 @@
 //! The words every other crate speaks: batches, epochs, ids, encoded keys, SQL types and errors.
 //!
 //! Nothing here knows a thread, a clock, a file or a query. Read [`batch`] first (what flows), then [`key`] (how rows
-//! become bytes and bytes become key groups), then [`sql_type`] (what SQL calls the Arrow types).
+//! become bytes and bytes become key groups), then [`sql_type`] (what SQL calls the Arrow types) and [`text`] (how their
+//! values are written and read).
 
 pub mod batch;
 pub mod byte_rows;
@@ -10,6 +11,7 @@ pub mod error;
 pub mod ids;
 pub mod key;
 pub mod sql_type;
+pub mod text;
 
 pub use batch::{Batch, Diff};
 pub use byte_rows::ByteRows;
