@@ -28,7 +28,7 @@
 //! key of a batch, and the pairs; a page of the other side's rows is decoded once however many pairs it is part of.
 //! Rows with a NULL in a key match nothing (unless `null_equals_null`) and pass through without state.
 //!
-//! Output is bounded: at most [`CHUNK_ROWS`] rows a batch, and after the output budget is used up the operator goes on
+//! Output is bounded: at most 8192 rows a batch, and after the output budget is used up the operator goes on
 //! where it was when it is resumed. No input arrives in between, so that the tables are as they were.
 
 mod epoch;
@@ -44,14 +44,24 @@ mod verdict;
 
 pub use operator::Join;
 
-/// The most rows in a batch of output.
-const CHUNK_ROWS: usize = 8192;
+/// How much is done at once. Tests make these small.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// The most rows in a batch of output.
+    chunk_rows: usize,
+    /// The most state rows that are held while a batch is brought together with them.
+    page_rows: usize,
+    /// The most pairs that are looked at before others get their turn, whether they match or not.
+    pairs_per_turn: usize,
+    /// The most keys that are looked up at once at a barrier.
+    keys_per_step: usize,
+}
 
-/// The most state rows that are held at once while a batch is brought together with them.
-const PAGE_ROWS: usize = 1 << 16;
+const LIMITS: Limits = Limits { chunk_rows: 8192, page_rows: 1 << 16, pairs_per_turn: 1 << 18, keys_per_step: 1024 };
 
-/// The most pairs that are looked at before others get their turn, whether they match or not.
-const PAIRS_PER_TURN: usize = 1 << 18;
-
-/// The most keys that are looked up at once at a barrier.
-const KEYS_PER_STEP: usize = 1024;
+impl Limits {
+    /// Output of a barrier is sent when it has this many rows: a step adds at most two for each of its rows.
+    fn full_rows(&self) -> usize {
+        self.chunk_rows.saturating_sub(2 * self.keys_per_step).max(1)
+    }
+}

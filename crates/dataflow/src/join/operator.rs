@@ -7,6 +7,7 @@ use super::settle::Settle;
 use super::side::{Grouped, Side, absent, marks};
 use super::store::{Weight, read, write};
 use super::verdict::{Verdict, by_key, emits_pairs, verdict};
+use super::{LIMITS, Limits};
 use crate::{Cx, Operator, OperatorError, Port, Progress};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -33,6 +34,7 @@ pub struct Join {
     output: SchemaRef,
     pub(super) row_logs: [RowLog; 2],
     pub(super) key_logs: [KeyLog; 2],
+    pub(super) limits: Limits,
     job: Job,
 }
 
@@ -95,6 +97,7 @@ impl Join {
             output,
             row_logs: Default::default(),
             key_logs: Default::default(),
+            limits: LIMITS,
             job: Job::Idle,
         })
     }

@@ -4,7 +4,6 @@ use super::operator::Join;
 use super::side::{Grouped, Place};
 use super::store::{Page, Unfinished, Weight, write};
 use super::verdict::emits_pairs;
-use super::{CHUNK_ROWS, PAGE_ROWS, PAIRS_PER_TURN};
 use crate::row_failure::row_error;
 use crate::{Cx, OperatorError, Progress};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
@@ -138,7 +137,7 @@ impl Join {
             return Ok(probe);
         }
         let keys: Vec<&[u8]> = (0..probe.batch.num_keys() as u32).map(|k| probe.batch.key(k)).collect();
-        let page = Page::load(cx.tables[1 - from].as_ref(), &keys, PAGE_ROWS)?;
+        let page = Page::load(cx.tables[1 - from].as_ref(), &keys, self.limits.page_rows)?;
         drop(keys);
         self.turn_page(&mut probe, page, None);
         Ok(probe)
@@ -154,11 +153,11 @@ impl Join {
     pub(super) fn go_on_probing(&mut self, probe: &mut Probe, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
         let mut seen = 0;
         loop {
-            let pairs = probe.next_pairs(CHUNK_ROWS);
+            let pairs = probe.next_pairs(self.limits.chunk_rows);
             if !pairs.is_empty() {
                 seen += pairs.len();
                 self.take_pairs(probe, pairs, cx)?;
-                if cx.exhausted() || seen >= PAIRS_PER_TURN {
+                if cx.exhausted() || seen >= self.limits.pairs_per_turn {
                     return Ok(Progress::More);
                 }
                 continue;
@@ -166,7 +165,7 @@ impl Join {
             self.write_page_tally(probe, cx)?;
             let Some(next) = probe.unfinished.pop_front() else { break };
             let (keys, key) = (probe.batch.num_keys(), probe.batch.key(next.key));
-            let page = Page::load_more(cx.tables[1 - probe.from].as_ref(), keys, key, &next, PAGE_ROWS)?;
+            let page = Page::load_more(cx.tables[1 - probe.from].as_ref(), keys, key, &next, self.limits.page_rows)?;
             self.turn_page(probe, page, Some(next.key));
         }
         self.apply(probe.from, &probe.batch, &probe.batch_tally, cx)?;

@@ -3,15 +3,11 @@
 use super::operator::Join;
 use super::store::{Page, Unfinished, read};
 use super::verdict::{Verdict, by_key, verdict};
-use super::{CHUNK_ROWS, KEYS_PER_STEP, PAGE_ROWS};
 use crate::{Cx, OperatorError, Progress};
 use std::collections::VecDeque;
 use std::ops::Range;
 use tidegate_state::Cell;
 use tidegate_types::{ByteRows, hash_key};
-
-/// Output is sent when it has this many rows: a step adds at most two for each of its rows.
-const FULL_ROWS: usize = CHUNK_ROWS - 2 * KEYS_PER_STEP;
 
 /// Where the work of a barrier stands.
 #[derive(Default)]
@@ -98,7 +94,7 @@ impl Join {
     fn settle_rows(&self, settle: &mut Settle, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
         let log = &self.row_logs[settle.side];
         while settle.row < log.len() {
-            let rows = settle.row..log.len().min(settle.row + KEYS_PER_STEP);
+            let rows = settle.row..log.len().min(settle.row + self.limits.keys_per_step);
             settle.row = rows.end;
             let by_keys = self.key_matches(settle.side, rows.clone(), cx)?;
             for row in rows.clone() {
@@ -167,13 +163,13 @@ impl Join {
     /// Rows of the page until the output is full.
     fn settle_page(&self, settle: &mut Settle) {
         let (rows, keys) = (&self.row_logs[settle.side], &self.key_logs[1 - settle.side]);
-        while settle.flip < settle.flips.len() && settle.output.len() < FULL_ROWS {
+        while settle.flip < settle.flips.len() && settle.output.len() < self.limits.full_rows() {
             let index = settle.flips[settle.flip] as usize;
             let (key, hash) = (keys.key(index), keys.key_hash(index));
             let (before, after) = keys.counts(index);
             let (before, after) = (verdict(self.kind, by_key(before)), verdict(self.kind, by_key(after)));
             let (start, length) = settle.page.ranges[settle.flip];
-            while settle.offset < length && settle.output.len() < FULL_ROWS {
+            while settle.offset < length && settle.output.len() < self.limits.full_rows() {
                 let row = (start + settle.offset) as usize;
                 settle.offset += 1;
                 let (rest, count) = (settle.page.rests.get(row), settle.page.weights[row].count);
@@ -194,11 +190,11 @@ impl Join {
         let table = cx.tables[settle.side].as_ref();
         if let Some(next) = settle.unfinished.pop_front() {
             let key = keys.key(next.key as usize);
-            settle.page = Page::load_more(table, 1, key, &Unfinished { key: 0, after: next.after }, PAGE_ROWS)?;
+            settle.page = Page::load_more(table, 1, key, &Unfinished { key: 0, after: next.after }, self.limits.page_rows)?;
             settle.flips = vec![next.key];
         } else {
             settle.flips.clear();
-            while settle.key < keys.len() && settle.flips.len() < KEYS_PER_STEP {
+            while settle.key < keys.len() && settle.flips.len() < self.limits.keys_per_step {
                 let (before, after) = keys.counts(settle.key);
                 if verdict(self.kind, by_key(before)) != verdict(self.kind, by_key(after)) {
                     settle.flips.push(settle.key as u32);
@@ -209,7 +205,7 @@ impl Join {
                 return Ok(false);
             }
             let flips: Vec<&[u8]> = settle.flips.iter().map(|k| keys.key(*k as usize)).collect();
-            settle.page = Page::load(table, &flips, PAGE_ROWS)?;
+            settle.page = Page::load(table, &flips, self.limits.page_rows)?;
         }
         // From positions in the page to positions in the log.
         for next in settle.page.unfinished.drain(..) {
@@ -222,7 +218,7 @@ impl Join {
 
     /// Emits what is collected when it fills a batch; whether others should get their turn.
     fn flush_full(&self, settle: &mut Settle, cx: &mut Cx<'_>) -> Result<bool, OperatorError> {
-        if settle.output.len() < FULL_ROWS {
+        if settle.output.len() < self.limits.full_rows() {
             return Ok(false);
         }
         self.flush(settle, cx)?;
