@@ -3,6 +3,20 @@
 //! An operator knows no thread, channel, clock or file. The driver (in `runtime`, and in tests `testkit`) hands it
 //! batches and barriers in order, gives it its state tables, and carries away what it emits.
 
+mod aggregate;
+mod checked;
+pub mod expression;
+pub mod factory;
+mod filter;
+mod groups;
+pub mod join;
+mod key_counts;
 pub mod operator;
+mod project;
+pub mod row_failure;
+mod union;
+pub mod value_bytes;
+mod values;
 
+pub use factory::build;
 pub use operator::{Cx, Operator, OperatorError, Port, Progress, RowError};

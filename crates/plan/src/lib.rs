@@ -8,7 +8,9 @@ pub mod explain;
 pub mod expr;
 pub mod join_state;
 pub mod op;
+pub mod state_tables;
 
 pub use dataflow::{Dataflow, Edge, Node};
 pub use expr::ScalarExpr;
 pub use op::{AggregateCall, AggregateFunction, Distribution, JoinKind, Op, SortKey, StateTable};
+pub use state_tables::{AggregateState, ValueSet};

@@ -1,0 +1,41 @@
+//! From a plan's node to the operator that does it.
+//!
+//! Nodes that touch the outside (imports, sources, table input, materialization, sinks) are the runtime's own.
+
+use crate::aggregate::{Aggregate, AggregateSpec};
+use crate::filter::Filter;
+use crate::project::Project;
+use crate::union::Union;
+use crate::values::Values;
+use crate::{Operator, OperatorError};
+use datafusion::error::DataFusionError;
+use tidegate_plan::{Dataflow, Op};
+use tidegate_types::{KeyGroupRange, hash_key, key_group};
+
+/// Builds the operator of a node for the worker that owns these key groups.
+pub fn build(dataflow: &Dataflow, index: usize, owned: KeyGroupRange) -> Result<Box<dyn Operator>, OperatorError> {
+    let node = &dataflow.nodes[index];
+    let schema = node.schema.clone();
+    let owner = owned.contains(key_group(hash_key(&[])));
+    let input = |port: usize| dataflow.input_schema(index, port).clone();
+    Ok(match &node.op {
+        Op::Values { rows } => Box::new(Values::new(rows, schema, owner)?),
+        Op::Filter { predicate } => Box::new(Filter::new(predicate, &input(0), schema)?),
+        Op::Project { expressions } => Box::new(Project::new(expressions, &input(0), schema)?),
+        Op::Union => Box::new(Union::new(schema)),
+        Op::Aggregate { keys, calls } => Box::new(Aggregate::new(&AggregateSpec {
+            keys,
+            calls,
+            input: &input(0),
+            input_append_only: dataflow.input_append_only(index, 0),
+            schema,
+            owner,
+        })?),
+        Op::Join { .. } | Op::TopN { .. } | Op::AtMostOne { .. } => {
+            return Err(DataFusionError::NotImplemented(format!("{} is not supported", node.op)).into());
+        }
+        Op::Import { .. } | Op::Source { .. } | Op::TableInput { .. } | Op::Materialize { .. } | Op::Sink { .. } => {
+            return Err(DataFusionError::Internal(format!("{} is built by the runtime", node.op)).into());
+        }
+    })
+}

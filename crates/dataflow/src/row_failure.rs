@@ -1,0 +1,109 @@
+//! From what Arrow and DataFusion report to the SQLSTATE and message of a row's error.
+
+use crate::RowError;
+use arrow::array::{Array, RecordBatch};
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::error::DataFusionError;
+use tidegate_types::{Diff, SqlState};
+
+/// Whether the values of some row may be at fault. Anything else (a missing column, no memory) is no row's fault.
+pub fn is_data_error(error: &DataFusionError) -> bool {
+    match error.find_root() {
+        DataFusionError::ArrowError(arrow, _) => !matches!(
+            arrow.as_ref(),
+            ArrowError::MemoryError(_) | ArrowError::IoError(..) | ArrowError::SchemaError(_) | ArrowError::NotYetImplemented(_)
+        ),
+        DataFusionError::Execution(_) | DataFusionError::External(_) => true,
+        _ => false,
+    }
+}
+
+/// The error of one row, with its text.
+pub fn row_error(error: &DataFusionError, rows: &RecordBatch, row: usize, diff: Diff) -> RowError {
+    let (state, message) = classify(error);
+    RowError { state, message, row: row_text(rows, row), diff }
+}
+
+pub fn classify(error: &DataFusionError) -> (SqlState, String) {
+    match error.find_root() {
+        DataFusionError::ArrowError(arrow, _) => classify_arrow(arrow),
+        DataFusionError::Execution(message) => (classify_text(message), message.clone()),
+        DataFusionError::External(inner) => match inner.downcast_ref::<ArrowError>() {
+            Some(arrow) => classify_arrow(arrow),
+            None => (classify_text(&inner.to_string()), inner.to_string()),
+        },
+        other => (SqlState::DATA_EXCEPTION, other.strip_backtrace()),
+    }
+}
+
+fn classify_arrow(error: &ArrowError) -> (SqlState, String) {
+    match error {
+        ArrowError::DivideByZero => (SqlState::DIVISION_BY_ZERO, "division by zero".into()),
+        ArrowError::ArithmeticOverflow(message) => (SqlState::NUMERIC_OUT_OF_RANGE, format!("value out of range: {message}")),
+        ArrowError::ParseError(message) => (state_of_parse(message), message.clone()),
+        ArrowError::CastError(message)
+        | ArrowError::ComputeError(message)
+        | ArrowError::InvalidArgumentError(message)
+        | ArrowError::JsonError(message) => (classify_text(message), message.clone()),
+        ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>() {
+            Some(error) => classify(error),
+            None => (classify_text(&inner.to_string()), inner.to_string()),
+        },
+        other => (SqlState::DATA_EXCEPTION, other.to_string()),
+    }
+}
+
+fn state_of_parse(message: &str) -> SqlState {
+    let lower = message.to_ascii_lowercase();
+    if lower.contains("out of range") || lower.contains("overflow") || lower.contains("outside of range") {
+        if names_a_time(&lower) { SqlState::DATETIME_OVERFLOW } else { SqlState::NUMERIC_OUT_OF_RANGE }
+    } else if names_a_time(&lower) {
+        SqlState::INVALID_DATETIME
+    } else {
+        SqlState::INVALID_TEXT_REPRESENTATION
+    }
+}
+
+fn names_a_time(lower: &str) -> bool {
+    ["timestamp", "date", "time", "interval"].iter().any(|word| lower.contains(word))
+}
+
+/// Arrow's kernels report most causes as text alone, so that the text decides.
+fn classify_text(message: &str) -> SqlState {
+    let lower = message.to_ascii_lowercase();
+    if lower.contains("divide by zero") || lower.contains("division by zero") {
+        SqlState::DIVISION_BY_ZERO
+    } else if lower.contains("cannot cast string") || lower.contains("cannot cast value") || lower.contains("can't parse") {
+        if names_a_time(&lower) { SqlState::INVALID_DATETIME } else { SqlState::INVALID_TEXT_REPRESENTATION }
+    } else if lower.contains("error parsing") || lower.contains("invalid") && lower.contains("string") {
+        state_of_parse(message)
+    } else if ["overflow", "too large", "too small", "out of range", "can't cast value", "does not fit"]
+        .iter()
+        .any(|w| lower.contains(w))
+    {
+        if names_a_time(&lower) { SqlState::DATETIME_OVERFLOW } else { SqlState::NUMERIC_OUT_OF_RANGE }
+    } else {
+        SqlState::DATA_EXCEPTION
+    }
+}
+
+/// A row as Postgres writes a record: `(1,abc,)`. NULL is nothing.
+pub fn row_text(rows: &RecordBatch, row: usize) -> String {
+    let options = FormatOptions::default().with_display_error(true);
+    let mut text = String::from("(");
+    for (index, column) in rows.columns().iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        if column.is_null(row) {
+            continue;
+        }
+        match ArrayFormatter::try_new(column.as_ref(), &options) {
+            Ok(formatter) => text.push_str(&formatter.value(row).to_string()),
+            Err(_) => text.push('?'),
+        }
+    }
+    text.push(')');
+    text
+}
