@@ -75,6 +75,11 @@ pub enum StateError {
     Damaged(String),
     #[error("memory limit exceeded: {0}")]
     OutOfMemory(String),
+    #[error("state cannot be encoded or decoded: {0}")]
+    Codec(#[from] arrow::error::ArrowError),
+    /// The rows as of this epoch are no longer kept apart from later ones: ask for the newest published epoch.
+    #[error("the rows of a view as of epoch {0} are no longer kept")]
+    EpochGone(tidegate_types::Epoch),
 }
 
 /// One operator's keyed state on one worker.

@@ -1,0 +1,517 @@
+//! Value form in memory: a hash table of 32-bit addresses over records that hold key and value side by side.
+//!
+//! A record is `key length, value length and flags, mark, key, value`. A new value of the same size (rounded up to eight
+//! bytes) is written over the old one. A deleted cell that a checkpoint may know stays as a tombstone until the
+//! checkpoint that says so is completed; one that no checkpoint has seen leaves at once.
+//!
+//! Memory for a key of 9 bytes and a value of 20: a record of 48 bytes and 9 bytes in a hash table that is between half
+//! and seven eighths full.
+//!
+//! The same structure is the overlay of a RocksDB table (`backed`): absent then means "look below", so that deleting an
+//! unknown key leaves a tombstone, and records that are in RocksDB already may be evicted.
+
+use super::arena::{Arena, Ref};
+use super::changes::{Changes, Mark, UNMARKED};
+use super::{MemoryShare, short_hash, spread};
+use crate::run::{Run, RunBuilder};
+use crate::table::{Cell, Change, StateError, Table, TableStats};
+use hashbrown::HashTable;
+use std::ops::{Bound, ControlFlow};
+use tidegate_types::{CheckpointId, KeyGroup, TableId, hash_key, key_group};
+
+const HEADER: usize = 12;
+const TOMBSTONE: u32 = 1 << 31;
+/// No checkpoint has seen the cell.
+const FRESH: u32 = 1 << 30;
+const LENGTH: u32 = FRESH - 1;
+/// How many lookups are in flight at once, so that their cache misses overlap.
+const LOOKAHEAD: usize = 16;
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    record: Ref,
+    hash: u32,
+}
+
+/// What a value table knows of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known<'a> {
+    Value(&'a [u8]),
+    Deleted,
+    Nothing,
+}
+
+pub struct ValueTable {
+    id: TableId,
+    backed: bool,
+    index: HashTable<Slot>,
+    arena: Arena,
+    changes: Changes,
+    /// Cells that have a value.
+    cells: u64,
+    tombstones: u64,
+    changed_bytes: usize,
+    memory: MemoryShare,
+}
+
+impl ValueTable {
+    pub fn new(id: TableId, memory: MemoryShare) -> Self {
+        Self {
+            id,
+            backed: false,
+            index: HashTable::new(),
+            arena: Arena::new(32),
+            changes: Changes::new(),
+            cells: 0,
+            tombstones: 0,
+            changed_bytes: 0,
+            memory,
+        }
+    }
+
+    /// An overlay over a store that may know cells which this table does not.
+    pub fn backed(id: TableId, memory: MemoryShare) -> Self {
+        Self {
+            backed: true,
+            ..Self::new(id, memory)
+        }
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.arena.memory_bytes()
+            + self.index.capacity() / 7 * 8 * (size_of::<Slot>() + 1)
+            + self.changes.memory_bytes()
+    }
+
+    pub fn known(&self, key: &[u8]) -> Known<'_> {
+        match self.find(short_hash(hash_key(key)), key) {
+            Some(record) => self.known_at(record),
+            None => Known::Nothing,
+        }
+    }
+
+    /// `visit(i, what is known of cells[i])`, in order.
+    pub fn known_many<'s>(&'s self, cells: &[Cell<'_>], visit: &mut dyn FnMut(usize, Known<'s>)) {
+        for (chunk, cells) in cells.chunks(LOOKAHEAD).enumerate() {
+            let mut hashes = [0u32; LOOKAHEAD];
+            let mut guesses = [None; LOOKAHEAD];
+            for (i, cell) in cells.iter().enumerate() {
+                hashes[i] = short_hash(hash_key(cell.key));
+            }
+            // The full short hash nearly always decides; comparing keys would wait for a cache miss each.
+            for i in 0..cells.len() {
+                let hash = hashes[i];
+                guesses[i] = self
+                    .index
+                    .find(spread(hash), |s| s.hash == hash)
+                    .map(|s| s.record);
+            }
+            for (i, cell) in cells.iter().enumerate() {
+                let record = match guesses[i] {
+                    Some(guess) if self.key(guess) == cell.key => Some(guess),
+                    Some(_) => self.find(hashes[i], cell.key),
+                    None => None,
+                };
+                visit(
+                    chunk * LOOKAHEAD + i,
+                    record.map_or(Known::Nothing, |r| self.known_at(r)),
+                );
+            }
+        }
+    }
+
+    /// Sets or deletes one cell; the caller settles the table after the batch.
+    fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StateError> {
+        let hash = short_hash(hash_key(key));
+        match (self.find(hash, key), value) {
+            (Some(record), Some(value)) => self.overwrite(record, hash, key, value),
+            (Some(record), None) => {
+                let header = self.header(record);
+                if header.flags & TOMBSTONE != 0 {
+                    return Ok(());
+                }
+                self.cells -= 1;
+                if header.flags & FRESH != 0 {
+                    self.remove(record, hash);
+                    return Ok(());
+                }
+                self.tombstones += 1;
+                self.set_value_word(record, TOMBSTONE);
+                self.mark(record);
+                Ok(())
+            }
+            (None, Some(value)) => {
+                let fresh = if self.backed { 0 } else { FRESH };
+                let record = self.insert(hash, key, value, fresh)?;
+                self.cells += 1;
+                self.mark(record);
+                Ok(())
+            }
+            (None, None) if self.backed => {
+                let record = self.insert(hash, key, &[], TOMBSTONE)?;
+                self.tombstones += 1;
+                self.mark(record);
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn overwrite(
+        &mut self,
+        record: Ref,
+        hash: u32,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), StateError> {
+        let header = self.header(record);
+        if header.flags & TOMBSTONE != 0 {
+            self.tombstones -= 1;
+            self.cells += 1;
+        }
+        let fresh = header.flags & FRESH;
+        let needed = HEADER + key.len() + value.len();
+        let room = self.arena.get(record).len();
+        if needed <= room && room <= needed * 2 + 64 {
+            let start = HEADER + key.len();
+            self.arena.get_mut(record)[start..start + value.len()].copy_from_slice(value);
+            self.set_value_word(record, value.len() as u32 | fresh);
+            self.mark(record);
+            return Ok(());
+        }
+        let new = self.write_record(key, value, fresh, header.mark)?;
+        let slot = self.index.find_mut(spread(hash), |s| s.record == record);
+        slot.expect("an indexed record").record = new;
+        self.changes.moved(header.mark, record, new);
+        self.arena.free(record);
+        self.mark(new);
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        hash: u32,
+        key: &[u8],
+        value: &[u8],
+        flags: u32,
+    ) -> Result<Ref, StateError> {
+        let record = self.write_record(key, value, flags, UNMARKED)?;
+        self.index
+            .insert_unique(spread(hash), Slot { record, hash }, |s| spread(s.hash));
+        Ok(record)
+    }
+
+    fn write_record(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        flags: u32,
+        mark: Mark,
+    ) -> Result<Ref, StateError> {
+        if value.len() > LENGTH as usize || key.len() > LENGTH as usize {
+            return Err(StateError::OutOfMemory(format!(
+                "a value of {} bytes is too large",
+                value.len()
+            )));
+        }
+        let record = self.arena.alloc(HEADER + key.len() + value.len())?;
+        let bytes = self.arena.get_mut(record);
+        bytes[..4].copy_from_slice(&(key.len() as u32).to_le_bytes());
+        bytes[4..8].copy_from_slice(&(value.len() as u32 | flags).to_le_bytes());
+        bytes[8..12].copy_from_slice(&mark.to_le_bytes());
+        bytes[HEADER..HEADER + key.len()].copy_from_slice(key);
+        bytes[HEADER + key.len()..HEADER + key.len() + value.len()].copy_from_slice(value);
+        Ok(record)
+    }
+
+    fn remove(&mut self, record: Ref, hash: u32) {
+        let found = self.index.find_entry(spread(hash), |s| s.record == record);
+        found.expect("an indexed record").remove();
+        self.changes.removed(self.header(record).mark, record);
+        self.arena.free(record);
+    }
+
+    fn mark(&mut self, record: Ref) {
+        let header = self.header(record);
+        let mark = self.changes.mark(header.mark, record);
+        if mark != header.mark {
+            self.changed_bytes += header.key_length + header.value_length;
+            self.arena.get_mut(record)[8..12].copy_from_slice(&mark.to_le_bytes());
+        }
+    }
+
+    fn find(&self, hash: u32, key: &[u8]) -> Option<Ref> {
+        let slot = self.index.find(spread(hash), |s| {
+            s.hash == hash && self.key(s.record) == key
+        });
+        slot.map(|s| s.record)
+    }
+
+    fn key(&self, record: Ref) -> &[u8] {
+        let bytes = self.arena.get(record);
+        &bytes[HEADER..HEADER + word(bytes, 0) as usize]
+    }
+
+    fn known_at(&self, record: Ref) -> Known<'_> {
+        let bytes = self.arena.get(record);
+        let (start, value) = (HEADER + word(bytes, 0) as usize, word(bytes, 4));
+        if value & TOMBSTONE != 0 {
+            Known::Deleted
+        } else {
+            Known::Value(&bytes[start..start + (value & LENGTH) as usize])
+        }
+    }
+
+    fn header(&self, record: Ref) -> Header {
+        let bytes = self.arena.get(record);
+        let value = word(bytes, 4);
+        Header {
+            key_length: word(bytes, 0) as usize,
+            value_length: (value & LENGTH) as usize,
+            flags: value & !LENGTH,
+            mark: word(bytes, 8),
+        }
+    }
+
+    fn set_value_word(&mut self, record: Ref, value: u32) {
+        self.arena.get_mut(record)[4..8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// Moves records out of pages that are mostly garbage and reports the memory in use.
+    fn settle(&mut self) -> Result<(), StateError> {
+        while let Some(page) = self.arena.page_to_evacuate() {
+            for record in self.arena.records(page) {
+                self.relocate(record)?;
+            }
+        }
+        self.memory.set(self.memory_bytes());
+        Ok(())
+    }
+
+    fn relocate(&mut self, record: Ref) -> Result<(), StateError> {
+        let hash = short_hash(hash_key(self.key(record)));
+        let mark = self.header(record).mark;
+        let new = self.arena.evacuate(record)?;
+        let slot = self.index.find_mut(spread(hash), |s| s.record == record);
+        slot.expect("an indexed record").record = new;
+        self.changes.moved(mark, record, new);
+        Ok(())
+    }
+
+    /// Drops cells that the store below has too, page by page from `cursor`, until at most `limit` bytes are in use or
+    /// every page was looked at once. Only for a backed table.
+    pub fn evict(&mut self, limit: usize, cursor: &mut Option<u32>) -> Result<(), StateError> {
+        assert!(self.backed, "only an overlay may forget");
+        let mut wrapped = false;
+        while self.memory_bytes() > limit {
+            let Some(page) = self.arena.next_full_page(*cursor) else {
+                if wrapped || cursor.is_none() {
+                    break;
+                }
+                (*cursor, wrapped) = (None, true);
+                continue;
+            };
+            *cursor = Some(page);
+            for record in self.arena.records(page) {
+                let header = self.header(record);
+                if self.changes.contains(header.mark, record) {
+                    continue;
+                }
+                self.forget(record);
+            }
+            while let Some(page) = self.arena.page_to_evacuate() {
+                for record in self.arena.records(page) {
+                    self.relocate(record)?;
+                }
+            }
+            if self.index.len() * 4 < self.index.capacity() {
+                self.index
+                    .shrink_to(self.index.len() * 2, |s| spread(s.hash));
+            }
+        }
+        self.memory.set(self.memory_bytes());
+        Ok(())
+    }
+
+    fn forget(&mut self, record: Ref) {
+        match self.header(record).flags & TOMBSTONE {
+            0 => self.cells -= 1,
+            _ => self.tombstones -= 1,
+        }
+        let hash = short_hash(hash_key(self.key(record)));
+        self.remove(record, hash);
+    }
+
+    /// From now on nothing has changed: the caller has written the changed cells elsewhere.
+    pub fn forget_changes(&mut self) {
+        self.changes.clear_active();
+        self.changed_bytes = 0;
+    }
+
+    /// Visits the cells that changed since the last seal.
+    pub fn changed(&self, visit: &mut dyn FnMut(KeyGroup, &[u8], Option<&[u8]>)) {
+        for record in self.changes.active() {
+            let key = self.key(record);
+            let value = match self.known_at(record) {
+                Known::Value(value) => Some(value),
+                _ => None,
+            };
+            visit(key_group(hash_key(key)), key, value);
+        }
+    }
+
+    /// Visits every cell that is known, tombstones as `None`.
+    pub fn visit_known(
+        &self,
+        visit: &mut dyn FnMut(KeyGroup, &[u8], Option<&[u8]>) -> ControlFlow<()>,
+    ) {
+        for slot in &self.index {
+            let key = self.key(slot.record);
+            let value = match self.known_at(slot.record) {
+                Known::Value(value) => Some(value),
+                _ => None,
+            };
+            if visit(key_group(hash_key(key)), key, value).is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Adds a cell that the store below (or a restored checkpoint) has, so that it is no change.
+    pub fn load(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StateError> {
+        let hash = short_hash(hash_key(key));
+        if let Some(record) = self.find(hash, key) {
+            self.forget(record);
+        }
+        if let Some(value) = value {
+            self.insert(hash, key, value, 0)?;
+            self.cells += 1;
+        }
+        Ok(())
+    }
+
+    /// Bytes that cannot be evicted: those of cells that changed since the last completed checkpoint, roughly.
+    pub fn pinned_bytes(&self) -> usize {
+        self.changed_bytes + self.changes.memory_bytes()
+    }
+}
+
+struct Header {
+    key_length: usize,
+    value_length: usize,
+    flags: u32,
+    mark: Mark,
+}
+
+fn word(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(bytes[offset..offset + 4].try_into().expect("four bytes"))
+}
+
+impl Table for ValueTable {
+    fn get_many(
+        &self,
+        cells: &[Cell<'_>],
+        visit: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), StateError> {
+        self.known_many(cells, &mut |i, known| match known {
+            Known::Value(value) => visit(i, Some(value)),
+            Known::Deleted | Known::Nothing => visit(i, None),
+        });
+        Ok(())
+    }
+
+    fn write_many(&mut self, changes: &[Change<'_>]) -> Result<(), StateError> {
+        for change in changes {
+            debug_assert!(change.cell.sub.is_empty(), "a value table has no sub-keys");
+            self.put(change.cell.key, change.value)?;
+        }
+        self.settle()
+    }
+
+    fn scan(
+        &self,
+        key: &[u8],
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        _reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        if let (true, Known::Value(value)) = (super::within(&[], bounds), self.known(key)) {
+            let _ = visit(&[], value);
+        }
+        Ok(())
+    }
+
+    fn scan_many(
+        &self,
+        keys: &[&[u8]],
+        visit: &mut dyn FnMut(usize, &[u8], &[u8]),
+    ) -> Result<(), StateError> {
+        for (i, key) in keys.iter().enumerate() {
+            if let Known::Value(value) = self.known(key) {
+                visit(i, &[], value);
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_all(
+        &self,
+        visit: &mut dyn FnMut(KeyGroup, &[u8], &[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        self.visit_known(&mut |group, key, value| match value {
+            Some(value) => visit(group, key, &[], value),
+            None => ControlFlow::Continue(()),
+        });
+        Ok(())
+    }
+
+    fn seal(&mut self, checkpoint: CheckpointId) -> Result<Option<Run>, StateError> {
+        let mut builder = RunBuilder::new(self.id, false, self.changes.active_len());
+        self.changed(&mut |group, key, value| builder.push_in_group(group, key, &[], value));
+        let records: Vec<Ref> = self.changes.active().collect();
+        for record in records {
+            let value = word(self.arena.get(record), 4);
+            if value & FRESH != 0 {
+                self.set_value_word(record, value & !FRESH);
+            }
+        }
+        self.changes.seal(checkpoint)?;
+        self.changed_bytes = 0;
+        self.memory.set(self.memory_bytes());
+        Ok(builder.finish())
+    }
+
+    fn completed(&mut self, checkpoint: CheckpointId) -> Result<(), StateError> {
+        let records = self.changes.completed(checkpoint);
+        if self.tombstones > 0 && !self.backed {
+            for record in records {
+                if self.header(record).flags & TOMBSTONE != 0 {
+                    self.forget(record);
+                }
+            }
+        }
+        self.settle()
+    }
+
+    fn aborted(&mut self, checkpoint: CheckpointId) {
+        for record in self.changes.aborted(checkpoint) {
+            self.mark(record);
+        }
+    }
+
+    fn restore(&mut self, run: &Run) -> Result<(), StateError> {
+        self.index.reserve(run.len(), |s| spread(s.hash));
+        for entry in run.iter() {
+            self.load(entry.key, entry.value)?;
+        }
+        self.settle()
+    }
+
+    fn stats(&self) -> TableStats {
+        TableStats {
+            cells: self.cells,
+            bytes: self.memory_bytes() as u64,
+            changed_bytes: self.changed_bytes as u64,
+        }
+    }
+}

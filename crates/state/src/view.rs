@@ -1,0 +1,472 @@
+//! The contents of a view on one worker: written by the dataflow, read at an epoch by everybody else.
+//!
+//! What an epoch changed is one immutable layer. Layers join a list; in the background neighbouring ones are merged, so
+//! that readers merge a few. A snapshot is the list as it was, by `Arc`: it stays valid however long it is kept.
+//!
+//! - A keyed view is a Z-set of encoded rows ([`sorted`]): equal rows are summed, writing never reads.
+//! - An append-only view is a log of Arrow batches ([`log`]): nothing is encoded or sorted before a checkpoint.
+//!
+//! Guarantees: a snapshot at a published epoch shows all changes up to that epoch and none after it. Layers newer than
+//! the published epoch are never merged with older ones, nor are those on either side of a checkpoint that is not
+//! completed, so that sealing costs what changed. A few epochs before the published one stay readable for those who
+//! chose an epoch and are about to take its snapshots; an older one answers [`StateError::EpochGone`].
+
+pub mod cursor;
+pub mod layer;
+pub mod log;
+pub mod row;
+pub mod snapshot;
+pub mod sorted;
+pub mod subscription;
+
+use crate::maintenance::MaintenanceHandle;
+use crate::memory::MemoryShare;
+use crate::run::Run;
+use crate::table::{StateError, TableStats};
+use arrow::array::ArrayRef;
+use arrow::datatypes::SchemaRef;
+use arrow::row::Rows;
+use layer::{Layer, LayerRows};
+use log::LogRows;
+use parking_lot::Mutex;
+use row::RowLayout;
+use sorted::{SortedRows, SortedRowsBuilder, group_and_row};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use subscription::Subscriber;
+use tidegate_types::{Batch, CheckpointId, Diff, Epoch, KeyGroup, KeyGroupRange, TableId};
+
+pub use snapshot::{SlicePosition, ViewScan, ViewSnapshot};
+pub use subscription::{Subscription, ViewDelta};
+
+/// How many published epochs stay readable one by one.
+const READABLE_EPOCHS: usize = 8;
+/// A merge takes at least so many layers.
+const MERGE_LAYERS: usize = 4;
+
+#[derive(Debug, Clone)]
+pub struct ViewSpec {
+    /// The id under which the view's rows appear in checkpoints.
+    pub table: TableId,
+    pub schema: SchemaRef,
+    /// Rows are encoded with these columns first, then the rest in order, and distributed by them (by the whole row
+    /// when there are none).
+    pub key: Vec<usize>,
+    /// Rows are never retracted; their key plays no role in how they are kept.
+    pub append_only: bool,
+}
+
+/// One view's rows on one worker. Shared by the worker, which writes, and readers.
+pub struct ViewStore {
+    spec: ViewSpec,
+    layout: Arc<RowLayout>,
+    groups: KeyGroupRange,
+    inner: Mutex<Inner>,
+    maintenance: MaintenanceHandle,
+    /// Rows that were found with a count below zero: each is a bug upstream.
+    negative_rows: Arc<AtomicU64>,
+    this: Weak<ViewStore>,
+}
+
+struct Inner {
+    /// Oldest first. Restored layers come before all others.
+    layers: Vec<Arc<Layer>>,
+    /// The newest published epochs, newest last.
+    published: VecDeque<Epoch>,
+    /// Checkpoints under way, each with the last epoch in it.
+    sealed: VecDeque<(CheckpointId, Epoch)>,
+    /// The last epoch that a completed checkpoint holds.
+    completed: Option<Epoch>,
+    merging: bool,
+    subscribers: Vec<Subscriber>,
+    memory: MemoryShare,
+    /// The number of the next row of an append-only view.
+    next_number: u64,
+}
+
+impl ViewStore {
+    pub fn in_memory(
+        spec: ViewSpec,
+        groups: KeyGroupRange,
+        memory: MemoryShare,
+        maintenance: MaintenanceHandle,
+    ) -> Result<Arc<Self>, StateError> {
+        let layout = Arc::new(RowLayout::new(spec.schema.clone(), &spec.key)?);
+        Ok(Arc::new_cyclic(|this| Self {
+            spec,
+            layout,
+            groups,
+            inner: Mutex::new(Inner {
+                layers: Vec::new(),
+                published: VecDeque::new(),
+                sealed: VecDeque::new(),
+                completed: None,
+                merging: false,
+                subscribers: Vec::new(),
+                memory,
+                next_number: 0,
+            }),
+            maintenance,
+            negative_rows: Arc::default(),
+            this: this.clone(),
+        }))
+    }
+
+    pub fn spec(&self) -> &ViewSpec {
+        &self.spec
+    }
+
+    /// The changes of one epoch. Epochs come in order; one without changes need not come.
+    pub fn append(&self, epoch: Epoch, batches: Vec<Batch>) -> Result<(), StateError> {
+        let rows = match self.spec.append_only {
+            true => self.log_rows(batches)?,
+            false => self.sorted_rows(batches)?,
+        };
+        let layer = Layer {
+            first: Some(epoch),
+            last: Some(epoch),
+            rows,
+        };
+        if layer.len() == 0 {
+            return Ok(());
+        }
+        let mut inner = self.inner.lock();
+        let newest = inner.layers.last().and_then(|l| l.last);
+        assert!(newest <= Some(epoch), "epochs of a view come in order");
+        inner.layers.push(Arc::new(layer));
+        inner.account();
+        Ok(())
+    }
+
+    fn sorted_rows(&self, batches: Vec<Batch>) -> Result<LayerRows, StateError> {
+        let mut encoded = Vec::with_capacity(batches.len());
+        for batch in batches.iter().filter(|b| !b.is_empty()) {
+            let diffs = batch.diffs().map(|d| d.values().to_vec());
+            encoded.push((self.layout.encode(batch.rows())?, diffs));
+        }
+        Ok(LayerRows::Sorted(SortedRows::build(&encoded)))
+    }
+
+    fn log_rows(&self, batches: Vec<Batch>) -> Result<LayerRows, StateError> {
+        let rows: Result<Vec<_>, _> = batches.into_iter().map(log::repeated).collect();
+        let mut rows = rows?;
+        rows.retain(|b| b.num_rows() > 0);
+        let mut inner = self.inner.lock();
+        let log = LogRows::new(self.first_group(), inner.next_number, rows);
+        inner.next_number = log.next_number();
+        Ok(LayerRows::Log(log))
+    }
+
+    fn first_group(&self) -> KeyGroup {
+        self.groups.start as KeyGroup
+    }
+
+    /// Everything appended in epochs up to this one that no completed checkpoint, nor one under way, holds.
+    /// Values are counts to be added ([`crate::Merge::Sum`]); of an append-only view they are encoded rows.
+    pub fn seal(&self, checkpoint: CheckpointId, epoch: Epoch) -> Result<Option<Run>, StateError> {
+        let layers = {
+            let mut inner = self.inner.lock();
+            let after = inner
+                .sealed
+                .back()
+                .map_or(inner.completed, |(_, e)| Some(*e));
+            inner.sealed.push_back((checkpoint, epoch));
+            let unsealed = inner
+                .layers
+                .iter()
+                .filter(|l| l.last > after && l.last <= Some(epoch));
+            unsealed.cloned().collect::<Vec<_>>()
+        };
+        Layer::run(self.spec.table, &layers, &self.layout)
+    }
+
+    /// This checkpoint and all earlier ones are durable.
+    pub fn completed(&self, checkpoint: CheckpointId) -> Result<(), StateError> {
+        let mut inner = self.inner.lock();
+        while let Some((_, epoch)) = inner.sealed.pop_front_if(|(c, _)| *c <= checkpoint) {
+            inner.completed = Some(epoch);
+        }
+        self.schedule_merge(&mut inner);
+        Ok(())
+    }
+
+    /// This checkpoint will never complete, nor will later ones that are under way. What they hold joins the next seal.
+    pub fn aborted(&self, checkpoint: CheckpointId) {
+        self.inner.lock().sealed.retain(|(c, _)| *c < checkpoint);
+    }
+
+    /// Loads a restored run, older runs first, before anything is appended.
+    pub fn restore(&self, run: &Run) -> Result<(), StateError> {
+        let rows: Vec<LayerRows> = match self.spec.append_only {
+            true => LogRows::read_run(run, &self.layout)?
+                .into_iter()
+                .map(LayerRows::Log)
+                .collect(),
+            false => vec![LayerRows::Sorted(sorted_from_run(run)?)],
+        };
+        let mut inner = self.inner.lock();
+        assert!(
+            inner.layers.iter().all(|l| l.last.is_none()),
+            "a view is restored before it is written"
+        );
+        for rows in rows {
+            if let LayerRows::Log(log) = &rows
+                && log.group() == self.first_group()
+            {
+                inner.next_number = inner.next_number.max(log.next_number());
+            }
+            inner.layers.push(Arc::new(Layer {
+                first: None,
+                last: None,
+                rows,
+            }));
+        }
+        inner.account();
+        self.schedule_merge(&mut inner);
+        Ok(())
+    }
+
+    /// All workers have reached this epoch: readers may ask for it, and earlier ones may be merged.
+    pub fn publish(&self, epoch: Epoch) {
+        let mut inner = self.inner.lock();
+        if inner
+            .published
+            .back()
+            .is_some_and(|newest| *newest >= epoch)
+        {
+            return;
+        }
+        inner.published.push_back(epoch);
+        if inner.published.len() > READABLE_EPOCHS {
+            inner.published.pop_front();
+        }
+        let Inner {
+            layers,
+            subscribers,
+            ..
+        } = &mut *inner;
+        subscribers.retain_mut(|s| s.send(layers, epoch, &self.layout));
+        self.schedule_merge(&mut inner);
+    }
+
+    pub fn published(&self) -> Option<Epoch> {
+        self.inner.lock().published.back().copied()
+    }
+
+    /// The rows as of the end of an epoch: the newest published one, or one of the few before it.
+    pub fn snapshot(&self, epoch: Epoch) -> Result<ViewSnapshot, StateError> {
+        let layers = self.layers_up_to(epoch)?;
+        Ok(ViewSnapshot::new(
+            self.spec.clone(),
+            self.layout.clone(),
+            layers,
+            self.negative_rows.clone(),
+        ))
+    }
+
+    fn layers_up_to(&self, epoch: Epoch) -> Result<Vec<Arc<Layer>>, StateError> {
+        let inner = self.inner.lock();
+        let count = inner.layers.partition_point(|l| l.last <= Some(epoch));
+        if inner
+            .layers
+            .get(count)
+            .is_some_and(|l| l.first <= Some(epoch))
+        {
+            return Err(StateError::EpochGone(epoch));
+        }
+        Ok(inner.layers[..count].to_vec())
+    }
+
+    /// The changes of epochs after this one, each when it is published. A subscriber that falls `capacity` changes
+    /// behind is told so and gets no more.
+    pub fn subscribe(&self, from: Epoch, capacity: usize) -> Result<Subscription, StateError> {
+        let mut inner = self.inner.lock();
+        if inner
+            .layers
+            .iter()
+            .any(|l| l.last > Some(from) && l.first <= Some(from))
+        {
+            return Err(StateError::EpochGone(from));
+        }
+        let (mut subscriber, subscription) = Subscriber::new(from, capacity);
+        let published = inner.published.back().copied();
+        if let Some(published) = published {
+            subscriber.send(&inner.layers, published, &self.layout);
+        }
+        inner.subscribers.push(subscriber);
+        Ok(subscription)
+    }
+
+    /// The bytes of keys given as columns in the order of the view's key, as [`ViewSnapshot::lookup`] takes them.
+    pub fn encode_keys(&self, columns: &[ArrayRef]) -> Result<Rows, StateError> {
+        self.layout.encode_keys(columns)
+    }
+
+    /// The rows of a later change that a backfill at this position has to see: those at or before it. The others will be
+    /// in a later slice.
+    pub fn at_or_before(
+        &self,
+        position: &SlicePosition,
+        batch: &Batch,
+    ) -> Result<Batch, StateError> {
+        if self.spec.append_only {
+            // New rows follow all rows of the worker's first group.
+            return Ok(match self.first_group() < position.group {
+                true => batch.clone(),
+                false => Batch::empty(batch.schema()),
+            });
+        }
+        let encoded = self.layout.encode(batch.rows())?;
+        let reached = (position.group, position.row.as_slice());
+        let rows = encoded.rows.iter().zip(&encoded.groups);
+        let keep: Vec<bool> = rows
+            .map(|(row, group)| (*group, row.data()) <= reached)
+            .collect();
+        Ok(batch.filter(&keep.into())?)
+    }
+
+    pub fn stats(&self) -> TableStats {
+        let inner = self.inner.lock();
+        let sealed = inner
+            .sealed
+            .back()
+            .map_or(inner.completed, |(_, e)| Some(*e));
+        let changed = inner.layers.iter().filter(|l| l.last > sealed);
+        TableStats {
+            cells: inner
+                .layers
+                .iter()
+                .map(|l| l.diff_sum())
+                .sum::<Diff>()
+                .max(0) as u64,
+            bytes: inner.layers.iter().map(|l| l.memory_bytes() as u64).sum(),
+            changed_bytes: changed.map(|l| l.memory_bytes() as u64).sum(),
+        }
+    }
+
+    /// How often a row was found with a count below zero, which only a bug can cause.
+    pub fn negative_rows(&self) -> u64 {
+        self.negative_rows.load(Ordering::Relaxed)
+    }
+
+    /// How many layers a reader has to merge.
+    pub fn layer_count(&self) -> usize {
+        self.inner.lock().layers.len()
+    }
+
+    fn schedule_merge(&self, inner: &mut Inner) {
+        if inner.merging || inner.window().is_none() {
+            return;
+        }
+        inner.merging = true;
+        let this = self.this.clone();
+        self.maintenance.submit(move || {
+            if let Some(view) = this.upgrade() {
+                view.merge();
+            }
+        });
+    }
+
+    /// Merges until there is nothing worth merging. Runs on the background thread.
+    fn merge(&self) {
+        loop {
+            let layers = {
+                let mut inner = self.inner.lock();
+                match inner.window() {
+                    Some(window) => inner.layers[window].to_vec(),
+                    None => {
+                        inner.merging = false;
+                        return;
+                    }
+                }
+            };
+            let merged = match Layer::merge(&layers) {
+                Ok(merged) => Arc::new(merged),
+                Err(error) => {
+                    tracing::error!(table = %self.spec.table, %error, "merging the layers of a view failed");
+                    // Left as it is, the view stays readable; it will not be merged again.
+                    return;
+                }
+            };
+            let mut inner = self.inner.lock();
+            let start = inner.layers.iter().position(|l| Arc::ptr_eq(l, &layers[0]));
+            let start = start.expect("only this thread removes layers");
+            let merged = (merged.len() > 0).then_some(merged);
+            inner.layers.splice(start..start + layers.len(), merged);
+            inner.account();
+        }
+    }
+}
+
+impl Inner {
+    fn account(&mut self) {
+        let bytes = self.layers.iter().map(|l| l.memory_bytes()).sum();
+        self.memory.set(bytes);
+    }
+
+    /// The layers to merge next, if some are worth it: newest first, as long as each is at most twice as large as all
+    /// newer ones together, so that a row takes part in a number of merges logarithmic in the size of the view.
+    fn window(&self) -> Option<Range<usize>> {
+        let limit = *self.published.front()?;
+        let mut limits: Vec<Option<Epoch>> = vec![self.completed];
+        limits.extend(self.sealed.iter().map(|(_, e)| Some(*e)));
+        let mut start = 0;
+        let mut windows = Vec::new();
+        for limit in limits.into_iter().chain([Some(limit)]) {
+            let limit = limit.min(Some(*self.published.front()?));
+            let end = self.layers.partition_point(|l| l.last <= limit);
+            if end > start {
+                windows.extend(self.window_within(start..end));
+                start = end;
+            }
+        }
+        windows.into_iter().min_by_key(|w| {
+            self.layers[w.clone()]
+                .iter()
+                .map(|l| l.len())
+                .sum::<usize>()
+        })
+    }
+
+    fn window_within(&self, range: Range<usize>) -> Option<Range<usize>> {
+        let mut start = range.end - 1;
+        let mut newer = self.layers[start].len();
+        while start > range.start
+            && self.mergeable(start - 1)
+            && self.layers[start - 1].len() <= 2 * newer
+        {
+            start -= 1;
+            newer += self.layers[start].len();
+        }
+        (range.end - start >= MERGE_LAYERS).then_some(start..range.end)
+    }
+
+    /// Whether a layer can become one with the next.
+    fn mergeable(&self, index: usize) -> bool {
+        match (&self.layers[index].rows, &self.layers[index + 1].rows) {
+            (LayerRows::Log(a), LayerRows::Log(b)) => a.continues_in(b),
+            _ => true,
+        }
+    }
+}
+
+fn sorted_from_run(run: &Run) -> Result<SortedRows, StateError> {
+    let mut builder = SortedRowsBuilder::default();
+    for entry in run.iter() {
+        // A tombstone in a table of counts says nothing.
+        if let Some(value) = entry.value {
+            builder.push(&[&group_and_row(entry.group, entry.key)], count(value)?);
+        }
+    }
+    Ok(builder.finish())
+}
+
+/// A count as it is stored.
+pub fn count(value: &[u8]) -> Result<Diff, StateError> {
+    let bytes = value
+        .try_into()
+        .map_err(|_| StateError::Damaged("the count of a row is not eight bytes".into()))?;
+    Ok(Diff::from_le_bytes(bytes))
+}
