@@ -12,10 +12,9 @@ use crate::ast::{
     SinkInput, Statement, TableOnConflict, Watermark, WithOption,
 };
 use crate::cursor::{Cursor, Parsed};
+use crate::dialect::is_word;
 use crate::names::{fold, is_reserved};
 use crate::options::{at_with_options, format_encode, with_list, with_options};
-use crate::script::with_cursor;
-use crate::source::Source;
 use crate::statement::{not_built, sql};
 
 /// Kinds of objects that are known by name only, in `CREATE` and in `DROP`.
@@ -211,33 +210,19 @@ fn take_from_savepoint(c: &mut Cursor<'_>) -> Parsed<Option<Ident>> {
     }
 }
 
-/// `CREATE SINK … FROM relation …`. The form over a query goes through [`sink_with_query`], unless it lacks options.
+/// `CREATE SINK [IF NOT EXISTS] name FROM relation | AS query WITH (…) [FORMAT …]`.
 fn sink(c: &mut Cursor<'_>) -> Parsed<Statement> {
-    let (if_not_exists, name) = sink_head(c)?;
-    let input = if c.take(&["FROM"]) {
-        SinkInput::Relation(c.name()?)
-    } else {
-        c.expect(&["AS"])?;
-        SinkInput::Query(c.query()?)
-    };
-    sink_tail(c, if_not_exists, name, input)
-}
-
-fn sink_head(c: &mut Cursor<'_>) -> Parsed<(bool, sqlparser::ast::ObjectName)> {
     let if_not_exists = c.take(&["IF", "NOT", "EXISTS"]);
     let name = c.name()?;
     if c.at(&["INTO"]) {
         return c.not_built("CREATE SINK … INTO");
     }
-    Ok((if_not_exists, name))
-}
-
-fn sink_tail(
-    c: &mut Cursor<'_>,
-    if_not_exists: bool,
-    name: sqlparser::ast::ObjectName,
-    input: SinkInput,
-) -> Parsed<Statement> {
+    let input = if c.take(&["FROM"]) {
+        SinkInput::Relation(c.name()?)
+    } else {
+        c.expect(&["AS"])?;
+        SinkInput::Query(c.query_before(options_start)?)
+    };
     let clauses = clauses(c, false)?;
     let Some(options) = clauses.options else {
         return Err(c
@@ -253,20 +238,16 @@ fn sink_tail(
     })))
 }
 
-/// Where the options of a `CREATE SINK … AS query WITH (…)` start, as an index into its tokens.
+/// Where the options behind a query start, as an index into its tokens.
 ///
-/// `sqlparser` takes `FROM t WITH (` for table hints, so the query must not see them: it is read from the tokens in front.
-/// `WITH` directly followed by a parenthesis, outside any parentheses, cannot be part of a query of ours.
-pub(crate) fn sink_options_start(tokens: &[TokenWithSpan]) -> Option<usize> {
-    let mut solid = tokens
+/// `sqlparser` takes `FROM t WITH (` for table hints, so the query must not see them. `WITH` directly followed by a
+/// parenthesis, outside any parentheses, cannot be part of a query of ours.
+fn options_start(tokens: &[TokenWithSpan]) -> Option<usize> {
+    let solid = tokens
         .iter()
         .enumerate()
         .filter(|(_, t)| !matches!(t.token, Token::Whitespace(_)));
-    let is = |token: &Token, text: &str| matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(text));
-    if !is(&solid.next()?.1.token, "CREATE") || !is(&solid.next()?.1.token, "SINK") {
-        return None;
-    }
-    let (mut depth, mut in_query, mut with) = (0_usize, false, None);
+    let (mut depth, mut with) = (0_usize, None);
     for (index, token) in solid {
         match &token.token {
             Token::LParen if with.is_some() => return with,
@@ -274,29 +255,9 @@ pub(crate) fn sink_options_start(tokens: &[TokenWithSpan]) -> Option<usize> {
             Token::RParen => depth = depth.saturating_sub(1),
             _ => {}
         }
-        in_query |= is(&token.token, "AS");
-        with = (in_query && depth == 0 && is(&token.token, "WITH")).then_some(index);
+        with = (depth == 0 && is_word(&token.token, "WITH")).then_some(index);
     }
     None
-}
-
-/// Reads a `CREATE SINK` over a query from its tokens up to `WITH` and those from there.
-pub(crate) fn sink_with_query(
-    source: &Source<'_>,
-    head: Vec<TokenWithSpan>,
-    tail: Vec<TokenWithSpan>,
-    terminator: Option<TokenWithSpan>,
-) -> Parsed<Statement> {
-    let (if_not_exists, name, input) = with_cursor(source, head, tail.first().cloned(), |c| {
-        c.expect(&["CREATE", "SINK"])?;
-        let (if_not_exists, name) = sink_head(c)?;
-        c.expect(&["AS"])?;
-        let query = c.query()?;
-        Ok((if_not_exists, name, SinkInput::Query(query)))
-    })?;
-    with_cursor(source, tail, terminator, |c| {
-        sink_tail(c, if_not_exists, name, input)
-    })
 }
 
 /// `(column …, constraint …, WATERMARK FOR …)`, or nothing.

@@ -12,6 +12,7 @@ use crate::dialect::{Reached, TidegateDialect, is_word};
 use crate::error::ParseError;
 use crate::names::is_reserved;
 use crate::refuse;
+use crate::script::with_cursor;
 use crate::source::Source;
 
 pub(crate) type Parsed<T> = Result<T, ParseError>;
@@ -213,6 +214,27 @@ impl<'a> Cursor<'a> {
         Ok(QueryText { query, text })
     }
 
+    /// A query that ends where `cut` says, as an index into the tokens from here, even if the library would read on.
+    pub(crate) fn query_before(
+        &mut self,
+        cut: impl FnOnce(&[TokenWithSpan]) -> Option<usize>,
+    ) -> Parsed<QueryText> {
+        let mut tokens: Vec<TokenWithSpan> = (self.parser.index()..)
+            .map(|index| self.parser.token_at(index))
+            .take_while(|token| token.token != Token::EOF)
+            .cloned()
+            .collect();
+        let Some(cut) = cut(&tokens) else {
+            return self.query();
+        };
+        let terminator = tokens.drain(cut..).next();
+        let query = with_cursor(self.source, tokens, terminator, |c| c.query())?;
+        for _ in 0..cut {
+            let _ = self.parser.next_token_no_skip();
+        }
+        Ok(query)
+    }
+
     /// Lets `sqlparser` read something.
     pub(crate) fn sql<T>(
         &mut self,
@@ -329,10 +351,7 @@ impl<'a> Cursor<'a> {
     fn convert(&self, error: ParserError) -> ParseError {
         let text = match error {
             ParserError::RecursionLimitExceeded => {
-                let mut error = self.syntax_error_at(self.location());
-                error.message = "stack depth limit exceeded".to_string();
-                error.sqlstate = ParseError::TOO_COMPLEX;
-                return error
+                return ParseError::too_complex(self.position())
                     .with_hint("the statement nests expressions or sub-queries too deeply");
             }
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,

@@ -281,8 +281,10 @@ impl Dialect for TidegateDialect {
         self.postgres.supports_named_fn_args_with_colon_operator()
     }
 
+    /// Only JSON constructors of later Postgres versions need it (`json_object('a': 1)`), and it makes the library read
+    /// each argument twice, which doubles the work with each level of nested calls.
     fn supports_named_fn_args_with_expr_name(&self) -> bool {
-        self.postgres.supports_named_fn_args_with_expr_name()
+        false
     }
 
     fn supports_empty_projections(&self) -> bool {

@@ -15,9 +15,9 @@ pub struct ParseError {
 }
 
 impl ParseError {
-    pub(crate) const SYNTAX: &'static str = "42601";
-    pub(crate) const TOO_COMPLEX: &'static str = "54001";
-    pub(crate) const NOT_BUILT: &'static str = "0A000";
+    const SYNTAX: &'static str = "42601";
+    const TOO_COMPLEX: &'static str = "54001";
+    const NOT_BUILT: &'static str = "0A000";
 
     pub(crate) fn syntax(message: impl Into<String>, position: usize) -> Self {
         Self {
@@ -25,6 +25,13 @@ impl ParseError {
             position,
             sqlstate: Self::SYNTAX,
             hint: None,
+        }
+    }
+
+    pub(crate) fn too_complex(position: usize) -> Self {
+        Self {
+            sqlstate: Self::TOO_COMPLEX,
+            ..Self::syntax("stack depth limit exceeded", position)
         }
     }
 

@@ -12,6 +12,9 @@
 //! 3. One module per family of statements ([`create`], [`alter`], [`drop`], [`show`], [`explain`], [`savepoint`],
 //!    [`subscribe`]) reads through a [`cursor`], which owns positions and errors.
 //!
+//! [`rewrite`] turns a few spellings of Postgres into ones that the library reads, and [`refuse`] stops what it reads but
+//! Postgres does not, where the answer would be another one than was asked for.
+//!
 //! Promises: every error carries a SQLSTATE and the 1-based character position of the offending token in the text that was
 //! passed to [`parse`]; spans inside `sqlparser` trees refer to the same text ([`position_of`] converts them). The parser
 //! knows no catalog: whether a name exists, whether `SAVEPOINT` stands inside a transaction block, and which options a

@@ -43,6 +43,12 @@ pub(crate) fn is_reserved(word: &str) -> bool {
         .is_ok()
 }
 
+/// Whether a reserved word is a function that is called without parentheses.
+pub(crate) fn is_bare_function(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    word.starts_with("current_") || word.starts_with("localtime") || word.ends_with("user")
+}
+
 const RESERVED: &[&str] = &[
     "all",
     "analyse",

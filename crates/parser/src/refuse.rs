@@ -1,13 +1,39 @@
-//! What `sqlparser` reads and Postgres does not, where going on would answer another question than was asked.
+//! What `sqlparser` reads and we do not: where going on would answer another question than was asked, and chains of
+//! operators so long that walking the tree they make would overflow a stack.
 
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Join, JoinConstraint, JoinOperator, Select, Spanned, TableFactor, Visit, Visitor,
+    Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Select, Spanned, TableFactor,
+    Visit, Visitor,
 };
-use sqlparser::tokenizer::Location;
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use crate::error::ParseError;
+use crate::names::{is_bare_function, is_reserved};
+
+/// How many tokens may follow each other at one depth of parentheses without a comma. The library limits how deep
+/// parentheses nest, but `a AND a AND …` also makes a tree as deep as it is long.
+const CHAIN_LIMIT: usize = 20_000;
+
+/// The token at which a chain is too long.
+pub(crate) fn too_long_chain(tokens: &[TokenWithSpan]) -> Option<&TokenWithSpan> {
+    let mut outer: Vec<usize> = Vec::new();
+    let mut length = 0;
+    for token in tokens {
+        match token.token {
+            Token::Whitespace(_) => continue,
+            Token::Comma => length = 0,
+            Token::LParen | Token::LBracket => outer.push(std::mem::take(&mut length)),
+            Token::RParen | Token::RBracket => length = outer.pop().unwrap_or(0) + 1,
+            _ => length += 1,
+        }
+        if length > CHAIN_LIMIT {
+            return Some(token);
+        }
+    }
+    None
+}
 
 /// Looks through a statement or query; `position` turns locations into positions.
 pub(crate) fn check(
@@ -55,6 +81,23 @@ impl<P: Fn(Location) -> usize> Visitor for Refuse<P> {
             self.joins(&from.joins)?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// `SELECT * FROM WHERE a` must not be about a table called "where". Functions without parentheses may be tables.
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<ParseError> {
+        match name.0.first() {
+            Some(ObjectNamePart::Identifier(ident))
+                if ident.quote_style.is_none()
+                    && is_reserved(&ident.value)
+                    && !is_bare_function(&ident.value) =>
+            {
+                ControlFlow::Break(ParseError::syntax(
+                    format!("syntax error at or near \"{}\"", ident.value),
+                    (self.position)(ident.span.start),
+                ))
+            }
+            _ => ControlFlow::Continue(()),
+        }
     }
 
     fn pre_visit_table_factor(&mut self, table: &TableFactor) -> ControlFlow<ParseError> {

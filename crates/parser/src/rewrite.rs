@@ -12,10 +12,26 @@ pub(crate) fn rewrite(tokens: &mut Vec<TokenWithSpan>) {
     } else if starts_with("FETCH") {
         spell_out_fetch(tokens);
     }
+    drop_only(tokens);
 }
 
 fn is_solid(token: &TokenWithSpan) -> bool {
     !matches!(token.token, Token::Whitespace(_))
+}
+
+/// Takes `ONLY` from in front of tables: no table of ours has others that inherit from it.
+fn drop_only(tokens: &mut Vec<TokenWithSpan>) {
+    let mut behind_table_word = false;
+    tokens.retain(|token| {
+        if !is_solid(token) {
+            return true;
+        }
+        let only = behind_table_word && is_word(&token.token, "ONLY");
+        behind_table_word = ["FROM", "JOIN", "UPDATE"]
+            .iter()
+            .any(|word| is_word(&token.token, word));
+        !only
+    });
 }
 
 /// Takes `[,] [NOT] DEFERRABLE` out of transaction modes. It only says whether a serializable read-only snapshot may wait

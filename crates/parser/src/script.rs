@@ -6,6 +6,7 @@ use crate::ast::ParsedStatement;
 use crate::cursor::{Cursor, Parsed};
 use crate::dialect::TidegateDialect;
 use crate::error::ParseError;
+use crate::refuse;
 use crate::source::Source;
 use crate::statement;
 
@@ -40,11 +41,17 @@ fn read(
     };
     let start = first.span.start;
     let end = solid.next_back().unwrap_or(first).span.end;
-    let statement = statement::read(source, tokens, terminator)?;
+    if let Some(token) = refuse::too_long_chain(&tokens) {
+        return Err(ParseError::too_complex(source.position(token.span.start))
+            .with_hint("the statement chains too many operators"));
+    }
+    // In this order, because offsets of one long line are only cheap to find going forward.
+    let offset = source.byte(start);
+    let text = source.slice(start, end).to_string();
     Ok(Some(ParsedStatement {
-        statement,
-        text: source.slice(start, end).to_string(),
-        offset: source.byte(start),
+        statement: statement::read(source, tokens, terminator)?,
+        text,
+        offset,
     }))
 }
 

@@ -15,10 +15,6 @@ pub(crate) fn read(
     mut tokens: Vec<TokenWithSpan>,
     terminator: Option<TokenWithSpan>,
 ) -> Parsed<Statement> {
-    if let Some(cut) = create::sink_options_start(&tokens) {
-        let tail = tokens.split_off(cut);
-        return create::sink_with_query(source, tokens, tail, terminator);
-    }
     rewrite::rewrite(&mut tokens);
     with_cursor(source, tokens, terminator, statement)
 }
