@@ -6,11 +6,13 @@
 //! | `right` of a semi, anti or mark join without residual | value | partition key columns | | count |
 //! | `right_counts`, `left_counts` | value | partition key columns | | count |
 //!
-//! The counts exist for outer joins without a residual: whether a row has a match depends on its key alone. With a
+//! Values are varints, one per counter. The counts exist for outer joins without a residual: whether a row has a match depends on its key alone. With a
 //! residual it depends on the row, so that the number of matches is kept with the row instead.
 
+use crate::state_tables::ENCODING_KEY;
 use crate::{JoinKind, StateTable};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What a join keeps of one side.
@@ -124,7 +126,10 @@ fn side_table(name: &'static str, rows: JoinRows, keys: &[usize], schema: &Schem
         map,
         key: project(schema, keys),
         sub_key: project(schema, &rest),
-        value: Arc::new(Schema::new(value.collect::<Vec<_>>())),
+        value: Arc::new(Schema::new_with_metadata(
+            value.collect::<Vec<_>>(),
+            HashMap::from([(ENCODING_KEY.to_owned(), "varint".to_owned())]),
+        )),
     }
 }
 

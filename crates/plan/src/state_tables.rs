@@ -2,13 +2,14 @@
 //!
 //! Keys and sub-keys are `RowCodec` encodings of the columns in their schema; a field that sorts otherwise than ascending
 //! with NULLs first says so in its metadata under [`ORDER_KEY`]. Values are written by the operator in its own compact
-//! form, named in the value schema's metadata under [`ENCODING_KEY`]: `varint` is one zigzag LEB128 integer, `groups` and
-//! `join` are described where they are written.
+//! form, named in the value schema's metadata under [`ENCODING_KEY`]: `varint` is a zigzag LEB128 integer per field, `groups`
+//! is described where it is written.
 //!
 //! Declarations are the one place where planner, operators and inspection agree, so what an aggregate keeps in which table
 //! ([`AggregateState`]) is decided here too.
 
-use crate::{AggregateCall, AggregateFunction, Dataflow, JoinKind, Op, SortKey, StateTable};
+use crate::join_state::join_state_tables;
+use crate::{AggregateCall, AggregateFunction, Dataflow, Op, SortKey, StateTable};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -122,8 +123,9 @@ pub fn state_tables(op: &Op, inputs: &[Input]) -> Vec<StateTable> {
             let rest = rest_of(&inputs[0].schema, keys);
             vec![map_table("rows", columns(&inputs[0].schema, keys), columns(&inputs[0].schema, &rest))]
         }
-        Op::Join { kind, left_keys, right_keys, .. } => {
-            join_tables(*kind, left_keys, right_keys, &inputs[0].schema, &inputs[1].schema)
+        Op::Join { kind, left_keys, right_keys, null_aware, residual, .. } => {
+            let (left, right) = (&inputs[0].schema, &inputs[1].schema);
+            join_state_tables(*kind, left_keys, right_keys, *null_aware, residual.is_some(), left, right)
         }
         Op::Import { .. }
         | Op::Source { .. }
@@ -165,28 +167,6 @@ pub fn top_n_columns(partition: &[usize], order: &[SortKey], width: usize) -> Ve
 fn top_n_table(partition: &[usize], order: &[SortKey], input: &SchemaRef) -> StateTable {
     let sub = top_n_columns(partition, order, input.fields().len());
     map_table("rows", columns(input, partition), ordered(input, &sub))
-}
-
-/// One table of rows per side, under the join key: row → count. For the kinds in which a row's output depends on whether it
-/// has matches the count of matches is kept beside it.
-fn join_tables(
-    _kind: JoinKind,
-    left_keys: &[usize],
-    right_keys: &[usize],
-    left: &SchemaRef,
-    right: &SchemaRef,
-) -> Vec<StateTable> {
-    let side = |name, keys: &[usize], input: &SchemaRef| {
-        let all: Vec<usize> = (0..input.fields().len()).collect();
-        StateTable {
-            name,
-            map: true,
-            key: columns(input, keys),
-            sub_key: columns(input, &all),
-            value: encoded("count", DataType::Int64, "join"),
-        }
-    };
-    vec![side("left", left_keys, left), side("right", right_keys, right)]
 }
 
 fn value_table(name: &'static str, key: SchemaRef, value: SchemaRef) -> StateTable {
