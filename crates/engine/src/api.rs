@@ -16,11 +16,12 @@ use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tidegate_parser::ParsedStatement;
+
 use tidegate_types::{SqlError, SqlState, SqlType};
 use tokio::sync::watch;
 
 pub use datafusion::common::ScalarValue;
+pub use tidegate_parser::ParsedStatement;
 
 /// Batches of rows, or the error that ends them. Dropping it ends the statement.
 pub type RowStream = BoxStream<'static, Result<RecordBatch, SqlError>>;
