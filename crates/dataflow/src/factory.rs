@@ -4,6 +4,7 @@
 
 use crate::aggregate::{Aggregate, AggregateSpec};
 use crate::filter::Filter;
+use crate::join::Join;
 use crate::project::Project;
 use crate::union::Union;
 use crate::values::Values;
@@ -31,7 +32,20 @@ pub fn build(dataflow: &Dataflow, index: usize, owned: KeyGroupRange) -> Result<
             schema,
             owner,
         })?),
-        Op::Join { .. } | Op::TopN { .. } | Op::AtMostOne { .. } => {
+        Op::Join { kind, left_keys, right_keys, null_equals_null, null_aware, residual } => Box::new(Join::new(
+            *kind,
+            left_keys,
+            right_keys,
+            *null_equals_null,
+            *null_aware,
+            residual.as_ref(),
+            input(0),
+            input(1),
+            schema,
+            dataflow.input_append_only(index, 0),
+            dataflow.input_append_only(index, 1),
+        )?),
+        Op::TopN { .. } | Op::AtMostOne { .. } => {
             return Err(DataFusionError::NotImplemented(format!("{} is not supported", node.op)).into());
         }
         Op::Import { .. } | Op::Source { .. } | Op::TableInput { .. } | Op::Materialize { .. } | Op::Sink { .. } => {
