@@ -1,1 +1,42 @@
-//! 
+//! Checkpoints and savepoints in object storage.
+//!
+//! Read in this order:
+//! - [`storage`]: a directory, memory or a bucket; [`local`] makes files durable.
+//! - [`run_file`]: the one format of state, sorted runs as Arrow IPC; [`manifest`]: what a checkpoint consists of.
+//! - [`store`]: who owns the storage, what is in it, where recovery starts; [`commit`]: taking a checkpoint.
+//! - [`restore`], [`savepoint`], [`retention`], [`merge`], [`history`]: what happens to checkpoints afterwards.
+//!
+//! **Invariants.** Objects are never changed after they were written. The conditional creation of a manifest file is the
+//! only commit point. Nothing is decoded before its checksum was verified. Nothing that a retained checkpoint or a
+//! savepoint refers to is deleted. All of it is async and has no threads of its own.
+
+pub mod commit;
+mod delta;
+pub mod error;
+pub mod history;
+mod inventory;
+mod layout;
+pub mod local;
+pub mod manifest;
+pub mod merge;
+pub mod restore;
+pub mod retention;
+pub mod run_file;
+pub mod savepoint;
+pub mod storage;
+pub mod store;
+
+pub use commit::{Commit, PendingCheckpoint, UploadedRuns};
+pub use error::{CheckpointError, Damage, StorageError};
+pub use history::{CheckpointRecord, CheckpointStatus, WorkerRecord};
+pub use inventory::Skipped;
+pub use manifest::{Manifest, TableDescriptor, TableEntry};
+pub use restore::Restorer;
+pub use retention::Removed;
+pub use run_file::{BlockRef, RunRef};
+pub use savepoint::SavepointInfo;
+pub use storage::{RetryPolicy, Storage};
+pub use store::{CheckpointStore, Recovery, StoreOptions};
+
+#[cfg(test)]
+mod tests;

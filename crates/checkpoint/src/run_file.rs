@@ -1,0 +1,361 @@
+//! The one file format of all state: sorted runs as Arrow IPC.
+//!
+//! A run object is an Arrow IPC stream (LZ4) with the columns `key_group, key, sub, value`: first the schema, then the
+//! record batches ("blocks") of its runs one run after the other, then the end marker. Any Arrow reader can read it.
+//! `sub` is null in tables of value form; a null `value` is a tombstone. Where each block lies, which key groups it
+//! holds and its checksum is in the manifest ([`RunRef`]), so that a part of the key groups is read by byte range and
+//! nothing is decoded that was not verified. A worker writes one object per checkpoint; a merge writes one per table.
+//!
+//! Encoding and decoding are synchronous and belong on blocking threads.
+
+use crate::error::Damage;
+use arrow::array::{Array, AsArray, BinaryArray, BinaryBuilder, RecordBatch, UInt8Array};
+use arrow::buffer::Buffer;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
+use arrow_ipc::reader::StreamDecoder;
+use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow_ipc::{CompressionType, MetadataVersion};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+use tidegate_state::{Form, Run, RunBuilder};
+use tidegate_types::{CheckpointId, KeyGroup, KeyGroupRange, TableId};
+
+/// A block ends at whichever comes first: what is read, checked and decoded at once stays small.
+const BLOCK_ROWS: usize = 32 << 10;
+const BLOCK_BYTES: usize = 2 << 20;
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("key_group", DataType::UInt8, false),
+        Field::new("key", DataType::Binary, false),
+        Field::new("sub", DataType::Binary, true),
+        Field::new("value", DataType::Binary, true),
+    ]))
+});
+
+/// The schema message with which every object, and every decoder, begins.
+static SCHEMA_MESSAGE: LazyLock<Bytes> = LazyLock::new(|| ObjectEncoder::new().take().into());
+
+/// Where a run lies and what it holds. Part of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRef {
+    pub object: Arc<str>,
+    /// Which of the object's runs.
+    pub index: u32,
+    pub rows: u64,
+    /// How many of the rows delete.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tombstones: u64,
+    /// Encoded size, the sum over its blocks.
+    pub bytes: u64,
+    /// The newest checkpoint whose changes are in it.
+    pub checkpoint: CheckpointId,
+    pub blocks: Vec<BlockRef>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl RunRef {
+    /// Two references with the same identity are the same run.
+    pub fn identity(&self) -> (&str, u32) {
+        (&self.object, self.index)
+    }
+
+    /// The blocks that hold any of these key groups.
+    pub fn blocks_in(&self, groups: KeyGroupRange) -> impl Iterator<Item = &BlockRef> {
+        self.blocks
+            .iter()
+            .filter(move |b| (b.first_group as usize) < groups.end && (b.last_group as usize) >= groups.start)
+    }
+}
+
+/// One record batch of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, u64, u32, KeyGroup, KeyGroup, u32)", into = "(u64, u64, u32, KeyGroup, KeyGroup, u32)")]
+pub struct BlockRef {
+    pub offset: u64,
+    pub bytes: u64,
+    pub rows: u32,
+    pub first_group: KeyGroup,
+    pub last_group: KeyGroup,
+    pub crc32c: u32,
+}
+
+impl From<(u64, u64, u32, KeyGroup, KeyGroup, u32)> for BlockRef {
+    fn from((offset, bytes, rows, first_group, last_group, crc32c): (u64, u64, u32, KeyGroup, KeyGroup, u32)) -> Self {
+        Self { offset, bytes, rows, first_group, last_group, crc32c }
+    }
+}
+
+impl From<BlockRef> for (u64, u64, u32, KeyGroup, KeyGroup, u32) {
+    fn from(b: BlockRef) -> Self {
+        (b.offset, b.bytes, b.rows, b.first_group, b.last_group, b.crc32c)
+    }
+}
+
+/// Runs as the bytes of one object, and where each lies in it.
+#[derive(Debug)]
+pub struct EncodedRuns {
+    pub chunks: Vec<Bytes>,
+    pub bytes: u64,
+    pub runs: Vec<(TableId, RunRef)>,
+}
+
+/// Encodes a worker's runs of one checkpoint.
+pub fn encode_runs(object: &Arc<str>, checkpoint: CheckpointId, runs: &[Run]) -> EncodedRuns {
+    let mut encoder = ObjectEncoder::new();
+    let mut chunks = Vec::new();
+    let mut placed = Vec::with_capacity(runs.len());
+    for (index, run) in runs.iter().enumerate() {
+        let mut reference = empty_reference(object, index as u32, checkpoint);
+        for range in block_ranges(run) {
+            encoder.block(run, range, &mut reference);
+        }
+        placed.push((run.table, reference));
+        // One chunk per few megabytes: small runs share it, and no large buffer grows by copying.
+        if encoder.pending() >= BLOCK_BYTES {
+            chunks.push(encoder.take().into());
+        }
+    }
+    chunks.push(encoder.finish().into());
+    let bytes = chunks.iter().map(|c: &Bytes| c.len() as u64).sum();
+    EncodedRuns { chunks, bytes, runs: placed }
+}
+
+pub(crate) fn empty_reference(object: &Arc<str>, index: u32, checkpoint: CheckpointId) -> RunRef {
+    RunRef { object: object.clone(), index, rows: 0, tombstones: 0, bytes: 0, checkpoint, blocks: Vec::new() }
+}
+
+fn block_ranges(run: &Run) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (i, e) in run.iter().enumerate() {
+        bytes += e.key.len() + e.sub.len() + e.value.map_or(0, <[u8]>::len);
+        if i + 1 - start >= BLOCK_ROWS || bytes >= BLOCK_BYTES {
+            ranges.push(start..i + 1);
+            (start, bytes) = (i + 1, 0);
+        }
+    }
+    if start < run.len() {
+        ranges.push(start..run.len());
+    }
+    ranges
+}
+
+/// Writes an object front to back; what is encoded is taken away as it comes.
+pub(crate) struct ObjectEncoder {
+    writer: StreamWriter<Vec<u8>>,
+    /// Bytes taken so far.
+    taken: u64,
+}
+
+impl ObjectEncoder {
+    pub fn new() -> Self {
+        let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
+            .and_then(|o| o.try_with_compression(Some(CompressionType::LZ4_FRAME)))
+            .expect("alignment 8, version 5 and LZ4 are valid together");
+        let writer = StreamWriter::try_new_with_options(Vec::new(), &SCHEMA, options)
+            .expect("writing a schema to memory cannot fail");
+        Self { writer, taken: 0 }
+    }
+
+    /// Appends entries of a run as one block.
+    pub fn block(&mut self, run: &Run, range: Range<usize>, reference: &mut RunRef) {
+        let before = self.pending();
+        let batch = block_batch(run, range.clone());
+        self.writer.write(&batch).expect("a batch of the object's schema can be written to memory");
+        let encoded = &self.writer.get_ref()[before..];
+        let groups = &run.groups()[range.clone()];
+        let block = BlockRef {
+            offset: self.taken + before as u64,
+            bytes: encoded.len() as u64,
+            rows: range.len() as u32,
+            first_group: groups[0],
+            last_group: groups[groups.len() - 1],
+            crc32c: crc32c::crc32c(encoded),
+        };
+        reference.rows += range.len() as u64;
+        reference.tombstones += batch.column(3).null_count() as u64;
+        reference.bytes += block.bytes;
+        reference.blocks.push(block);
+    }
+
+    pub fn pending(&self) -> usize {
+        self.writer.get_ref().len()
+    }
+
+    pub fn take(&mut self) -> Vec<u8> {
+        let taken = std::mem::take(self.writer.get_mut());
+        self.taken += taken.len() as u64;
+        taken
+    }
+
+    /// The last bytes, with the end marker.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.writer.finish().expect("writing to memory cannot fail");
+        self.take()
+    }
+}
+
+fn block_batch(run: &Run, range: Range<usize>) -> RecordBatch {
+    let rows = range.len();
+    let entries = || range.clone().map(|i| run.entry(i));
+    let mut keys = BinaryBuilder::with_capacity(rows, entries().map(|e| e.key.len()).sum());
+    let mut values = BinaryBuilder::with_capacity(rows, entries().map(|e| e.value.map_or(0, <[u8]>::len)).sum());
+    for e in entries() {
+        keys.append_value(e.key);
+        values.append_option(e.value);
+    }
+    let subs = if run.has_sub_keys() {
+        BinaryArray::from_iter_values(entries().map(|e| e.sub))
+    } else {
+        BinaryArray::new_null(rows)
+    };
+    let groups = UInt8Array::from(run.groups()[range.clone()].to_vec());
+    RecordBatch::try_new(
+        SCHEMA.clone(),
+        vec![Arc::new(groups), Arc::new(keys.finish()), Arc::new(subs), Arc::new(values.finish())],
+    )
+    .expect("the columns follow the schema")
+}
+
+/// Verifies a block's checksum and decodes it: the entries within `groups`, `None` if there are none.
+pub fn decode_block(
+    table: TableId,
+    form: Form,
+    object: &Arc<str>,
+    block: &BlockRef,
+    bytes: &Bytes,
+    groups: KeyGroupRange,
+) -> Result<Option<Run>, Damage> {
+    let damage = |what: String| Damage { object: object.clone(), offset: Some(block.offset), what };
+    verify_block(object, block, bytes)?;
+    let batch = read_batch(bytes).map_err(|e| damage(format!("it does not decode: {e}")))?;
+    if batch.num_rows() != block.rows as usize {
+        return Err(damage(format!("it has {} rows instead of {}", batch.num_rows(), block.rows)));
+    }
+    let group_of = batch.column(0).as_primitive::<UInt8Type>().values();
+    let (keys, subs, values) =
+        (batch.column(1).as_binary::<i32>(), batch.column(2).as_binary::<i32>(), batch.column(3).as_binary::<i32>());
+    // Sorted by key group, so what is wanted is one slice.
+    let start = group_of.partition_point(|g| (*g as usize) < groups.start);
+    let end = group_of.partition_point(|g| (*g as usize) < groups.end);
+    let map_form = form == Form::Map;
+    let mut run = RunBuilder::new(table, map_form, end.saturating_sub(start));
+    for i in start..end {
+        let sub: &[u8] = if map_form && subs.is_valid(i) { subs.value(i) } else { &[] };
+        run.push_in_group(group_of[i], keys.value(i), sub, values.is_valid(i).then(|| values.value(i)));
+    }
+    Ok(run.finish())
+}
+
+/// Checks length and checksum only.
+pub fn verify_block(object: &Arc<str>, block: &BlockRef, bytes: &Bytes) -> Result<(), Damage> {
+    let damage = |what: String| Damage { object: object.clone(), offset: Some(block.offset), what };
+    if bytes.len() as u64 != block.bytes {
+        return Err(damage(format!("it ends after {} of {} bytes", bytes.len(), block.bytes)));
+    }
+    let found = crc32c::crc32c(bytes);
+    if found != block.crc32c {
+        return Err(damage(format!("its checksum is {found:08x} instead of {:08x}", block.crc32c)));
+    }
+    Ok(())
+}
+
+fn read_batch(bytes: &Bytes) -> Result<RecordBatch, String> {
+    let mut decoder = StreamDecoder::new();
+    let mut schema = Buffer::from(SCHEMA_MESSAGE.clone());
+    decoder.decode(&mut schema).map_err(|e| e.to_string())?;
+    let mut buffer = Buffer::from(bytes.clone());
+    let batch = decoder.decode(&mut buffer).map_err(|e| e.to_string())?;
+    batch.ok_or_else(|| "no record batch is in it".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn run(table: u64, map: bool, rows: usize) -> Run {
+        let mut builder = RunBuilder::new(TableId(table), map, rows);
+        for i in 0..rows {
+            let key = format!("key-{i:06}");
+            let sub = if map { format!("sub-{}", i % 7) } else { String::new() };
+            let value = (i % 5 != 0).then(|| format!("value {i}"));
+            builder.push(key.as_bytes(), sub.as_bytes(), value.as_ref().map(String::as_bytes));
+        }
+        builder.finish().expect("rows")
+    }
+
+    fn flat(chunks: &[Bytes]) -> Bytes {
+        chunks.concat().into()
+    }
+
+    fn slice(bytes: &Bytes, b: &BlockRef) -> Bytes {
+        bytes.slice(b.offset as usize..(b.offset + b.bytes) as usize)
+    }
+
+    #[test]
+    fn runs_survive_the_round_trip_whole_and_by_key_group() {
+        let object: Arc<str> = "runs/x".into();
+        let runs = vec![run(1, false, 100_000), run(2, true, 10), run(3, false, 1)];
+        let encoded = encode_runs(&object, CheckpointId(7), &runs);
+        let bytes = flat(&encoded.chunks);
+        assert_eq!(bytes.len() as u64, encoded.bytes);
+        for (original, (table, reference)) in runs.iter().zip(&encoded.runs) {
+            let form = if original.has_sub_keys() { Form::Map } else { Form::Value };
+            assert_eq!(*table, original.table);
+            assert_eq!(reference.rows, original.len() as u64);
+            assert_eq!(reference.tombstones, original.iter().filter(|e| e.value.is_none()).count() as u64);
+            for workers in 1..5 {
+                let mut seen = Vec::new();
+                for worker in 0..workers {
+                    let range = KeyGroupRange::of_worker(worker, workers);
+                    for block in reference.blocks_in(range) {
+                        let part = decode_block(*table, form, &object, block, &slice(&bytes, block), range);
+                        for e in part.unwrap().iter().flat_map(Run::iter) {
+                            assert!(range.contains(e.group));
+                            seen.push((e.group, e.key.to_vec(), e.sub.to_vec(), e.value.map(<[u8]>::to_vec)));
+                        }
+                    }
+                }
+                let expected: Vec<_> = original
+                    .iter()
+                    .map(|e| (e.group, e.key.to_vec(), e.sub.to_vec(), e.value.map(<[u8]>::to_vec)))
+                    .collect();
+                assert_eq!(seen, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_is_an_arrow_stream() {
+        let runs = vec![run(1, false, 50_000), run(2, true, 10)];
+        let encoded = encode_runs(&"runs/x".into(), CheckpointId(1), &runs);
+        let bytes = flat(&encoded.chunks);
+        let reader = arrow_ipc::reader::StreamReader::try_new(std::io::Cursor::new(bytes), None).unwrap();
+        let rows: usize = reader.map(|b| b.unwrap().num_rows()).sum();
+        assert_eq!(rows, 50_010);
+    }
+
+    #[test]
+    fn every_altered_byte_is_noticed_and_named() {
+        let object: Arc<str> = "runs/x".into();
+        let encoded = encode_runs(&object, CheckpointId(1), &[run(1, false, 20)]);
+        let bytes = flat(&encoded.chunks);
+        let block = encoded.runs[0].1.blocks[0];
+        let good = slice(&bytes, &block);
+        for i in 0..good.len() {
+            let mut bad = good.to_vec();
+            bad[i] ^= 0x40;
+            let error = decode_block(TableId(1), Form::Value, &object, &block, &bad.into(), KeyGroupRange::ALL)
+                .expect_err("altered");
+            assert!(error.to_string().contains(&format!("\"runs/x\" is damaged at offset {}", block.offset)));
+        }
+        let short = good.slice(..good.len() - 1);
+        assert!(decode_block(TableId(1), Form::Value, &object, &block, &short, KeyGroupRange::ALL).is_err());
+    }
+}

@@ -1,0 +1,505 @@
+//! Where checkpoints live: a directory, memory, or a bucket, behind one small set of operations.
+//!
+//! Promises: an acknowledged write is durable; conditional creation has one winner, and its outcome is known even when
+//! an answer was lost ([`Storage::create`]); transient failures are retried with backoff before they are reported; every
+//! error names the object. Nothing here knows what the objects mean.
+
+use crate::error::StorageError;
+use crate::local::{LocalFiles, SyncProbe};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::memory::InMemory;
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    BackoffConfig, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, WriteMultipart,
+};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+/// Objects larger than this are sent in parts.
+const SINGLE_PUT_BYTES: usize = 32 << 20;
+const PART_BYTES: usize = 8 << 20;
+const PARTS_IN_FLIGHT: usize = 4;
+
+/// How often and how patiently a transient failure is retried.
+#[derive(Debug, Clone, Copy)]
+pub struct RetryPolicy {
+    pub attempts: u32,
+    pub first_delay: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts: 5, first_delay: Duration::from_millis(50) }
+    }
+}
+
+/// An opened location. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    store: Arc<dyn ObjectStore>,
+    prefix: ObjectPath,
+    /// For people: without secrets.
+    location: Arc<str>,
+    directory: Option<PathBuf>,
+    retry: RetryPolicy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub object: String,
+    pub bytes: u64,
+}
+
+impl Storage {
+    /// Opens a directory path, `file://`, `memory://[name]`, `s3://`, `gs://` or `az://` location. Options of buckets come
+    /// from the environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`) and then from the location's query
+    /// (`s3://bucket/prefix?endpoint=http://host:9000`). A named memory location is shared within the process.
+    pub fn open(url: &str) -> Result<Self, StorageError> {
+        Self::open_probed(url, None)
+    }
+
+    /// As `open`; the probe sees each step of making local files durable.
+    pub fn open_probed(url: &str, probe: Option<Arc<dyn SyncProbe>>) -> Result<Self, StorageError> {
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return Self::open_directory(url, Path::new(url), probe);
+        };
+        match scheme {
+            "file" => Self::open_directory(url, Path::new(rest), probe),
+            "memory" => Ok(Self::open_memory(rest)),
+            "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" => open_bucket(scheme, rest),
+            _ => Err(StorageError::Location {
+                url: redacted(url),
+                cause: format!("unknown scheme \"{scheme}\"; known are file, memory, s3, gs, az, or a directory"),
+            }),
+        }
+    }
+
+    fn open_directory(url: &str, path: &Path, probe: Option<Arc<dyn SyncProbe>>) -> Result<Self, StorageError> {
+        if path.as_os_str().is_empty() {
+            return Err(StorageError::Location { url: url.to_owned(), cause: "the path is empty".to_owned() });
+        }
+        let files = LocalFiles::open(path, probe).map_err(|e| io_error(url, &e))?;
+        let directory = path.canonicalize().map_err(|e| io_error(url, &e))?;
+        let mut storage = Self::from_store(Arc::new(files), url);
+        storage.directory = Some(directory);
+        Ok(storage)
+    }
+
+    fn open_memory(name: &str) -> Self {
+        static SHARED: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
+        let store = if name.is_empty() {
+            Arc::new(InMemory::new())
+        } else {
+            SHARED.lock().entry(name.to_owned()).or_default().clone()
+        };
+        Self::from_store(store, &format!("memory://{name}"))
+    }
+
+    /// Any object store, for tests and for embedding.
+    pub fn from_store(store: Arc<dyn ObjectStore>, location: &str) -> Self {
+        Self {
+            store,
+            prefix: ObjectPath::default(),
+            location: location.into(),
+            directory: None,
+            retry: RetryPolicy::default(),
+        }
+    }
+
+    /// The same location with its object store wrapped, as for injecting faults.
+    pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        self.store = wrap(self.store);
+        self
+    }
+
+    pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The location without secrets, for messages.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Set when objects are local files.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// Holds the directory for one process; `None` for storage that has no such lock. Dropping the file lets go.
+    pub fn try_lock(&self) -> Result<LockOutcome, StorageError> {
+        let Some(directory) = &self.directory else {
+            return Ok(LockOutcome::NotLockable);
+        };
+        let path = directory.join("LOCK");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|e| io_error(&path.to_string_lossy(), &e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(LockOutcome::Locked(file)),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(LockOutcome::HeldByAnother),
+            Err(std::fs::TryLockError::Error(e)) => Err(io_error(&path.to_string_lossy(), &e)),
+        }
+    }
+
+    fn path(&self, object: &str) -> ObjectPath {
+        let mut path = self.prefix.clone();
+        for part in object.split('/') {
+            path = path.join(part);
+        }
+        path
+    }
+
+    /// Writes an object whose name nobody else uses.
+    pub async fn put(&self, object: &str, chunks: &[Bytes]) -> Result<(), StorageError> {
+        let total: usize = chunks.iter().map(Bytes::len).sum();
+        if total > SINGLE_PUT_BYTES {
+            let mut writer = self.writer(object).await?;
+            for chunk in chunks {
+                writer.write(chunk.clone()).await?;
+            }
+            return writer.finish().await;
+        }
+        let path = self.path(object);
+        self.retried(object, || async {
+            let payload: PutPayload = chunks.iter().cloned().collect();
+            self.store.put(&path, payload).await.map(|_| ())
+        })
+        .await
+    }
+
+    /// Writes a large object piece by piece; it exists only once finished.
+    pub async fn writer(&self, object: &str) -> Result<ObjectWriter, StorageError> {
+        let path = self.path(object);
+        let upload = self.retried(object, || self.store.put_multipart(&path)).await?;
+        Ok(ObjectWriter { object: object.to_owned(), inner: WriteMultipart::new_with_chunk_size(upload, PART_BYTES) })
+    }
+
+    /// Creates the object if it does not exist: the only operation that decides anything between two servers.
+    ///
+    /// `Ok`: it exists with these bytes, written by this call (also when the answer was lost on the way).
+    /// `Conflict`: another one is there. `Uncertain`: nobody can tell now. Every other error: it is not there.
+    pub async fn create(&self, object: &str, bytes: Bytes) -> Result<(), StorageError> {
+        let path = self.path(object);
+        let mut delay = self.retry.first_delay;
+        let mut attempt = 1;
+        loop {
+            let options = PutOptions::from(PutMode::Create);
+            let error = match self.store.put_opts(&path, bytes.clone().into(), options).await {
+                Ok(_) => return Ok(()),
+                Err(e) => classify(object, &e),
+            };
+            match self.read_once(&path).await {
+                Ok(found) if found == bytes => return Ok(()),
+                Ok(_) => return Err(StorageError::Conflict { object: object.to_owned() }),
+                Err(Error::NotFound { .. }) if !error.is_transient() => {
+                    return Err(match error {
+                        // The other one was there a moment ago and is gone.
+                        StorageError::Conflict { object } => {
+                            StorageError::Unavailable { object, cause: "it was created and removed meanwhile".into() }
+                        }
+                        other => other,
+                    });
+                }
+                Err(Error::NotFound { .. }) if attempt >= self.retry.attempts => return Err(error),
+                Err(read) if attempt >= self.retry.attempts => {
+                    let cause = format!("{error}; then reading it back: {}", classify(object, &read));
+                    return Err(StorageError::Uncertain { object: object.to_owned(), cause });
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(delay).await;
+            delay *= 3;
+            attempt += 1;
+        }
+    }
+
+    async fn read_once(&self, path: &ObjectPath) -> object_store::Result<Bytes> {
+        self.store.get(path).await?.bytes().await
+    }
+
+    pub async fn get(&self, object: &str) -> Result<Bytes, StorageError> {
+        let path = self.path(object);
+        self.retried(object, || self.read_once(&path)).await
+    }
+
+    /// A range of bytes; shorter than asked where the object ends early.
+    pub async fn get_range(&self, object: &str, offset: u64, bytes: u64) -> Result<Bytes, StorageError> {
+        let path = self.path(object);
+        self.retried(object, || self.store.get_range(&path, offset..offset + bytes)).await
+    }
+
+    pub async fn exists(&self, object: &str) -> Result<bool, StorageError> {
+        let path = self.path(object);
+        match self.retried(object, || self.store.head(&path)).await {
+            Ok(_) => Ok(true),
+            Err(e) if e.is_not_found() => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// All objects under a folder, by name.
+    pub async fn list(&self, folder: &str) -> Result<Vec<Listed>, StorageError> {
+        let path = self.path(folder);
+        let prefix_parts = self.prefix.parts().count();
+        let mut listed = self
+            .retried(folder, || async {
+                self.store
+                    .list(Some(&path))
+                    .map_ok(|meta| {
+                        let parts: Vec<_> = meta.location.parts().skip(prefix_parts).collect();
+                        let object = parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/");
+                        Listed { object, bytes: meta.size }
+                    })
+                    .try_collect::<Vec<_>>()
+                    .await
+            })
+            .await?;
+        listed.sort_by(|a, b| a.object.cmp(&b.object));
+        Ok(listed)
+    }
+
+    /// Removes objects; one that is not there counts as removed.
+    pub async fn delete(&self, objects: &[String]) -> Result<(), StorageError> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let paths: Vec<ObjectPath> = objects.iter().map(|o| self.path(o)).collect();
+        self.retried(&objects[0], || async {
+            let stream = futures::stream::iter(paths.clone().into_iter().map(Ok)).boxed();
+            let mut answers = self.store.delete_stream(stream);
+            let mut failed = None;
+            while let Some(answer) = answers.next().await {
+                match answer {
+                    Ok(_) | Err(Error::NotFound { .. }) => {}
+                    Err(e) => failed = Some(e),
+                }
+            }
+            failed.map_or(Ok(()), Err)
+        })
+        .await
+    }
+
+    async fn retried<T, F>(&self, object: &str, mut operation: impl FnMut() -> F) -> Result<T, StorageError>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let mut delay = self.retry.first_delay;
+        let mut attempt = 1;
+        loop {
+            let error = match operation().await {
+                Ok(value) => return Ok(value),
+                Err(e) => classify(object, &e),
+            };
+            if !error.is_transient() || attempt >= self.retry.attempts {
+                return Err(error);
+            }
+            tracing::debug!(object, attempt, %error, "storage operation is retried");
+            tokio::time::sleep(delay).await;
+            delay *= 3;
+            attempt += 1;
+        }
+    }
+}
+
+#[derive(Debug)]
+pub enum LockOutcome {
+    Locked(File),
+    HeldByAnother,
+    NotLockable,
+}
+
+/// An object being written. Dropped unfinished, it never exists.
+#[derive(Debug)]
+pub struct ObjectWriter {
+    object: String,
+    inner: WriteMultipart,
+}
+
+impl ObjectWriter {
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), StorageError> {
+        self.inner.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(|e| classify(&self.object, &e))?;
+        self.inner.put(bytes);
+        Ok(())
+    }
+
+    pub async fn finish(self) -> Result<(), StorageError> {
+        self.inner.finish().await.map(|_| ()).map_err(|e| classify(&self.object, &e))
+    }
+
+    pub async fn abort(self) -> Result<(), StorageError> {
+        self.inner.abort().await.map_err(|e| classify(&self.object, &e))
+    }
+}
+
+/// What an error of the object store means for the caller.
+pub(crate) fn classify(object: &str, error: &Error) -> StorageError {
+    let object = object.to_owned();
+    let cause = chain(error);
+    if let Some(io) = find_io(error) {
+        return io_error(&object, io);
+    }
+    match error {
+        Error::NotFound { .. } => StorageError::NotFound { object },
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => StorageError::Conflict { object },
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StorageError::Permission { object, cause },
+        Error::Generic { .. } => StorageError::Unavailable { object, cause },
+        _ => StorageError::Io { object, cause },
+    }
+}
+
+fn io_error(object: &str, error: &std::io::Error) -> StorageError {
+    use std::io::ErrorKind;
+    let object = object.to_owned();
+    let cause = error.to_string();
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StorageError::DiskFull { object, cause },
+        ErrorKind::NotFound => StorageError::NotFound { object },
+        ErrorKind::AlreadyExists => StorageError::Conflict { object },
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StorageError::Permission { object, cause },
+        ErrorKind::TimedOut
+        | ErrorKind::Interrupted
+        | ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionRefused
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::BrokenPipe
+        | ErrorKind::UnexpectedEof => StorageError::Unavailable { object, cause },
+        _ => StorageError::Io { object, cause },
+    }
+}
+
+fn find_io<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+    let mut current = Some(error);
+    while let Some(e) = current {
+        if let Some(io) = e.downcast_ref::<std::io::Error>() {
+            return Some(io);
+        }
+        current = e.source();
+    }
+    None
+}
+
+/// The innermost cause is what helps; the outer ones say little more than "generic error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut current = error.source();
+    while let Some(e) = current {
+        let inner = e.to_string();
+        if !message.contains(&inner) {
+            message.push_str(": ");
+            message.push_str(&inner);
+        }
+        current = e.source();
+    }
+    message
+}
+
+fn redacted(url: &str) -> String {
+    url.split_once('?').map_or(url, |(base, _)| base).to_owned()
+}
+
+fn open_bucket(scheme: &str, rest: &str) -> Result<Storage, StorageError> {
+    let (base, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (bucket, prefix) = base.split_once('/').unwrap_or((base, ""));
+    let location = format!("{scheme}://{base}");
+    let invalid = |cause: String| StorageError::Location { url: location.clone(), cause };
+    if bucket.is_empty() {
+        return Err(invalid("the bucket is missing".to_owned()));
+    }
+    let options = query_options(query).map_err(&invalid)?;
+    let bucket_url = format!("{scheme}://{bucket}");
+    let store: Arc<dyn ObjectStore> = match scheme {
+        "s3" | "s3a" => {
+            let mut builder = AmazonS3Builder::from_env().with_url(bucket_url).with_retry(client_retry());
+            for (name, value) in &options {
+                let key = known_option::<AmazonS3ConfigKey>(name, "s3", S3_OPTIONS).map_err(&invalid)?;
+                if name.contains("endpoint") && value.starts_with("http://") {
+                    builder = builder.with_allow_http(true);
+                }
+                builder = builder.with_config(key, value);
+            }
+            if std::env::var("AWS_ENDPOINT_URL").is_ok_and(|e| e.starts_with("http://")) {
+                builder = builder.with_allow_http(true);
+            }
+            Arc::new(builder.build().map_err(|e| invalid(chain(&e)))?)
+        }
+        "gs" => {
+            let mut builder = GoogleCloudStorageBuilder::from_env().with_url(bucket_url).with_retry(client_retry());
+            for (name, value) in &options {
+                let key = known_option::<GoogleConfigKey>(name, "gs", GS_OPTIONS).map_err(&invalid)?;
+                builder = builder.with_config(key, value);
+            }
+            Arc::new(builder.build().map_err(|e| invalid(chain(&e)))?)
+        }
+        _ => {
+            let mut builder = MicrosoftAzureBuilder::from_env().with_url(bucket_url).with_retry(client_retry());
+            for (name, value) in &options {
+                let key = known_option::<AzureConfigKey>(name, "az", AZ_OPTIONS).map_err(&invalid)?;
+                builder = builder.with_config(key, value);
+            }
+            Arc::new(builder.build().map_err(|e| invalid(chain(&e)))?)
+        }
+    };
+    let mut storage = Storage::from_store(store, &location);
+    storage.prefix = ObjectPath::parse(prefix).map_err(|e| invalid(e.to_string()))?;
+    Ok(storage)
+}
+
+const S3_OPTIONS: &str = "endpoint, region, access_key_id, secret_access_key, session_token, allow_http, virtual_hosted_style_request";
+const GS_OPTIONS: &str = "google_service_account, google_service_account_key, google_application_credentials";
+const AZ_OPTIONS: &str = "account_name, access_key, sas_token, endpoint, use_emulator";
+
+fn known_option<K: FromStr>(name: &str, scheme: &str, known: &str) -> Result<K, String> {
+    K::from_str(name).map_err(|_| format!("unknown option \"{name}\" of {scheme} storage; known are {known}"))
+}
+
+/// Bounded so that a checkpoint fails, and is reported, rather than hangs.
+fn client_retry() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig::default(),
+        max_retries: 2,
+        retry_timeout: Duration::from_secs(20),
+    }
+}
+
+fn query_options(query: &str) -> Result<Vec<(String, String)>, String> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) =
+                pair.split_once('=').ok_or_else(|| format!("\"{pair}\" should be an option, name=value"))?;
+            Ok((name.to_ascii_lowercase(), percent_decoded(value)?))
+        })
+        .collect()
+}
+
+fn percent_decoded(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if first == b'%' {
+            let code = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+            let byte = code.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+            bytes.push(byte.ok_or_else(|| format!("\"{text}\" has a % that is not followed by two hex digits"))?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| format!("\"{text}\" is not UTF-8"))
+}
