@@ -1,1 +1,33 @@
-//! 
+//! The only crate that knows timely and threads: it turns plans into dataflows and barriers into epochs.
+//!
+//! Read in this order:
+//! 1. [`runtime`]: what the engine calls: create, drop, append, flush, checkpoint, read.
+//! 2. [`coordinator`]: cuts barriers, learns when all workers have passed them, publishes epochs, runs checkpoints.
+//! 3. [`worker`]: one thread pinned to a core; takes commands in one order and steps timely.
+//! 4. [`build`]: a plan's nodes as timely operators; [`driver`] wraps each; [`input`] feeds them; [`root`] ends them.
+//!
+//! **Invariants.** All workers see the same commands in the same order. Every operator passes every barrier. A batch of
+//! an epoch is never processed before the barrier of the epoch before it. A source holds back while too many rows are
+//! in flight; barriers never wait for rows of a later epoch.
+
+mod board;
+mod build;
+mod checkpointing;
+mod command;
+mod coordinator;
+mod credits;
+mod driver;
+mod error_board;
+mod hub;
+mod incarnation;
+mod input;
+mod packet;
+mod root;
+pub mod runtime;
+pub mod spec;
+pub mod status;
+mod worker;
+
+pub use runtime::{Runtime, RuntimeConfig, ViewReader};
+pub use spec::{CatalogSnapshot, ChangeLog, RelationSpec};
+pub use status::{CheckpointInfo, ErrorRow, JobStatus, OperatorStatus, RuntimeStatus};

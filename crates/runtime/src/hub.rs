@@ -1,0 +1,236 @@
+//! What the dataflows of one worker share: barriers, exports between dataflows, and everybody's state tables.
+
+use crate::board::Board;
+use crate::coordinator::Coordinator;
+use crate::credits::Credits;
+use crate::error_board::ErrorBoard;
+use crate::input::shared_source::SharedSource;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use tidegate_state::{Backends, StateError, Table, ViewStore};
+use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, KeyGroupRange, RelationId, WorkerId};
+use timely::scheduling::Activator;
+
+/// The state tables of one driver. The driver uses them while it runs; the worker tells them of checkpoints.
+pub(crate) type Tables = Rc<RefCell<Vec<Box<dyn Table>>>>;
+
+/// What one dataflow says to another that reads it, on the same worker.
+pub(crate) enum Exported {
+    Rows(Epoch, Batch),
+    /// Everything of this barrier's epoch has been exported.
+    Passed(Barrier),
+}
+
+/// The queue between an exporting dataflow and one that imports it.
+#[derive(Default)]
+pub(crate) struct ImportQueue {
+    pub items: VecDeque<Exported>,
+}
+
+impl ImportQueue {
+    fn rows(&self) -> usize {
+        let rows = self.items.iter().map(|item| match item {
+            Exported::Rows(_, batch) => batch.num_rows(),
+            Exported::Passed(_) => 0,
+        });
+        rows.sum()
+    }
+}
+
+pub(crate) struct Subscriber {
+    pub importer: RelationId,
+    pub queue: Rc<RefCell<ImportQueue>>,
+    pub activator: Activator,
+}
+
+/// A relation that other dataflows of this worker may import.
+#[derive(Default)]
+pub(crate) struct Exporter {
+    pub subscribers: Vec<Subscriber>,
+    /// The store to backfill from; sources have none.
+    pub store: Option<Arc<ViewStore>>,
+    /// The newest barrier that it has passed on this worker.
+    pub passed: u64,
+    pub source: Option<Rc<RefCell<SharedSource>>>,
+}
+
+impl Exporter {
+    pub fn export(&self, item: impl Fn() -> Exported, credits: &Credits) {
+        for subscriber in &self.subscribers {
+            let item = item();
+            if let Exported::Rows(_, batch) = &item {
+                credits.sent(batch.num_rows());
+            }
+            subscriber.queue.borrow_mut().items.push_back(item);
+            subscriber.activator.activate();
+        }
+    }
+}
+
+/// Table changes waiting on the worker that reads the log, with the barriers among them.
+pub(crate) enum TableItem {
+    Rows(Batch),
+    Barrier(Barrier),
+}
+
+pub(crate) struct TableQueue {
+    pub items: VecDeque<TableItem>,
+    pub activator: Activator,
+}
+
+pub(crate) struct Hub {
+    pub worker: WorkerId,
+    pub workers: usize,
+    pub groups: KeyGroupRange,
+    pub backends: Backends,
+    pub credits: Arc<Credits>,
+    pub coordinator: Arc<Coordinator>,
+    pub errors: Arc<ErrorBoard>,
+    pub board: RefCell<Board>,
+    /// Barriers that some driver may not have passed yet.
+    barriers: RefCell<BTreeMap<Epoch, Barrier>>,
+    /// Operators that no input wakes at a barrier.
+    barrier_listeners: RefCell<Vec<(RelationId, Activator)>>,
+    pub exporters: RefCell<HashMap<RelationId, Rc<RefCell<Exporter>>>>,
+    pub table_queues: RefCell<HashMap<RelationId, Rc<RefCell<TableQueue>>>>,
+    tables: RefCell<HashMap<RelationId, Vec<Tables>>>,
+    views: RefCell<HashMap<RelationId, Arc<ViewStore>>>,
+    last_barrier: Cell<Epoch>,
+}
+
+impl Hub {
+    pub fn new(
+        worker: WorkerId,
+        workers: usize,
+        backends: Backends,
+        credits: Arc<Credits>,
+        coordinator: Arc<Coordinator>,
+        errors: Arc<ErrorBoard>,
+    ) -> Self {
+        Self {
+            worker,
+            workers,
+            groups: KeyGroupRange::of_worker(worker, workers),
+            backends,
+            credits,
+            coordinator,
+            errors,
+            board: RefCell::default(),
+            barriers: RefCell::default(),
+            barrier_listeners: RefCell::default(),
+            exporters: RefCell::default(),
+            table_queues: RefCell::default(),
+            tables: RefCell::default(),
+            views: RefCell::default(),
+            last_barrier: Cell::new(Epoch(0)),
+        }
+    }
+
+    pub fn barrier(&self, epoch: u64) -> Option<Barrier> {
+        self.barriers.borrow().get(&Epoch(epoch)).copied()
+    }
+
+    /// A barrier has arrived: everybody who is not woken by an input is woken here.
+    pub fn announce(&self, barrier: Barrier) {
+        self.last_barrier.set(barrier.epoch);
+        self.board.borrow_mut().expect(barrier.epoch);
+        self.barriers.borrow_mut().insert(barrier.epoch, barrier);
+        for queue in self.table_queues.borrow().values() {
+            let mut queue = queue.borrow_mut();
+            queue.items.push_back(TableItem::Barrier(barrier));
+            queue.activator.activate();
+        }
+        for (_, activator) in self.barrier_listeners.borrow().iter() {
+            activator.activate();
+        }
+    }
+
+    /// Nobody on this worker asks for barriers up to this one again.
+    pub fn forget_barriers(&self, passed: Epoch) {
+        let mut barriers = self.barriers.borrow_mut();
+        *barriers = barriers.split_off(&passed.next());
+    }
+
+    pub fn last_barrier(&self) -> Epoch {
+        self.last_barrier.get()
+    }
+
+    pub fn listen(&self, relation: RelationId, activator: Activator) {
+        self.barrier_listeners.borrow_mut().push((relation, activator));
+    }
+
+    pub fn exporter(&self, relation: RelationId) -> Rc<RefCell<Exporter>> {
+        self.exporters.borrow_mut().entry(relation).or_default().clone()
+    }
+
+    /// The newest barrier that a relation has passed on this worker.
+    pub fn passed_by(&self, relation: RelationId) -> u64 {
+        self.exporters.borrow().get(&relation).map_or(0, |e| e.borrow().passed)
+    }
+
+    pub fn register_tables(&self, relation: RelationId, tables: &Tables) {
+        self.tables.borrow_mut().entry(relation).or_default().push(tables.clone());
+    }
+
+    pub fn register_view(&self, relation: RelationId, view: &Arc<ViewStore>) {
+        self.views.borrow_mut().insert(relation, view.clone());
+    }
+
+    pub fn checkpoint_completed(&self, checkpoint: CheckpointId) -> Result<(), StateError> {
+        for tables in self.tables.borrow().values().flatten() {
+            for table in tables.borrow_mut().iter_mut() {
+                table.completed(checkpoint)?;
+            }
+        }
+        for view in self.views.borrow().values() {
+            view.completed(checkpoint)?;
+        }
+        Ok(())
+    }
+
+    pub fn checkpoint_aborted(&self, checkpoint: CheckpointId) {
+        for tables in self.tables.borrow().values().flatten() {
+            for table in tables.borrow_mut().iter_mut() {
+                table.aborted(checkpoint);
+            }
+        }
+        for view in self.views.borrow().values() {
+            view.aborted(checkpoint);
+        }
+    }
+
+    /// Forgets everything of a relation that was dropped.
+    pub fn forget(&self, relation: RelationId) {
+        self.board.borrow_mut().forget(relation);
+        self.barrier_listeners.borrow_mut().retain(|(r, _)| *r != relation);
+        self.exporters.borrow_mut().remove(&relation);
+        for exporter in self.exporters.borrow().values() {
+            exporter.borrow_mut().subscribers.retain(|s| {
+                let keep = s.importer != relation;
+                if !keep {
+                    self.credits.processed(s.queue.borrow().rows());
+                }
+                keep
+            });
+        }
+        self.table_queues.borrow_mut().remove(&relation);
+        self.tables.borrow_mut().remove(&relation);
+        self.views.borrow_mut().remove(&relation);
+        self.errors.forget(relation, self.worker);
+    }
+
+    /// State cells and bytes of a relation on this worker.
+    pub fn state_of(&self, relation: RelationId) -> (u64, u64) {
+        let tables = self.tables.borrow();
+        let mut total = (0, 0);
+        for table in tables.get(&relation).into_iter().flatten() {
+            for table in table.borrow().iter() {
+                let stats = table.stats();
+                total = (total.0 + stats.cells, total.1 + stats.bytes);
+            }
+        }
+        total
+    }
+}

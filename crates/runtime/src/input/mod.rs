@@ -1,0 +1,59 @@
+//! Where rows enter a dataflow: the command log, a source's connector, or another dataflow of the same worker.
+//!
+//! - [`table`]: changes of a table, on the worker that reads the log.
+//! - [`reader`]: the splits of a source that belong to this worker, read inline or by a pump thread.
+//! - [`shared_source`]: the one reader that all views over a source share.
+//! - [`source_import`]: a view's end of it, with a private replay of history until it has caught up.
+//! - [`view_import`]: the changes of a table or view, with a backfill of what was there before.
+
+pub(crate) mod reader;
+pub(crate) mod shared_source;
+pub(crate) mod source_import;
+pub(crate) mod table;
+pub(crate) mod view_import;
+
+use crate::driver::{NodeContext, Outlet, seal};
+use crate::hub::Tables;
+use std::time::Instant;
+use tidegate_types::{Barrier, Batch};
+use timely::dataflow::operators::Capability;
+
+/// What all inputs have in common: an epoch, a capability to send at it, and state to seal when it closes.
+pub(crate) struct InputPort {
+    pub cx: NodeContext,
+    pub tables: Tables,
+    pub epoch: u64,
+    outlet: Outlet,
+    capability: Capability<u64>,
+}
+
+impl InputPort {
+    pub fn new(cx: NodeContext, tables: Tables, outlet: Outlet, mut capability: Capability<u64>) -> Self {
+        capability.downgrade(&cx.start);
+        cx.hub.board.borrow_mut().sign_in(cx.relation);
+        let epoch = cx.start;
+        Self { cx, tables, epoch, outlet, capability }
+    }
+
+    pub fn emit(&mut self, batch: Batch) {
+        self.outlet.send(&self.capability, &mut vec![batch]);
+    }
+
+    /// The barrier that closes the current epoch, once it has been cut.
+    pub fn barrier(&self) -> Option<Barrier> {
+        self.cx.hub.barrier(self.epoch)
+    }
+
+    pub fn close_epoch(&mut self, barrier: &Barrier) {
+        assert_eq!(barrier.epoch.0, self.epoch, "barriers are passed in order");
+        let started = Instant::now();
+        let runs = match seal(&self.tables, barrier) {
+            Ok(runs) => runs,
+            Err(error) => self.cx.fail(error),
+        };
+        let micros = started.elapsed().as_micros() as u64;
+        self.cx.hub.board.borrow_mut().pass(self.cx.relation, barrier.epoch, runs, micros);
+        self.epoch += 1;
+        self.capability.downgrade(&self.epoch);
+    }
+}

@@ -1,0 +1,249 @@
+//! A view's end of a shared source.
+//!
+//! A view that is created together with the reader takes its rows from the first. A later one reads history privately:
+//!
+//! - *Replay*: own readers go through each split, never behind where the shared reader stood at its newest barrier; what
+//!   the shared reader sends meanwhile is thrown away, because the replay will come to it.
+//! - *Closing*: little is missing. An epoch is chosen that the shared reader has not finished; what it sends for later
+//!   epochs is kept from now on, and at that epoch's barrier the replay reads exactly up to the shared offsets.
+//! - *Live*: from the next epoch on the shared rows are the view's rows.
+//!
+//! The offsets as of each barrier are state, in every mode. After a crash a view whose offsets equal those of the shared
+//! reader is live, on however many workers; any other goes on with its replay.
+
+use super::InputPort;
+use super::reader::{Polled, SplitSet, Waker};
+use super::shared_source::{Offsets, SharedSource, first, first_mut, restored_offsets, save_offsets};
+use crate::hub::{Exported, ImportQueue, Subscriber};
+use crate::status::RelationStatus;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_connectors::{ConnectorError, Offset, Source, SplitId};
+use tidegate_types::{Barrier, Batch, RelationId};
+
+const ITEMS_PER_ACTIVATION: usize = 16;
+/// A replay reads at least so many chunks in an epoch, so that it gains on a source that is always busy.
+const REPLAY_CHUNKS_PER_EPOCH: usize = 64;
+const BACK_PRESSURE_PAUSE: Duration = Duration::from_micros(200);
+
+enum Mode {
+    Live,
+    Replay { splits: SplitSet, chunks_in_epoch: usize },
+    Closing { splits: SplitSet, last_epoch: u64 },
+}
+
+pub(crate) struct SourceImport {
+    port: InputPort,
+    columns: Vec<usize>,
+    queue: Rc<RefCell<ImportQueue>>,
+    shared: Rc<RefCell<SharedSource>>,
+    mode: Mode,
+    saved: Offsets,
+    /// Shared rows and barriers that are kept.
+    kept: VecDeque<Exported>,
+    status: Arc<RelationStatus>,
+}
+
+impl SourceImport {
+    pub fn new(
+        port: InputPort,
+        from: RelationId,
+        columns: Vec<usize>,
+        source: Arc<dyn Source>,
+        is_restored: bool,
+        waker: Waker,
+        status: Arc<RelationStatus>,
+    ) -> Result<Self, ConnectorError> {
+        let hub = port.cx.hub.clone();
+        let queue = Rc::new(RefCell::new(ImportQueue::default()));
+        let exporter = hub.exporter(from);
+        exporter.borrow_mut().subscribers.push(Subscriber {
+            importer: port.cx.relation,
+            queue: queue.clone(),
+            activator: port.cx.activator.clone(),
+        });
+        let shared = exporter.borrow().source.clone().expect("a source is installed before the views over it");
+        let saved = match restored_offsets(first(&port.tables).as_ref()) {
+            Ok(offsets) => offsets,
+            Err(error) => port.cx.fail(error),
+        };
+        let live = match shared.borrow().newest_offsets() {
+            // The shared reader is as new as this view.
+            None => !is_restored && shared.borrow().epoch == port.epoch,
+            Some(target) => is_restored && target.iter().all(|(split, at)| saved.get(split) == Some(at)),
+        };
+        let mode = if live {
+            Mode::Live
+        } else {
+            status.backfill_started();
+            let splits =
+                SplitSet::open(source, saved.clone(), Some(columns.clone()), hub.worker, hub.workers, waker)?;
+            Mode::Replay { splits, chunks_in_epoch: 0 }
+        };
+        hub.listen(port.cx.relation, port.cx.activator.clone());
+        port.cx.activator.activate();
+        Ok(Self { port, columns, queue, shared, mode, saved, kept: VecDeque::new(), status })
+    }
+
+    pub fn run(&mut self) {
+        self.drain_queue();
+        for _ in 0..ITEMS_PER_ACTIVATION {
+            let goes_on = match &self.mode {
+                Mode::Live => self.step_live(),
+                Mode::Replay { .. } => self.step_replay(),
+                Mode::Closing { .. } => self.step_closing(),
+            };
+            if !goes_on {
+                return;
+            }
+        }
+        self.port.cx.activator.activate();
+    }
+
+    /// Takes what the shared reader has sent: keeps it or throws it away, as the mode says.
+    fn drain_queue(&mut self) {
+        let keep_after = match &self.mode {
+            Mode::Live => 0,
+            Mode::Replay { .. } => u64::MAX,
+            Mode::Closing { last_epoch, .. } => *last_epoch,
+        };
+        for item in self.queue.borrow_mut().items.drain(..) {
+            let epoch = match &item {
+                Exported::Rows(epoch, _) => epoch.0,
+                Exported::Passed(barrier) => barrier.epoch.0,
+            };
+            if epoch > keep_after || (keep_after == 0 && epoch >= self.port.epoch) {
+                self.kept.push_back(item);
+            } else if let Exported::Rows(_, batch) = item {
+                self.port.cx.hub.credits.processed(batch.num_rows());
+            }
+        }
+    }
+
+    fn step_live(&mut self) -> bool {
+        match self.kept.pop_front() {
+            Some(Exported::Rows(_, batch)) => {
+                let rows = batch.num_rows();
+                match batch.project(&self.columns) {
+                    Ok(batch) => self.port.emit(batch),
+                    Err(error) => self.port.cx.fail(error),
+                }
+                self.port.cx.hub.credits.processed(rows);
+                true
+            }
+            Some(Exported::Passed(barrier)) => {
+                let now = self.shared.borrow().offsets_at(barrier.epoch.0).cloned();
+                self.close_epoch(&barrier, &now.unwrap_or_default());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn step_replay(&mut self) -> bool {
+        let shared = self.shared.borrow();
+        let Mode::Replay { splits, chunks_in_epoch } = &mut self.mode else { return false };
+        let target = shared.newest_offsets().cloned().unwrap_or_default();
+        let shared_epoch = shared.epoch;
+        drop(shared);
+        if reached(splits, &target) {
+            let Mode::Replay { splits, .. } = std::mem::replace(&mut self.mode, Mode::Live) else { return false };
+            let last_epoch = shared_epoch.max(self.port.epoch);
+            self.mode = Mode::Closing { splits, last_epoch };
+            return true;
+        }
+        let barrier = self.port.barrier().filter(|_| shared_epoch > self.port.epoch);
+        let read_enough = *chunks_in_epoch >= REPLAY_CHUNKS_PER_EPOCH;
+        if let Some(barrier) = barrier
+            && read_enough
+        {
+            *chunks_in_epoch = 0;
+            self.close_replay_epoch(&barrier);
+            return true;
+        }
+        if read_enough {
+            self.port.cx.hub.coordinator.source_idle(true);
+            return false;
+        }
+        *chunks_in_epoch += 1;
+        self.read(&target)
+    }
+
+    fn step_closing(&mut self) -> bool {
+        let Mode::Closing { splits, last_epoch } = &self.mode else { return false };
+        let last_epoch = *last_epoch;
+        if self.port.epoch < last_epoch {
+            let Some(barrier) = self.port.barrier() else { return false };
+            self.close_replay_epoch(&barrier);
+            return true;
+        }
+        let target = match self.shared.borrow().offsets_at(last_epoch) {
+            Some(offsets) => offsets.clone(),
+            None => {
+                // Only a barrier tells where to stop.
+                self.port.cx.hub.coordinator.source_idle(true);
+                return false;
+            }
+        };
+        if !reached(splits, &target) {
+            return self.read(&target);
+        }
+        let Some(barrier) = self.port.barrier() else { return false };
+        self.close_replay_epoch(&barrier);
+        self.mode = Mode::Live;
+        self.status.backfill_finished(barrier.epoch.0);
+        self.drain_queue();
+        true
+    }
+
+    /// Reads one chunk, never behind the target. `false`: there is nothing to do until woken.
+    fn read(&mut self, target: &Offsets) -> bool {
+        let cx = &self.port.cx;
+        if cx.hub.credits.exhausted() {
+            cx.activator.activate_after(BACK_PRESSURE_PAUSE);
+            return false;
+        }
+        let (Mode::Replay { splits, .. } | Mode::Closing { splits, .. }) = &mut self.mode else { return false };
+        let limit = |split: &SplitId| target.get(split).map(|offset: &Offset| Some(*offset));
+        match splits.poll(&limit) {
+            Ok(Polled::Chunk { chunk, .. }) => {
+                let rows = chunk.batch.num_rows();
+                cx.hub.coordinator.rows_arrived(rows.max(1));
+                self.status.backfilled(rows);
+                if rows > 0 {
+                    self.port.emit(Batch::insert(chunk.batch));
+                }
+                true
+            }
+            Ok(Polled::Wait(pause)) => {
+                if let Some(pause) = pause {
+                    cx.activator.activate_after(pause);
+                }
+                false
+            }
+            Ok(Polled::Done) => false,
+            Err(error) => cx.fail(error),
+        }
+    }
+
+    fn close_replay_epoch(&mut self, barrier: &Barrier) {
+        let (Mode::Replay { splits, .. } | Mode::Closing { splits, .. }) = &self.mode else { return };
+        let now: Offsets = splits.offsets().map(|(split, offset)| (split.clone(), offset)).collect();
+        self.close_epoch(barrier, &now);
+    }
+
+    fn close_epoch(&mut self, barrier: &Barrier, offsets: &Offsets) {
+        if let Err(error) = save_offsets(first_mut(&self.port.tables).as_mut(), &mut self.saved, offsets) {
+            self.port.cx.fail(error);
+        }
+        self.port.close_epoch(barrier);
+    }
+}
+
+/// Whether the splits stand at these offsets, or behind them.
+fn reached(splits: &SplitSet, target: &Offsets) -> bool {
+    target.iter().all(|(split, at)| splits.offset(split).is_some_and(|own| own >= *at))
+}

@@ -1,0 +1,325 @@
+//! The changes of a table or view, for a view on top of it, on the same worker and key groups.
+//!
+//! What was there before is read in bounded slices, one per epoch, in (key group, row) order, as of the barrier before.
+//! A change at or below the position that the slices have reached passes; one above is dropped, because a later slice
+//! will hold it. The position of each key group is state, so that a backfill goes on after a crash and on other workers.
+
+use super::InputPort;
+use super::shared_source::{first, first_mut};
+use crate::hub::{Exported, Exporter, ImportQueue, Subscriber};
+use crate::status::RelationStatus;
+use arrow::array::BooleanArray;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::Arc;
+use tidegate_state::{Cell, Change, SlicePosition, StateError, Table, ViewStore};
+use tidegate_types::{
+    Barrier, Batch, Epoch, KEY_GROUPS, KeyGroup, KeyGroupRange, RelationId, RowCodec, hash_key, key_group,
+};
+
+/// Rows that one worker backfills in one epoch.
+const SLICE_ROWS: usize = 65_536;
+const ITEMS_PER_ACTIVATION: usize = 16;
+
+/// How much of a key group has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Reached {
+    Nothing,
+    Row(Vec<u8>),
+    All,
+}
+
+struct Backfill {
+    groups: Vec<Reached>,
+    /// The slice of the current epoch has been read.
+    sliced: bool,
+}
+
+pub(crate) struct ViewImport {
+    port: InputPort,
+    columns: Vec<usize>,
+    queue: Rc<RefCell<ImportQueue>>,
+    exporter: Rc<RefCell<Exporter>>,
+    store: Arc<ViewStore>,
+    positions: Positions,
+    waiting: VecDeque<Exported>,
+    /// `None` once everything has been read.
+    backfill: Option<Backfill>,
+    /// The newest barrier that the imported view has passed on this worker.
+    passed: u64,
+    status: Arc<RelationStatus>,
+}
+
+impl ViewImport {
+    pub fn new(
+        port: InputPort,
+        from: RelationId,
+        columns: Vec<usize>,
+        exporter_passed: u64,
+        status: Arc<RelationStatus>,
+    ) -> Self {
+        let hub = port.cx.hub.clone();
+        let queue = Rc::new(RefCell::new(ImportQueue::default()));
+        let exporter = hub.exporter(from);
+        exporter.borrow_mut().subscribers.push(Subscriber {
+            importer: port.cx.relation,
+            queue: queue.clone(),
+            activator: port.cx.activator.clone(),
+        });
+        let store = exporter.borrow().store.clone().expect("a view is installed before the views over it");
+        let positions = match Positions::new(&store, hub.groups) {
+            Ok(positions) => positions,
+            Err(error) => port.cx.fail(error),
+        };
+        let groups = match restored_groups(first(&port.tables).as_ref()) {
+            Ok(groups) => groups,
+            Err(error) => port.cx.fail(error),
+        };
+        let complete = hub.groups.iter().all(|g| groups[g as usize] == Reached::All);
+        let backfill = (!complete).then_some(Backfill { groups, sliced: false });
+        if backfill.is_some() {
+            status.backfill_started();
+            hub.coordinator.barrier_wanted();
+        }
+        port.cx.activator.activate();
+        Self {
+            port,
+            columns,
+            queue,
+            exporter,
+            store,
+            positions,
+            waiting: VecDeque::new(),
+            backfill,
+            passed: exporter_passed,
+            status,
+        }
+    }
+
+    pub fn run(&mut self) {
+        self.waiting.extend(self.queue.borrow_mut().items.drain(..));
+        for _ in 0..ITEMS_PER_ACTIVATION {
+            if !self.step() {
+                return;
+            }
+        }
+        self.port.cx.activator.activate();
+    }
+
+    fn step(&mut self) -> bool {
+        if self.backfill.as_ref().is_some_and(|b| !b.sliced) {
+            // The slice is as of the barrier before this epoch, which the view below must have passed.
+            if self.passed + 1 < self.port.epoch {
+                return self.step_before_start();
+            }
+            self.read_slice();
+            return true;
+        }
+        match self.waiting.pop_front() {
+            Some(Exported::Rows(epoch, batch)) => {
+                self.take_changes(epoch, batch);
+                true
+            }
+            Some(Exported::Passed(barrier)) => {
+                self.passed = barrier.epoch.0;
+                if barrier.epoch.0 >= self.port.epoch {
+                    self.close_epoch(&barrier);
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Changes of epochs before the first of this view are in the slices.
+    fn step_before_start(&mut self) -> bool {
+        match self.waiting.pop_front() {
+            Some(Exported::Rows(_, batch)) => {
+                self.port.cx.hub.credits.processed(batch.num_rows());
+                true
+            }
+            Some(Exported::Passed(barrier)) => {
+                self.passed = barrier.epoch.0;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn read_slice(&mut self) {
+        let as_of = Epoch(self.port.epoch - 1);
+        let slices = match self.slices(as_of) {
+            Ok(slices) => slices,
+            Err(error) => self.port.cx.fail(error),
+        };
+        for batch in slices {
+            self.status.backfilled(batch.num_rows());
+            self.send(batch);
+        }
+        let backfill = self.backfill.as_mut().expect("only a backfilling import reads slices");
+        backfill.sliced = true;
+        self.port.cx.hub.coordinator.barrier_wanted();
+    }
+
+    /// Reads on from the first group that is not complete until the slice is full.
+    fn slices(&mut self, as_of: Epoch) -> Result<Vec<Batch>, StateError> {
+        let snapshot = self.store.snapshot(as_of)?;
+        let backfill = self.backfill.as_mut().expect("only a backfilling import reads slices");
+        let own = self.port.cx.hub.groups;
+        let Some(group) = own.iter().find(|g| backfill.groups[*g as usize] != Reached::All) else {
+            return Ok(Vec::new());
+        };
+        let after = match &backfill.groups[group as usize] {
+            Reached::Nothing if self.store.spec().append_only => None,
+            reached => Some(SlicePosition { group, row: reached.row() }),
+        };
+        let (batch, next) = snapshot.slice(after.as_ref(), SLICE_ROWS)?;
+        // After a change of the number of workers some of the groups behind may have been read already.
+        let batch = if backfill.groups[group as usize + 1..own.end].iter().all(|g| *g == Reached::Nothing) {
+            batch
+        } else {
+            self.positions.filter(&batch, |group, row| !backfill.groups[group as usize].includes(row))?
+        };
+        let complete_before = next.as_ref().map_or(own.end, |p| p.group as usize);
+        backfill.groups[group as usize..complete_before].fill(Reached::All);
+        if let Some(position) = next
+            && !backfill.groups[position.group as usize].includes(&position.row)
+        {
+            backfill.groups[position.group as usize] = Reached::Row(position.row);
+        }
+        let changed = group as usize..own.end.min(complete_before + 1);
+        save_groups(first_mut(&self.port.tables).as_mut(), &backfill.groups, changed)?;
+        Ok(vec![batch])
+    }
+
+    fn take_changes(&mut self, epoch: Epoch, batch: Batch) {
+        let rows = batch.num_rows();
+        // Changes from before this view's first epoch are in the slices, or came with the restored state.
+        if epoch.0 >= self.port.epoch {
+            let batch = match &self.backfill {
+                None => batch,
+                Some(backfill) => match self.positions.filter(&batch, |g, row| backfill.groups[g as usize].includes(row)) {
+                    Ok(batch) => batch,
+                    Err(error) => self.port.cx.fail(error),
+                },
+            };
+            self.send(batch);
+        }
+        self.port.cx.hub.credits.processed(rows);
+    }
+
+    fn send(&mut self, batch: Batch) {
+        match batch.project(&self.columns) {
+            Ok(batch) => self.port.emit(batch),
+            Err(error) => self.port.cx.fail(error),
+        }
+    }
+
+    fn close_epoch(&mut self, barrier: &Barrier) {
+        self.port.close_epoch(barrier);
+        let Some(backfill) = &mut self.backfill else { return };
+        if self.port.cx.hub.groups.iter().all(|g| backfill.groups[g as usize] == Reached::All) {
+            self.backfill = None;
+            self.status.backfill_finished(barrier.epoch.0);
+        } else {
+            backfill.sliced = false;
+            self.port.cx.hub.coordinator.barrier_wanted();
+        }
+    }
+}
+
+impl Drop for ViewImport {
+    fn drop(&mut self) {
+        let relation = self.port.cx.relation;
+        if let Ok(mut exporter) = self.exporter.try_borrow_mut() {
+            exporter.subscribers.retain(|s| s.importer != relation || !Rc::ptr_eq(&s.queue, &self.queue));
+        }
+    }
+}
+
+impl Reached {
+    fn includes(&self, row: &[u8]) -> bool {
+        match self {
+            Reached::Nothing => false,
+            Reached::Row(reached) => row <= reached.as_slice(),
+            Reached::All => true,
+        }
+    }
+
+    fn row(&self) -> Vec<u8> {
+        match self {
+            Reached::Row(row) => row.clone(),
+            Reached::Nothing | Reached::All => Vec::new(),
+        }
+    }
+}
+
+/// Where rows stand in the order of slices.
+struct Positions {
+    /// The view's columns, those of its key first.
+    order: Vec<usize>,
+    key_columns: usize,
+    row_codec: RowCodec,
+    key_codec: Option<RowCodec>,
+    /// Rows of an append-only view have no place of their own: new ones follow all others, in this group.
+    appends_to: Option<KeyGroup>,
+}
+
+impl Positions {
+    fn new(store: &ViewStore, own: KeyGroupRange) -> Result<Self, arrow::error::ArrowError> {
+        let spec = store.spec();
+        let rest = (0..spec.schema.fields().len()).filter(|c| !spec.key.contains(c));
+        let order: Vec<usize> = spec.key.iter().copied().chain(rest).collect();
+        let types: Vec<_> = order.iter().map(|c| spec.schema.field(*c).data_type().clone()).collect();
+        let key_columns = spec.key.len();
+        let key_codec = (key_columns > 0).then(|| RowCodec::new(&types[..key_columns])).transpose()?;
+        let appends_to = spec.append_only.then_some(own.start as KeyGroup);
+        Ok(Self { row_codec: RowCodec::new(&types)?, order, key_columns, key_codec, appends_to })
+    }
+
+    fn filter(&self, batch: &Batch, keep: impl Fn(KeyGroup, &[u8]) -> bool) -> Result<Batch, StateError> {
+        if let Some(group) = self.appends_to {
+            return Ok(if keep(group, &[0xff; 8]) { batch.clone() } else { Batch::empty(batch.schema()) });
+        }
+        let columns: Vec<_> = self.order.iter().map(|c| batch.column(*c).clone()).collect();
+        let rows = self.row_codec.encode(&columns)?;
+        let keys = self.key_codec.as_ref().map(|codec| codec.encode(&columns[..self.key_columns])).transpose()?;
+        let keep: BooleanArray = (0..batch.num_rows())
+            .map(|i| {
+                let row = rows.row(i);
+                let hash = keys.as_ref().map_or_else(|| hash_key(row.data()), |k| hash_key(k.row(i).data()));
+                Some(keep(key_group(hash), row.data()))
+            })
+            .collect();
+        Ok(batch.filter(&keep)?)
+    }
+}
+
+/// One row per key group: empty for all of it, a one and the row otherwise.
+fn save_groups(table: &mut dyn Table, groups: &[Reached], changed: std::ops::Range<usize>) -> Result<(), StateError> {
+    for group in changed {
+        let value = match &groups[group] {
+            Reached::Nothing => continue,
+            Reached::All => Vec::new(),
+            Reached::Row(row) => [&[1u8], row.as_slice()].concat(),
+        };
+        table.write_many(&[Change { cell: Cell::key(&[group as KeyGroup]), value: Some(&value) }])?;
+    }
+    Ok(())
+}
+
+fn restored_groups(table: &dyn Table) -> Result<Vec<Reached>, StateError> {
+    let mut groups = vec![Reached::Nothing; KEY_GROUPS];
+    table.scan_all(&mut |_, key, _, value| {
+        if let [group] = key {
+            groups[*group as usize] = match value {
+                [] => Reached::All,
+                [_, row @ ..] => Reached::Row(row.to_vec()),
+            };
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(groups)
+}

@@ -1,0 +1,475 @@
+//! The running database below SQL: relations come and go, changes flow in, readers take consistent epochs.
+//!
+//! Guarantees: an appended change is visible to every view at one epoch, and in the order of the log. A snapshot holds
+//! all its views at one epoch. After a failure of a worker everything goes on from the newest checkpoint and the log;
+//! callers wait meanwhile, they are not refused.
+
+use crate::checkpointing::CheckpointOutcome;
+use crate::command::Install;
+use crate::coordinator::{Coordinator, Pace, Published};
+use crate::error_board::ErrorBoard;
+use crate::incarnation::Incarnation;
+use crate::spec::{CatalogSnapshot, ChangeLog, RelationSpec};
+use crate::status::{CheckpointInfo, ErrorRow, JobStatus, OperatorStatus, RuntimeStatus};
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tidegate_checkpoint::{CheckpointStore, Manifest};
+use tidegate_state::{ViewSnapshot, ViewStore};
+use tidegate_types::{Batch, Epoch, LogPosition, RelationId, SqlError, SqlState};
+use tokio::sync::{mpsc, watch};
+
+/// Epochs that a subscriber may fall behind.
+const SUBSCRIPTION_CAPACITY: usize = 4096;
+
+#[derive(Debug, Clone)]
+pub struct RuntimeConfig {
+    pub workers: usize,
+    /// Each worker keeps to a core of its own.
+    pub pin: bool,
+    pub barrier_interval: Duration,
+    pub rows_per_epoch: usize,
+    /// `None`: checkpoints only when asked for.
+    pub checkpoint_interval: Option<Duration>,
+    /// Rows on their way at which sources hold back.
+    pub rows_in_flight: usize,
+    /// For working state of the RocksDB backend; wiped at every start.
+    pub working_directory: PathBuf,
+    pub memory_limit_bytes: usize,
+}
+
+/// One view at one epoch, over all workers.
+pub struct ViewReader {
+    pub parts: Vec<ViewSnapshot>,
+}
+
+/// Several views at one epoch.
+pub struct Snapshot {
+    pub epoch: Epoch,
+    pub views: HashMap<RelationId, ViewReader>,
+}
+
+/// A view's rows at an epoch, and every change after it.
+pub struct Subscription {
+    pub snapshot: Snapshot,
+    pub changes: Vec<tidegate_state::Subscription>,
+    /// Tells up to which epoch all changes have been sent.
+    pub published: PublishedEpochs,
+}
+
+/// Follows what readers may see.
+#[derive(Clone)]
+pub struct PublishedEpochs {
+    receiver: watch::Receiver<Published>,
+    incarnation: u64,
+}
+
+impl PublishedEpochs {
+    pub fn current(&self) -> Epoch {
+        self.receiver.borrow().epoch
+    }
+
+    /// Waits for an epoch after this one. An error when the workers were restarted: what was shown may be lost.
+    pub async fn after(&mut self, epoch: Epoch) -> Result<Epoch, SqlError> {
+        let incarnation = self.incarnation;
+        let reached = self
+            .receiver
+            .wait_for(|p| p.incarnation != incarnation || p.epoch > epoch)
+            .await
+            .map(|p| *p)
+            .map_err(|_| shut_down())?;
+        if reached.incarnation != incarnation {
+            return Err(SqlError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "the subscription ends because workers were restarted",
+            )
+            .with_hint("Subscribe again."));
+        }
+        Ok(reached.epoch)
+    }
+}
+
+pub(crate) struct Shared {
+    pub config: RuntimeConfig,
+    pub store: Arc<CheckpointStore>,
+    pub log: Arc<dyn ChangeLog>,
+    pub catalog: Arc<dyn CatalogSnapshot>,
+    pub errors: Arc<ErrorBoard>,
+    pub published: Arc<watch::Sender<Published>>,
+    /// The incarnation that takes commands. Held while one is replaced, so that no append falls between two.
+    pub current: Mutex<Option<Arc<Coordinator>>>,
+    /// Relations whose creation nobody has been told of yet: a failure of theirs takes them away again.
+    pub creating: Mutex<HashMap<RelationId, Option<String>>>,
+    /// Readers never see less of the log than this.
+    pub seen_position: AtomicU64,
+    pub restarts: AtomicU64,
+    pub outcomes: watch::Sender<CheckpointOutcome>,
+}
+
+pub struct Runtime {
+    shared: Arc<Shared>,
+    supervisor: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    stop: mpsc::Sender<()>,
+}
+
+impl Runtime {
+    /// Starts workers on what the manifest holds (or on nothing), builds the relations, and replays the log.
+    pub async fn start(
+        config: RuntimeConfig,
+        store: Arc<CheckpointStore>,
+        manifest: Option<Arc<Manifest>>,
+        relations: Vec<RelationSpec>,
+        log: Arc<dyn ChangeLog>,
+        catalog: Arc<dyn CatalogSnapshot>,
+    ) -> Result<Self, SqlError> {
+        let shared = Arc::new(Shared {
+            config,
+            store,
+            log,
+            catalog,
+            errors: Arc::default(),
+            published: Arc::new(watch::channel(Published::default()).0),
+            current: Mutex::new(None),
+            creating: Mutex::default(),
+            seen_position: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            outcomes: watch::channel(CheckpointOutcome::default()).0,
+        });
+        let incarnation = Incarnation::start(&shared, manifest, relations).await?;
+        let (stop, stopped) = mpsc::channel(1);
+        let supervisor = tokio::spawn(incarnation.supervise(shared.clone(), stopped));
+        Ok(Self { shared, supervisor: Mutex::new(Some(supervisor)), stop })
+    }
+
+    /// Builds a relation; returns when all workers have, not when a backfill is over.
+    pub async fn create(&self, spec: RelationSpec) -> Result<(), SqlError> {
+        let relation = spec.relation();
+        self.shared.creating.lock().insert(relation, None);
+        let result = self.create_and_wait(spec).await;
+        let failed = self.shared.creating.lock().remove(&relation).flatten();
+        match failed {
+            Some(message) => Err(SqlError::internal(message)),
+            None => result,
+        }
+    }
+
+    async fn create_and_wait(&self, spec: RelationSpec) -> Result<(), SqlError> {
+        // A source is read when somebody wants its rows: its reader starts with the first relation over it.
+        if spec.is_reader() {
+            return Ok(());
+        }
+        let relation = spec.relation();
+        let coordinator = self.coordinator().await?;
+        let mut specs = missing_readers(&coordinator, &spec);
+        specs.push(spec);
+        let workers = self.shared.config.workers;
+        let mut start = Epoch::default();
+        let installed = coordinator.install(|epoch| {
+            start = epoch;
+            specs.into_iter().map(|spec| Arc::new(Install::fresh(spec, epoch, workers))).collect()
+        });
+        if let Err(failure) = installed {
+            return Err(SqlError::internal(failure.message));
+        }
+        self.until(|p| p.epoch >= start || self.has_failed(relation)).await?;
+        Ok(())
+    }
+
+    fn has_failed(&self, relation: RelationId) -> bool {
+        self.shared.creating.lock().get(&relation).is_some_and(Option::is_some)
+    }
+
+    /// Waits until a relation holds everything that was there before it.
+    pub async fn wait_complete(&self, relation: RelationId) -> Result<(), SqlError> {
+        let mut published = self.shared.published.subscribe();
+        loop {
+            let current = *published.borrow_and_update();
+            match self.shared.current.lock().as_ref().and_then(|c| c.installed(relation)) {
+                Some(install) if current.running && install.status.is_complete_at(current.epoch) => return Ok(()),
+                Some(_) => {}
+                None if current.running => return Ok(()),
+                None => {}
+            }
+            published.changed().await.map_err(|_| shut_down())?;
+        }
+    }
+
+    /// Stops relations, those that depend on others first. Readers of sources that nobody reads any more stop too.
+    pub async fn drop_relations(&self, relations: &[RelationId]) -> Result<(), SqlError> {
+        let coordinator = self.coordinator().await?;
+        let mut dropped = relations.to_vec();
+        let left: Vec<_> = coordinator
+            .all_installed()
+            .into_iter()
+            .filter(|i| !relations.contains(&i.spec.relation()))
+            .collect();
+        let read: HashSet<RelationId> = left
+            .iter()
+            .filter(|i| !i.spec.is_reader())
+            .flat_map(|i| i.spec.dataflow.reads())
+            .collect();
+        for install in &left {
+            let relation = install.spec.relation();
+            if install.spec.is_reader() && !read.contains(&relation) {
+                dropped.push(relation);
+            }
+        }
+        coordinator.drop_relations(&dropped);
+        Ok(())
+    }
+
+    /// Hands over table changes that are durable in the log. Never waits.
+    pub fn append(&self, position: LogPosition, changes: Vec<(RelationId, Batch)>) {
+        let current = self.shared.current.lock();
+        if let Some(coordinator) = current.as_ref() {
+            coordinator.append(position, changes);
+        }
+    }
+
+    /// Waits until readers see the log up to this position.
+    pub async fn wait_visible(&self, position: LogPosition) -> Result<Epoch, SqlError> {
+        Ok(self.until(|p| p.log_position >= position).await?.epoch)
+    }
+
+    /// Waits until everything received so far is visible.
+    pub async fn flush(&self) -> Result<Epoch, SqlError> {
+        let coordinator = self.coordinator().await?;
+        let epoch = coordinator.flush();
+        Ok(self.until(|p| p.epoch >= epoch).await?.epoch)
+    }
+
+    pub fn read_epoch(&self) -> Epoch {
+        self.shared.published.borrow().epoch
+    }
+
+    /// These views at the newest epoch. Waits while workers restart.
+    pub async fn snapshot(&self, relations: &[RelationId]) -> Result<Snapshot, SqlError> {
+        loop {
+            let floor = LogPosition(self.shared.seen_position.load(Ordering::SeqCst));
+            self.until(|p| p.log_position >= floor).await?;
+            let coordinator = self.coordinator().await?;
+            let taken = coordinator.at_published(|published, installs| {
+                if !published.running {
+                    return None;
+                }
+                self.shared.seen_position.fetch_max(published.log_position.0, Ordering::SeqCst);
+                let mut views = HashMap::new();
+                for relation in relations {
+                    match installs.get(relation).map(|i| take(i, published.epoch)) {
+                        Some(Ok(reader)) => views.insert(*relation, reader),
+                        Some(Err(error)) => return Some(Err(error)),
+                        None => return Some(Err(not_running(*relation))),
+                    };
+                }
+                Some(Ok(Snapshot { epoch: published.epoch, views }))
+            });
+            if let Some(result) = taken {
+                return result;
+            }
+        }
+    }
+
+    /// A view as of now and all its changes from then on.
+    pub async fn subscribe(&self, relation: RelationId) -> Result<Subscription, SqlError> {
+        let coordinator = self.coordinator().await?;
+        coordinator.at_published(|published, installs| {
+            let install = installs.get(&relation).ok_or_else(|| not_running(relation))?;
+            let reader = take(install, published.epoch)?;
+            let changes = stores(install)?
+                .iter()
+                .map(|s| s.subscribe(published.epoch, SUBSCRIPTION_CAPACITY).map_err(SqlError::internal))
+                .collect::<Result<_, _>>()?;
+            Ok(Subscription {
+                snapshot: Snapshot { epoch: published.epoch, views: HashMap::from([(relation, reader)]) },
+                changes,
+                published: PublishedEpochs {
+                    receiver: self.shared.published.subscribe(),
+                    incarnation: published.incarnation,
+                },
+            })
+        })
+    }
+
+    /// Takes a checkpoint of everything received so far; returns when it is durable.
+    pub async fn checkpoint(&self) -> Result<CheckpointInfo, SqlError> {
+        let coordinator = self.coordinator().await?;
+        // The next barrier may be on its way without one, so ask until a later checkpoint has an outcome.
+        let mut outcomes = self.shared.outcomes.subscribe();
+        let wanted = coordinator.flush();
+        coordinator.checkpoint_wanted();
+        loop {
+            outcomes.changed().await.map_err(|_| shut_down())?;
+            let outcome = outcomes.borrow_and_update().clone();
+            match outcome.result {
+                Some(Ok(info)) if info.epoch >= wanted => return Ok(info),
+                Some(Ok(_)) => coordinator.checkpoint_wanted(),
+                Some(Err(error)) => return Err(error),
+                None => {}
+            }
+        }
+    }
+
+    pub fn status(&self) -> RuntimeStatus {
+        let published = *self.shared.published.borrow();
+        let current = self.shared.current.lock().clone();
+        let mut status = RuntimeStatus {
+            workers: self.shared.config.workers,
+            epoch: published.epoch,
+            restarts: self.shared.restarts.load(Ordering::Relaxed),
+            ..RuntimeStatus::default()
+        };
+        let Some(coordinator) = current else { return status };
+        status.barriers_in_flight = coordinator.barriers_in_flight();
+        status.rows_in = coordinator.rows_in();
+        for install in coordinator.all_installed() {
+            if install.status.is_backfilling() {
+                status.jobs.push(JobStatus {
+                    relation: install.spec.relation(),
+                    rows_read: install.status.backfilled_rows(),
+                    rows_total: None,
+                });
+            }
+        }
+        status
+    }
+
+    /// Rows and bytes of the state of each relation's view, per worker.
+    pub fn view_sizes(&self) -> Vec<OperatorStatus> {
+        let Some(coordinator) = self.shared.current.lock().clone() else { return Vec::new() };
+        let mut sizes = Vec::new();
+        for install in coordinator.all_installed() {
+            for (worker, store) in install.stores.lock().iter().enumerate() {
+                let stats = store.as_ref().map(|s| s.stats()).unwrap_or_default();
+                sizes.push(OperatorStatus {
+                    relation: install.spec.relation(),
+                    worker,
+                    state_cells: stats.cells,
+                    state_bytes: stats.bytes,
+                });
+            }
+        }
+        sizes
+    }
+
+    pub fn errors(&self) -> Vec<ErrorRow> {
+        let mut rows = Vec::new();
+        self.shared.errors.visit_rows(&mut |relation, key, count| {
+            rows.push(ErrorRow {
+                relation,
+                operator: Some(key.operator.to_string()),
+                state: key.state.clone(),
+                message: key.message.clone(),
+                row: key.row.clone(),
+                split: None,
+                offset: None,
+                count,
+            });
+        });
+        self.shared.errors.visit_decode_errors(&mut |relation, error| {
+            rows.push(ErrorRow {
+                relation,
+                operator: None,
+                state: error.state.clone(),
+                message: error.message.clone(),
+                row: error.row.clone(),
+                split: Some(error.split.clone()),
+                offset: Some(error.offset.clone()),
+                count: 1,
+            });
+        });
+        rows
+    }
+
+    /// How many errors a relation has: failed rows that stand, plus rows it could not decode.
+    pub fn error_count(&self, relation: RelationId) -> u64 {
+        self.shared.errors.count(relation)
+    }
+
+    /// Stops the workers, after a last checkpoint when asked for one.
+    pub async fn stop(&self, final_checkpoint: bool) -> Result<(), SqlError> {
+        let result = if final_checkpoint { self.checkpoint().await.map(|_| ()) } else { Ok(()) };
+        let _ = self.stop.send(()).await;
+        let supervisor = self.supervisor.lock().take();
+        if let Some(supervisor) = supervisor {
+            let _ = supervisor.await;
+        }
+        result
+    }
+
+    async fn until(&self, reached: impl Fn(&Published) -> bool) -> Result<Published, SqlError> {
+        let mut published = self.shared.published.subscribe();
+        let seen = published.wait_for(|p| p.running && reached(p)).await.map_err(|_| shut_down())?;
+        Ok(*seen)
+    }
+
+    /// The incarnation that runs, once one does.
+    async fn coordinator(&self) -> Result<Arc<Coordinator>, SqlError> {
+        self.until(|_| true).await?;
+        self.shared.current.lock().clone().ok_or_else(shut_down)
+    }
+}
+
+/// The readers of sources that this relation needs and that do not run yet.
+fn missing_readers(coordinator: &Coordinator, spec: &RelationSpec) -> Vec<RelationSpec> {
+    let mut missing = Vec::new();
+    for reader in &spec.readers {
+        let relation = reader.relation();
+        if coordinator.installed(relation).is_none() {
+            missing.push(reader.clone());
+        }
+    }
+    missing
+}
+
+fn stores(install: &Install) -> Result<Vec<Arc<ViewStore>>, SqlError> {
+    let stores: Vec<_> = install.stores.lock().iter().flatten().cloned().collect();
+    if stores.len() < install.stores.lock().len() {
+        return Err(not_running(install.spec.relation()));
+    }
+    Ok(stores)
+}
+
+fn take(install: &Install, epoch: Epoch) -> Result<ViewReader, SqlError> {
+    if !install.status.is_complete_at(epoch) {
+        let name = &install.spec.dataflow.name;
+        return Err(SqlError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("materialized view \"{name}\" is still being built"),
+        )
+        .with_hint("SHOW JOBS tells how far it is."));
+    }
+    let snapshot = |store: &Arc<ViewStore>| store.snapshot(epoch).map_err(SqlError::internal);
+    let parts = stores(install)?.iter().map(snapshot).collect::<Result<_, _>>()?;
+    Ok(ViewReader { parts })
+}
+
+fn not_running(relation: RelationId) -> SqlError {
+    SqlError::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("relation {relation} is not running"),
+    )
+}
+
+pub(crate) fn shut_down() -> SqlError {
+    SqlError::new(SqlState::ADMIN_SHUTDOWN, "the database is shutting down")
+}
+
+impl Shared {
+    /// The newest epoch that any incarnation of this process can have used.
+    pub fn last_epoch(&self) -> u64 {
+        self.current.lock().as_ref().map_or(0, |c| c.last_cut().0)
+    }
+}
+
+impl RuntimeConfig {
+    pub(crate) fn pace(&self) -> Pace {
+        Pace {
+            barrier_interval: self.barrier_interval,
+            rows_per_epoch: self.rows_per_epoch,
+            checkpoint_interval: self.checkpoint_interval,
+        }
+    }
+}

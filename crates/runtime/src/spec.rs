@@ -1,0 +1,56 @@
+//! What the engine hands to the runtime, and what the runtime asks of the engine.
+
+use std::sync::Arc;
+use tidegate_connectors::{Sink, Source};
+use tidegate_plan::Dataflow;
+use tidegate_state::BackendKind;
+use tidegate_types::{Batch, LogPosition, RelationId, SqlError};
+
+/// A table, source, materialized view or sink to run.
+#[derive(Clone)]
+pub struct RelationSpec {
+    pub dataflow: Dataflow,
+    /// The dataflows of the sources that this one reads, each with its connector.
+    pub readers: Vec<RelationSpec>,
+    /// The connector, when this is the dataflow of a source.
+    pub source: Option<Arc<dyn Source>>,
+    /// The connector, when the root of the dataflow is a sink.
+    pub sink: Option<Arc<dyn Sink>>,
+    pub backend: BackendKind,
+}
+
+impl RelationSpec {
+    pub fn relation(&self) -> RelationId {
+        self.dataflow.relation
+    }
+
+    /// The connector of a source that this dataflow reads.
+    pub(crate) fn connector(&self, source: RelationId) -> Arc<dyn Source> {
+        let own = std::iter::once(self).filter(|s| s.relation() == source);
+        let reader = own.chain(self.readers.iter().filter(|s| s.relation() == source)).next();
+        reader.and_then(|r| r.source.clone()).expect("a dataflow that reads a source comes with its connector")
+    }
+
+    /// Whether this is the dataflow of a source: nothing but its reader, which runs while somebody reads it.
+    pub fn is_reader(&self) -> bool {
+        self.source.is_some()
+    }
+}
+
+/// The command log as the runtime sees it: where changes of tables are read again after a failure.
+pub trait ChangeLog: Send + Sync {
+    /// Visits the row changes after this position, in order. Returns the position of the last entry.
+    fn replay(
+        &self,
+        after: LogPosition,
+        visit: &mut dyn FnMut(LogPosition, RelationId, Batch) -> Result<(), SqlError>,
+    ) -> Result<LogPosition, SqlError>;
+
+    /// Entries up to here are in every retained checkpoint and will not be asked for again.
+    fn truncate_to(&self, oldest_retained: LogPosition);
+}
+
+/// The catalog as it is to be stored with a checkpoint.
+pub trait CatalogSnapshot: Send + Sync {
+    fn snapshot(&self) -> serde_json::Value;
+}

@@ -1,0 +1,104 @@
+//! What the runtime tells about itself.
+
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use tidegate_types::{CheckpointId, Epoch, LogPosition, RelationId};
+
+/// How far one relation's dataflow is, shared by its workers and whoever asks.
+#[derive(Debug, Default)]
+pub struct RelationStatus {
+    /// Imports that have rows to read from before the relation was created, over all workers.
+    backfilling: AtomicUsize,
+    backfilled_rows: AtomicU64,
+    /// The first epoch in which the relation holds all that it should.
+    complete_from: AtomicU64,
+}
+
+impl RelationStatus {
+    pub(crate) fn backfill_started(&self) {
+        self.backfilling.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The import has sent everything with this epoch.
+    pub(crate) fn backfill_finished(&self, epoch: u64) {
+        self.complete_from.fetch_max(epoch, Ordering::SeqCst);
+        self.backfilling.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn starts_at(&self, epoch: Epoch) {
+        self.complete_from.fetch_max(epoch.0, Ordering::SeqCst);
+    }
+
+    /// Whether readers at this epoch see all that the relation should hold.
+    pub(crate) fn is_complete_at(&self, epoch: Epoch) -> bool {
+        !self.is_backfilling() && epoch.0 >= self.complete_from.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn backfilled(&self, rows: usize) {
+        self.backfilled_rows.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    pub fn is_backfilling(&self) -> bool {
+        self.backfilling.load(Ordering::SeqCst) > 0
+    }
+
+    pub fn backfilled_rows(&self) -> u64 {
+        self.backfilled_rows.load(Ordering::Relaxed)
+    }
+}
+
+/// A view that is reading what was there before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobStatus {
+    pub relation: RelationId,
+    pub rows_read: u64,
+    /// Rows that there are to read, where that is known.
+    pub rows_total: Option<u64>,
+}
+
+/// A checkpoint that was durable when this was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointInfo {
+    pub id: CheckpointId,
+    pub epoch: Epoch,
+    pub log_position: LogPosition,
+    pub bytes_written: u64,
+    pub duration_ms: u64,
+    pub sync_micros: u64,
+}
+
+/// One error of a view or source, as `tidegate.errors` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorRow {
+    pub relation: RelationId,
+    /// The operator that could not process the row; `None` for a row that a source could not decode.
+    pub operator: Option<String>,
+    pub state: String,
+    pub message: String,
+    pub row: String,
+    pub split: Option<String>,
+    pub offset: Option<String>,
+    /// How often the error stands.
+    pub count: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorStatus {
+    pub relation: RelationId,
+    pub worker: usize,
+    pub state_cells: u64,
+    pub state_bytes: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeStatus {
+    pub workers: usize,
+    /// The newest epoch that readers see.
+    pub epoch: Epoch,
+    pub barriers_in_flight: usize,
+    pub rows_in_flight: i64,
+    pub restarts: u64,
+    pub jobs: Vec<JobStatus>,
+    /// Rows read from sources and the log since the server started.
+    pub rows_in: u64,
+}

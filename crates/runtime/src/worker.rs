@@ -1,0 +1,177 @@
+//! One worker: a thread, pinned to a core, that takes commands in order and steps timely in between.
+
+use crate::build;
+use crate::command::{Command, Inbox};
+use crate::coordinator::Coordinator;
+use crate::credits::Credits;
+use crate::driver::WorkerFailure;
+use crate::error_board::ErrorBoard;
+use crate::hub::{Hub, TableItem};
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use tidegate_state::{BackendConfig, Backends};
+use tidegate_types::{Barrier, Batch, KeyGroupRange, RelationId};
+use timely::worker::Worker;
+
+/// What the workers of one incarnation share.
+pub(crate) struct WorkerShared {
+    pub inboxes: Vec<Arc<Inbox>>,
+    pub coordinator: Arc<Coordinator>,
+    /// Where RocksDB keeps working state, and how much memory one worker's share is.
+    pub working_directory: PathBuf,
+    pub memory_per_worker: usize,
+    pub credits: Arc<Credits>,
+    pub errors: Arc<ErrorBoard>,
+    pub pin: bool,
+}
+
+/// The life of a worker. Never panics: a failure is reported to the coordinator, which ends the incarnation.
+pub(crate) fn run(worker: &mut Worker, shared: &Arc<WorkerShared>) {
+    let index = worker.index();
+    if shared.pin {
+        pin(index);
+    }
+    let result = catch_unwind(AssertUnwindSafe(|| serve(worker, shared)));
+    if let Err(panic) = result {
+        shared.coordinator.worker_failed(index, failure_of(panic));
+    }
+    let dropped = catch_unwind(AssertUnwindSafe(|| {
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+    }));
+    if dropped.is_err() {
+        tracing::error!(worker = index, "a dataflow could not be dropped after a failure");
+    }
+}
+
+fn pin(index: usize) {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    if let Some(core) = cores.get(index % cores.len().max(1)) {
+        core_affinity::set_for_current(*core);
+    }
+}
+
+fn failure_of(panic: Box<dyn Any + Send>) -> WorkerFailure {
+    match panic.downcast::<WorkerFailure>() {
+        Ok(failure) => *failure,
+        Err(panic) => WorkerFailure {
+            relation: None,
+            message: panic
+                .downcast_ref::<&str>()
+                .map(|s| (*s).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "a worker panicked".to_owned()),
+        },
+    }
+}
+
+fn serve(worker: &mut Worker, shared: &Arc<WorkerShared>) {
+    let index = worker.index();
+    let inbox = &shared.inboxes[index];
+    inbox.attach();
+    let backends = Backends::open(BackendConfig {
+        directory: shared.working_directory.clone(),
+        worker: index,
+        groups: KeyGroupRange::of_worker(index, worker.peers()),
+        memory_limit_bytes: shared.memory_per_worker,
+        overlay_limit_bytes: shared.memory_per_worker / 4,
+    });
+    let backends = match backends {
+        Ok(backends) => backends,
+        Err(error) => std::panic::panic_any(WorkerFailure { relation: None, message: error.to_string() }),
+    };
+    let hub = Rc::new(Hub::new(
+        index,
+        worker.peers(),
+        backends,
+        shared.credits.clone(),
+        shared.coordinator.clone(),
+        shared.errors.clone(),
+    ));
+    let mut loop_ = Loop { worker, hub, inbox: inbox.clone(), dataflows: HashMap::new() };
+    while loop_.turn() {}
+}
+
+struct Loop<'a> {
+    worker: &'a mut Worker,
+    hub: Rc<Hub>,
+    inbox: Arc<Inbox>,
+    dataflows: HashMap<RelationId, usize>,
+}
+
+impl Loop<'_> {
+    /// Commands, then what they and the last step led to, then a step. `false`: told to stop.
+    fn turn(&mut self) -> bool {
+        while let Some(command) = self.inbox.take() {
+            if !self.obey(command) {
+                return false;
+            }
+        }
+        loop {
+            let passed = self.hub.board.borrow_mut().take_passed();
+            let Some((epoch, passed)) = passed else { break };
+            self.hub.forget_barriers(epoch);
+            self.hub.coordinator.barrier_passed(self.hub.worker, epoch, passed);
+        }
+        // A command that came meanwhile has left a wake-up behind, so parking here cannot miss it.
+        self.worker.step_or_park(None);
+        true
+    }
+
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Install(installs) => {
+                for install in installs.iter() {
+                    match build::install(self.worker, &self.hub, &self.inbox, install) {
+                        Ok(index) => {
+                            self.dataflows.insert(install.spec.relation(), index);
+                        }
+                        Err(error) => std::panic::panic_any(WorkerFailure {
+                            relation: Some(install.spec.relation()),
+                            message: error.to_string(),
+                        }),
+                    }
+                }
+            }
+            Command::Drop(relations) => {
+                for relation in relations.iter() {
+                    if let Some(index) = self.dataflows.remove(relation) {
+                        self.worker.drop_dataflow(index);
+                    }
+                    self.hub.forget(*relation);
+                }
+            }
+            Command::Append(changes) => self.append(&changes),
+            Command::Barrier(barrier) => self.announce(barrier),
+            Command::Completed(checkpoint) => {
+                if let Err(error) = self.hub.checkpoint_completed(checkpoint) {
+                    std::panic::panic_any(WorkerFailure { relation: None, message: error.to_string() });
+                }
+            }
+            Command::Aborted(checkpoint) => self.hub.checkpoint_aborted(checkpoint),
+            Command::Stop => return false,
+        }
+        true
+    }
+
+    fn append(&mut self, changes: &[(RelationId, Batch)]) {
+        let queues = self.hub.table_queues.borrow();
+        for (relation, batch) in changes {
+            // A table that was dropped meanwhile has no queue, and its changes no meaning.
+            if let Some(queue) = queues.get(relation) {
+                let mut queue = queue.borrow_mut();
+                queue.items.push_back(TableItem::Rows(batch.clone()));
+                queue.activator.activate();
+            }
+        }
+    }
+
+    fn announce(&mut self, barrier: Barrier) {
+        self.hub.announce(barrier);
+    }
+}
