@@ -1,1 +1,45 @@
-//! 
+//! From a query's syntax tree to a dataflow plan.
+//!
+//! The walk of `CREATE MATERIALIZED VIEW v AS SELECT …`, and what each stage may assume:
+//!
+//! 1. [`refuse`] looks at the syntax tree: what DataFusion would silently ignore or get wrong is refused by name.
+//! 2. [`query`] turns the tree into a DataFusion logical plan. [`context`] answers its questions about names: relations
+//!    come from the caller's [`Relations`], functions from one [`functions::registry`]. Ad-hoc reads go the same way, so a
+//!    function, a type or a coercion cannot mean one thing in a `SELECT` and another in a view.
+//! 3. [`optimize`] runs DataFusion's analyzer and those of its optimizer rules that hold for changing inputs.
+//! 4. [`lower`] makes a tree of plan operators over positional expressions; a file per family of nodes.
+//! 5. [`rules`] rewrite that tree; a file per rule.
+//! 6. [`dataflow`] derives properties ([`properties`]: append-only, unique keys, distributions), flattens the tree and gives
+//!    every node its id and its state tables.
+//!
+//! Promises: what is planned is maintained exactly; what cannot be is refused with `0A000` and the feature's name.
+//! Errors carry Postgres' SQLSTATEs and wording ([`errors`]). Nothing here reads data, a clock or a file.
+//!
+//! **Types of aggregates** follow Postgres where it shows: `sum` of `smallint`/`integer` is `bigint`, `sum(bigint)` is
+//! `numeric(38,0)`, `avg` of exact numbers is a `numeric` with at least 16 decimals, of floats a `double precision`;
+//! variance and standard deviation are always `double precision`. Ad-hoc queries use the same functions.
+
+pub mod context;
+pub mod dataflow;
+pub mod errors;
+pub mod explain;
+pub mod functions;
+pub mod lower;
+pub mod names;
+pub mod optimize;
+pub mod properties;
+pub mod query;
+pub mod refuse;
+pub mod rel;
+pub mod rules;
+pub mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use context::{RelationKind, RelationSource, Relations, Resolved, ViewQuery};
+pub use dataflow::{plan_source, plan_table};
+pub use explain::explain;
+pub use functions::{registry, session_state_defaults};
+pub use query::{Planner, bind};
+pub use view::{PlannedSink, PlannedView};

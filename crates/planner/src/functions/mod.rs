@@ -1,0 +1,145 @@
+//! The functions, operators and types that SQL has here: DataFusion's, the JSON ones, and ours where Postgres differs.
+//!
+//! There is one registry. Views are planned from it, and [`session_state_defaults`] gives ad-hoc reads a DataFusion session
+//! with exactly the same contents.
+
+pub mod types;
+
+use datafusion::catalog::TableFunction;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, Result};
+use datafusion::common::config::ConfigOptions;
+use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::optimizer::Analyzer;
+use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, WindowUDF};
+use datafusion::prelude::SessionConfig;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+
+/// Everything that has a name in an expression.
+pub struct Registry {
+    pub scalar: HashMap<String, Arc<ScalarUDF>>,
+    pub higher_order: HashMap<String, Arc<HigherOrderUDF>>,
+    pub aggregate: HashMap<String, Arc<AggregateUDF>>,
+    pub window: HashMap<String, Arc<WindowUDF>>,
+    pub table_functions: HashMap<String, Arc<TableFunction>>,
+    pub expr_planners: Vec<Arc<dyn ExprPlanner>>,
+    pub rewrites: Vec<Arc<dyn FunctionRewrite + Send + Sync>>,
+    /// How SQL is read and coerced; the same for views and reads.
+    pub options: ConfigOptions,
+}
+
+/// The one registry.
+pub fn registry() -> &'static Registry {
+    static REGISTRY: OnceLock<Registry> = OnceLock::new();
+    REGISTRY.get_or_init(build)
+}
+
+fn build() -> Registry {
+    let json = json_functions();
+    let mut scalar = HashMap::new();
+    for function in SessionStateDefaults::default_scalar_functions().into_iter().chain(json.scalar_functions().values().cloned()) {
+        insert(&mut scalar, function.name().to_owned(), function.aliases(), &function);
+    }
+    let mut higher_order = HashMap::new();
+    for function in SessionStateDefaults::default_higher_order_functions() {
+        insert(&mut higher_order, function.name().to_owned(), function.aliases(), &function);
+    }
+    let mut aggregate = HashMap::new();
+    for function in SessionStateDefaults::default_aggregate_functions() {
+        insert(&mut aggregate, function.name().to_owned(), function.aliases(), &function);
+    }
+    let mut window = HashMap::new();
+    for function in SessionStateDefaults::default_window_functions() {
+        insert(&mut window, function.name().to_owned(), function.aliases(), &function);
+    }
+    let table_functions =
+        SessionStateDefaults::default_table_functions().into_iter().map(|f| (f.name().to_owned(), f)).collect();
+    // Includes the planners of the JSON operators, which go first.
+    let expr_planners = json.expr_planners();
+    Registry {
+        scalar,
+        higher_order,
+        aggregate,
+        window,
+        table_functions,
+        expr_planners: expr_planners.to_vec(),
+        rewrites: json.analyzer().function_rewrites().to_vec(),
+        options: session_config().options().as_ref().clone(),
+    }
+}
+
+/// A session into which the JSON functions have registered themselves: they take no simpler registry.
+fn json_functions() -> SessionState {
+    let planners = SessionStateDefaults::default_expr_planners();
+    let mut state = SessionStateBuilder::new().with_expr_planners(planners).build();
+    datafusion_functions_json::register_all(&mut state).expect("a session takes every kind of function");
+    state
+}
+
+fn insert<T>(map: &mut HashMap<String, Arc<T>>, name: String, aliases: &[String], function: &Arc<T>) {
+    for alias in aliases {
+        map.insert(alias.clone(), function.clone());
+    }
+    map.insert(name, function.clone());
+}
+
+/// Settings under which SQL means the same in views and reads.
+pub fn session_config() -> SessionConfig {
+    let mut config = SessionConfig::new();
+    let options = config.options_mut();
+    options.sql_parser.parse_float_as_decimal = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
+    options.execution.time_zone = Some("UTC".to_owned());
+    config
+}
+
+/// DataFusion's analyzer with our rewrites in front.
+pub fn analyzer() -> Analyzer {
+    let mut analyzer = Analyzer::new();
+    for rewrite in &registry().rewrites {
+        analyzer.add_function_rewrite(rewrite.clone());
+    }
+    analyzer
+}
+
+/// Applies the rewrites to one expression.
+pub(crate) fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let registry = registry();
+    let rewritten = expr.transform_up(|mut expr| {
+        let mut changed = false;
+        for rewrite in &registry.rewrites {
+            let result = rewrite.rewrite(expr, schema, &registry.options)?;
+            changed |= result.transformed;
+            expr = result.data;
+        }
+        Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
+    })?;
+    Ok(rewritten.data)
+}
+
+/// A DataFusion session for ad-hoc reads with the functions, rewrites and settings that views are planned with. The caller
+/// adds its runtime environment and limits, and builds.
+pub fn session_state_defaults() -> SessionStateBuilder {
+    let registry = registry();
+    let mut builder = SessionStateBuilder::new()
+        .with_config(session_config())
+        .with_default_features()
+        .with_expr_planners(registry.expr_planners.clone())
+        .with_scalar_functions(distinct(&registry.scalar))
+        .with_aggregate_functions(distinct(&registry.aggregate))
+        .with_window_functions(distinct(&registry.window))
+        .with_type_planner(Arc::new(types::PostgresTypes));
+    *builder.analyzer() = Some(analyzer());
+    builder
+}
+
+fn distinct<T>(map: &HashMap<String, Arc<T>>) -> Vec<Arc<T>> {
+    let mut seen = HashSet::new();
+    map.values().filter(|f| seen.insert(Arc::as_ptr(f))).cloned().collect()
+}

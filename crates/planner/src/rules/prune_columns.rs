@@ -1,0 +1,245 @@
+//! Columns that nobody reads are neither read, carried over an exchange, nor kept as state.
+//!
+//! From the root down every node is told which of its columns are needed, and answers with a tree that has them and
+//! little else, and where each went. Operators that keep rows (joins, top-n, aggregates) get inputs with exactly what
+//! they need.
+
+use crate::rel::{Rel, move_positions, positions};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tidegate_plan::{AggregateCall, JoinKind, Op, ScalarExpr, SortKey};
+
+pub(super) fn apply(rel: Rel) -> Rel {
+    let all: BTreeSet<usize> = (0..rel.width()).collect();
+    let order: Vec<usize> = all.iter().copied().collect();
+    let Pruned { rel, places } = prune(rel, &all);
+    rel.select(&order.iter().map(|c| at(&places, *c)).collect::<Vec<_>>())
+}
+
+/// A tree with the columns that were asked for, and for each former position the new one.
+struct Pruned {
+    rel: Rel,
+    places: Vec<Option<usize>>,
+}
+
+fn at(places: &[Option<usize>], column: usize) -> usize {
+    places[column].expect("a needed column is kept")
+}
+
+fn prune(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
+    match rel.op.clone() {
+        Op::Import { .. } | Op::Source { .. } => scan(rel, needed),
+        Op::Filter { predicate } => filter(rel, &predicate, needed),
+        Op::Project { expressions } => project(rel, &expressions, needed),
+        Op::Aggregate { keys, calls } => aggregate(rel, &keys, &calls, needed),
+        Op::Join { .. } => join(rel, needed),
+        Op::Union => union(rel, needed),
+        Op::TopN { partition, order, offset, limit } => top_n(rel, (&partition, &order, offset, limit), needed),
+        Op::AtMostOne { keys } => {
+            let wanted: BTreeSet<usize> = needed.iter().chain(&keys).copied().collect();
+            over_exact(rel, wanted, |places| Op::AtMostOne { keys: keys.iter().map(|k| at(places, *k)).collect() })
+        }
+        Op::TableInput { .. } | Op::Values { .. } | Op::Materialize { .. } | Op::Sink { .. } => unchanged(rel),
+    }
+}
+
+fn unchanged(rel: Rel) -> Pruned {
+    let places = (0..rel.width()).map(Some).collect();
+    Pruned { rel, places }
+}
+
+/// The input narrowed to exactly these columns; at least one stays, since a row has to consist of something.
+fn exact(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
+    let mut wanted = needed.clone();
+    if wanted.is_empty() {
+        wanted.insert(0);
+    }
+    let width = rel.width();
+    let Pruned { rel, places } = prune(rel, &wanted);
+    let order: Vec<usize> = wanted.iter().map(|c| at(&places, *c)).collect();
+    let narrowed = rel.select(&order);
+    let mut places = vec![None; width];
+    for (index, column) in wanted.iter().enumerate() {
+        places[*column] = Some(index);
+    }
+    Pruned { rel: narrowed, places }
+}
+
+/// A node of one input whose output has its input's layout.
+fn over_exact(rel: Rel, needed: BTreeSet<usize>, op: impl FnOnce(&[Option<usize>]) -> Op) -> Pruned {
+    let input = rel.inputs.into_iter().next().expect("a node of one input");
+    let Pruned { rel: input, places } = exact(input, &needed);
+    let op = op(&places);
+    let schema = input.schema.clone();
+    Pruned { rel: Rel::new(op, vec![input], schema), places }
+}
+
+fn scan(mut rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
+    let width = rel.width();
+    let keep: Vec<usize> = match needed.is_empty() {
+        true => vec![0],
+        false => needed.iter().copied().collect(),
+    };
+    let mut places = vec![None; width];
+    for (index, column) in keep.iter().enumerate() {
+        places[*column] = Some(index);
+    }
+    if let Op::Import { columns, .. } | Op::Source { columns, .. } = &mut rel.op {
+        *columns = keep.iter().map(|c| columns[*c]).collect();
+    }
+    rel.schema = Arc::new(rel.schema.project(&keep).expect("kept columns exist"));
+    rel.origin.unique_key =
+        rel.origin.unique_key.and_then(|key| key.iter().map(|c| places[*c]).collect::<Option<Vec<usize>>>());
+    Pruned { rel, places }
+}
+
+fn filter(rel: Rel, predicate: &ScalarExpr, needed: &BTreeSet<usize>) -> Pruned {
+    let mut wanted = needed.clone();
+    wanted.extend(positions(predicate));
+    let input = rel.inputs.into_iter().next().expect("a filter has an input");
+    let Pruned { rel: input, places } = prune(input, &wanted);
+    let predicate = move_positions(predicate, &|p| at(&places, p));
+    let schema = input.schema.clone();
+    Pruned { rel: Rel::new(Op::Filter { predicate }, vec![input], schema), places }
+}
+
+fn project(rel: Rel, expressions: &[ScalarExpr], needed: &BTreeSet<usize>) -> Pruned {
+    let mut keep = needed.clone();
+    if keep.is_empty() {
+        keep.insert(0);
+    }
+    let wanted: BTreeSet<usize> = keep.iter().flat_map(|c| positions(&expressions[*c])).collect();
+    let fields = keep.iter().map(|c| rel.schema.field(*c).clone()).collect();
+    let width = rel.width();
+    let input = rel.inputs.into_iter().next().expect("a projection has an input");
+    let Pruned { rel: input, places: inner } = prune(input, &wanted);
+    let moved = keep.iter().map(|c| move_positions(&expressions[*c], &|p| at(&inner, p))).collect();
+    let mut places = vec![None; width];
+    for (index, column) in keep.iter().enumerate() {
+        places[*column] = Some(index);
+    }
+    Pruned { rel: input.project(moved, fields), places }
+}
+
+fn aggregate(rel: Rel, keys: &[usize], calls: &[AggregateCall], needed: &BTreeSet<usize>) -> Pruned {
+    // Keys stay: they decide which groups there are. Without calls the keys are all there is.
+    let kept: Vec<usize> = (0..calls.len()).filter(|c| needed.contains(&(keys.len() + c))).collect();
+    // A group without calls would be DISTINCT, which no longer has the one group of no rows.
+    let kept = if kept.is_empty() && keys.is_empty() && !calls.is_empty() { vec![0] } else { kept };
+    let mut wanted: BTreeSet<usize> = keys.iter().copied().collect();
+    for call in kept.iter().map(|c| &calls[*c]) {
+        wanted.extend(call.arguments.iter().chain(&call.filter));
+        wanted.extend(call.order_by.iter().map(|k| k.column));
+    }
+    let width = rel.width();
+    let mut places: Vec<Option<usize>> = vec![None; width];
+    let mut fields = Vec::new();
+    for column in (0..keys.len()).chain(kept.iter().map(|c| keys.len() + c)) {
+        places[column] = Some(fields.len());
+        fields.push(rel.schema.field(column).clone());
+    }
+    let input = rel.inputs.into_iter().next().expect("an aggregate has an input");
+    let Pruned { rel: input, places: inner } = exact(input, &wanted);
+    let place = |c: &usize| at(&inner, *c);
+    let calls = kept
+        .iter()
+        .map(|c| AggregateCall {
+            function: calls[*c].function,
+            arguments: calls[*c].arguments.iter().map(place).collect(),
+            distinct: calls[*c].distinct,
+            filter: calls[*c].filter.as_ref().map(place),
+            order_by: moved_order(&calls[*c].order_by, &inner),
+        })
+        .collect();
+    let op = Op::Aggregate { keys: keys.iter().map(place).collect(), calls };
+    let schema = Arc::new(datafusion::arrow::datatypes::Schema::new(fields));
+    Pruned { rel: Rel::new(op, vec![input], schema), places }
+}
+
+fn moved_order(order: &[SortKey], places: &[Option<usize>]) -> Vec<SortKey> {
+    order.iter().map(|key| SortKey { column: at(places, key.column), ..*key }).collect()
+}
+
+fn join(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
+    let Op::Join { kind, left_keys, right_keys, null_equals_null, null_aware, residual } = rel.op else {
+        unreachable!("called for joins")
+    };
+    let offset = rel.inputs[0].width();
+    let shows_right = matches!(kind, JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full);
+    let mut left: BTreeSet<usize> = needed.iter().copied().filter(|c| *c < offset).collect();
+    let mut right: BTreeSet<usize> = match shows_right {
+        true => needed.iter().filter(|c| **c >= offset).map(|c| c - offset).collect(),
+        false => BTreeSet::new(),
+    };
+    left.extend(&left_keys);
+    right.extend(&right_keys);
+    for position in residual.iter().flat_map(positions) {
+        match position.checked_sub(offset) {
+            None => left.insert(position),
+            Some(position) => right.insert(position),
+        };
+    }
+    let right_width = rel.inputs[1].width();
+    let mut inputs = rel.inputs.into_iter();
+    let mut next = |wanted: &BTreeSet<usize>| exact(inputs.next().expect("a join has two inputs"), wanted);
+    let (left, right) = (next(&left), next(&right));
+    let new_offset = left.rel.width();
+    let moved = |p: usize| match p.checked_sub(offset) {
+        None => at(&left.places, p),
+        Some(p) => new_offset + at(&right.places, p),
+    };
+    let op = Op::Join {
+        kind,
+        left_keys: left_keys.iter().map(|k| at(&left.places, *k)).collect(),
+        right_keys: right_keys.iter().map(|k| at(&right.places, *k)).collect(),
+        null_equals_null,
+        null_aware,
+        residual: residual.map(|r| move_positions(&r, &moved)),
+    };
+    let mut places: Vec<Option<usize>> = left.places.clone();
+    if shows_right {
+        places.extend((0..right_width).map(|c| right.places[c].map(|p| new_offset + p)));
+    } else if kind == JoinKind::LeftMark {
+        places.push(Some(new_offset));
+    }
+    let mut fields = vec![None; new_offset + if shows_right { right.rel.width() } else { usize::from(kind == JoinKind::LeftMark) }];
+    for (old, new) in places.iter().enumerate() {
+        if let Some(new) = new {
+            fields[*new] = Some(rel.schema.field(old).clone());
+        }
+    }
+    let fields: Vec<_> = fields.into_iter().map(|f| f.expect("every kept column came from somewhere")).collect();
+    let schema = Arc::new(datafusion::arrow::datatypes::Schema::new(fields));
+    Pruned { rel: Rel::new(op, vec![left.rel, right.rel], schema), places }
+}
+
+fn union(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
+    let mut wanted = needed.clone();
+    if wanted.is_empty() {
+        wanted.insert(0);
+    }
+    let mut places = vec![None; rel.width()];
+    for (index, column) in wanted.iter().enumerate() {
+        places[*column] = Some(index);
+    }
+    let keep: Vec<usize> = wanted.iter().copied().collect();
+    let schema = Arc::new(rel.schema.project(&keep).expect("kept columns exist"));
+    let inputs = rel.inputs.into_iter().map(|input| exact(input, &wanted).rel).collect();
+    Pruned { rel: Rel::new(Op::Union, inputs, schema), places }
+}
+
+fn top_n(
+    rel: Rel,
+    (partition, order, offset, limit): (&[usize], &[SortKey], u64, Option<u64>),
+    needed: &BTreeSet<usize>,
+) -> Pruned {
+    let mut wanted = needed.clone();
+    wanted.extend(partition);
+    wanted.extend(order.iter().map(|k| k.column));
+    over_exact(rel, wanted, |places| Op::TopN {
+        partition: partition.iter().map(|p| at(places, *p)).collect(),
+        order: moved_order(order, places),
+        offset,
+        limit,
+    })
+}
