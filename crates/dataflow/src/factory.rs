@@ -3,9 +3,11 @@
 //! Nodes that touch the outside (imports, sources, table input, materialization, sinks) are the runtime's own.
 
 use crate::aggregate::{Aggregate, AggregateSpec};
+use crate::at_most_one::AtMostOne;
 use crate::filter::Filter;
 use crate::join::Join;
 use crate::project::Project;
+use crate::top_n::{TopN, Window};
 use crate::union::Union;
 use crate::values::Values;
 use crate::{Operator, OperatorError};
@@ -45,9 +47,11 @@ pub fn build(dataflow: &Dataflow, index: usize, owned: KeyGroupRange) -> Result<
             dataflow.input_append_only(index, 0),
             dataflow.input_append_only(index, 1),
         )?),
-        Op::TopN { .. } | Op::AtMostOne { .. } => {
-            return Err(DataFusionError::NotImplemented(format!("{} is not supported", node.op)).into());
+        Op::TopN { partition, order, offset, limit } => {
+            let window = Window { partition, order, offset: *offset, limit: *limit };
+            Box::new(TopN::new(&window, &input(0), schema, dataflow.input_append_only(index, 0))?)
         }
+        Op::AtMostOne { keys } => Box::new(AtMostOne::new(keys, &input(0), schema)?),
         Op::Import { .. } | Op::Source { .. } | Op::TableInput { .. } | Op::Materialize { .. } | Op::Sink { .. } => {
             return Err(DataFusionError::Internal(format!("{} is built by the runtime", node.op)).into());
         }

@@ -45,20 +45,12 @@ impl Groups {
         Ok(Self { columns: columns.to_vec(), types, codec, form })
     }
 
-    pub fn has_keys(&self) -> bool {
-        !self.columns.is_empty()
-    }
-
     pub fn len(&self) -> usize {
         match &self.form {
             Form::Single { present } => usize::from(*present),
             Form::Integer { keys, .. } => keys.len(),
             Form::Bytes { keys, .. } => keys.len(),
         }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Makes the one group of an operator without keys, as if a row had come.

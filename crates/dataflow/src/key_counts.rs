@@ -34,14 +34,6 @@ impl KeyCounts {
         self.diffs.push(diff);
     }
 
-    pub fn len(&self) -> usize {
-        self.diffs.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.diffs.is_empty()
-    }
-
     /// Sorts the entries; `groups` is how many groups there are. Nothing may be added before the next `clear`.
     pub fn sort(&mut self, groups: usize) {
         let mut starts = vec![0u32; groups + 1];

@@ -4,7 +4,9 @@
 //! batches and barriers in order, gives it its state tables, and carries away what it emits.
 
 mod aggregate;
+mod at_most_one;
 mod checked;
+mod count_table;
 pub mod expression;
 pub mod factory;
 mod filter;
@@ -12,8 +14,10 @@ mod groups;
 pub mod join;
 mod key_counts;
 pub mod operator;
+mod ordered_rows;
 mod project;
 pub mod row_failure;
+mod top_n;
 mod union;
 pub mod value_bytes;
 mod values;

@@ -1,11 +1,11 @@
 //! From what Arrow and DataFusion report to the SQLSTATE and message of a row's error.
 
 use crate::RowError;
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::error::DataFusionError;
-use tidegate_types::{Diff, SqlState};
+use tidegate_types::text::write_text;
+use tidegate_types::{Diff, SqlState, SqlType};
 
 /// Whether the values of some row may be at fault. Anything else (a missing column, no memory) is no row's fault.
 pub fn is_data_error(error: &DataFusionError) -> bool {
@@ -88,21 +88,15 @@ fn classify_text(message: &str) -> SqlState {
     }
 }
 
-/// A row as Postgres writes a record: `(1,abc,)`. NULL is nothing.
+/// A row's values in Postgres's text form: `(1,abc,)`. NULL is nothing.
 pub fn row_text(rows: &RecordBatch, row: usize) -> String {
-    let options = FormatOptions::default().with_display_error(true);
+    let schema = rows.schema_ref();
     let mut text = String::from("(");
     for (index, column) in rows.columns().iter().enumerate() {
         if index > 0 {
             text.push(',');
         }
-        if column.is_null(row) {
-            continue;
-        }
-        match ArrayFormatter::try_new(column.as_ref(), &options) {
-            Ok(formatter) => text.push_str(&formatter.value(row).to_string()),
-            Err(_) => text.push('?'),
-        }
+        write_text(column.as_ref(), &SqlType::from_field(schema.field(index)), row, &mut text);
     }
     text.push(')');
     text

@@ -6,15 +6,16 @@
 
 use super::accumulator::{Accumulator, Finished, Merge, Weights};
 use crate::OperatorError;
+use crate::count_table::{read_counts, scan_counts, write_counts};
 use crate::key_counts::KeyCounts;
-use crate::value_bytes::{Reader, count_of, write_i64};
+use crate::value_bytes::{Reader, count_of};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::SortOptions;
 use arrow::datatypes::Schema;
-use std::ops::{Bound, ControlFlow, Range};
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use tidegate_plan::{AggregateCall, ValueSet};
-use tidegate_state::{Cell, Change, StateError, Table};
+use tidegate_state::{Cell, StateError, Table};
 use tidegate_types::{Batch, ByteRows, RowCodec};
 
 /// An epoch's changes to one value set.
@@ -104,16 +105,7 @@ impl ValueSetChanges {
                 Cell { key: keys.get(group as usize - chunk.start), sub }
             })
             .collect();
-        let mut before = vec![0i64; cells.len()];
-        let mut damaged = None;
-        table.get_many(&cells, &mut |index, value| match value.map(count_of) {
-            Some(Ok(count)) => before[index] = count,
-            Some(Err(error)) => damaged = Some(error),
-            None => {}
-        })?;
-        if let Some(error) = damaged {
-            return Err(error.into());
-        }
+        let before = read_counts(table, &cells)?;
         self.before_after =
             span.clone().zip(&before).map(|(p, before)| (*before, before + self.counts.entry(p).2)).collect();
         write_counts(table, &cells, &self.before_after)?;
@@ -157,43 +149,14 @@ impl ValueSetChanges {
     }
 }
 
-/// Writes the new count of every cell whose count changed; zero deletes it.
-pub fn write_counts(
-    table: &mut dyn Table,
-    cells: &[Cell<'_>],
-    before_after: &[(i64, i64)],
-) -> Result<(), StateError> {
-    let mut bytes = ByteRows::with_capacity(cells.len(), cells.len());
-    let mut value = Vec::new();
-    for (_, after) in before_after {
-        value.clear();
-        write_i64(*after, &mut value);
-        bytes.push(&value);
-    }
-    let changes: Vec<Change<'_>> = before_after
-        .iter()
-        .enumerate()
-        .filter(|(_, (before, after))| before != after)
-        .map(|(index, (_, after))| Change { cell: cells[index], value: (*after != 0).then(|| bytes.get(index)) })
-        .collect();
-    table.write_many(&changes)
-}
-
 /// The smallest or greatest value that is there.
 pub fn scan_extreme(table: &dyn Table, key: &[u8], greatest: bool) -> Result<Option<Vec<u8>>, StateError> {
-    let (mut found, mut damaged) = (None, None);
-    table.scan(key, (Bound::Unbounded, Bound::Unbounded), greatest, &mut |sub, value| match count_of(value) {
-        Ok(count) if count <= 0 => ControlFlow::Continue(()),
-        Ok(_) => {
-            found = Some(sub.to_vec());
-            ControlFlow::Break(())
-        }
-        Err(error) => {
-            damaged = Some(error);
-            ControlFlow::Break(())
-        }
+    let mut found = None;
+    scan_counts(table, key, greatest, &mut |sub, _| {
+        found = Some(sub.to_vec());
+        ControlFlow::Break(())
     })?;
-    damaged.map_or(Ok(found), Err)
+    Ok(found)
 }
 
 /// An aggregate over the distinct values: feeds the inner accumulator when a value appears or is gone.

@@ -1,0 +1,124 @@
+//! ORDER BY … LIMIT … OFFSET, per partition: `Δout = −window(old rows) + window(new rows)` over the touched partitions.
+//!
+//! State: `rows`, map form: partition → order columns ‖ other columns → count ([`crate::ordered_rows`]). Over rows that are
+//! never retracted only the first `offset + limit` of each partition are kept.
+//!
+//! A row that is there several times takes several places. Ties follow the encoding of the remaining columns, so that the
+//! choice repeats. Cost: one scan of the first `offset + limit` rows per touched partition, a second one if rows went.
+
+use crate::ordered_rows::{CHUNK_GROUPS, FirstRows, OrderedRows, differences};
+use crate::{Cx, Operator, OperatorError, Port, Progress};
+use arrow::datatypes::{Schema, SchemaRef};
+use tidegate_plan::SortKey;
+use tidegate_types::{Barrier, Batch, ByteRows};
+
+pub struct TopN {
+    rows: OrderedRows,
+    offset: u64,
+    limit: u64,
+    /// The next partition to bring up to date, and how many there are in the epoch.
+    next: usize,
+    groups: usize,
+}
+
+/// Which rows of which partition, in which order.
+pub struct Window<'a> {
+    pub partition: &'a [usize],
+    pub order: &'a [SortKey],
+    pub offset: u64,
+    pub limit: Option<u64>,
+}
+
+impl TopN {
+    pub fn new(
+        window: &Window<'_>,
+        input: &Schema,
+        schema: SchemaRef,
+        input_append_only: bool,
+    ) -> Result<Self, OperatorError> {
+        let limit = window.limit.unwrap_or(u64::MAX);
+        let wanted = if limit == 0 { 0 } else { window.offset.saturating_add(limit) };
+        let rows = OrderedRows::new(window.partition, window.order, input, schema, wanted, input_append_only)?;
+        Ok(Self { rows, offset: window.offset, limit, next: 0, groups: 0 })
+    }
+
+    fn merge(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+        while self.next < self.groups {
+            if cx.exhausted() {
+                return Ok(Progress::More);
+            }
+            let range = self.next..(self.next + CHUNK_GROUPS).min(self.groups);
+            self.next = range.end;
+            let first = self.rows.apply(range, cx)?;
+            self.emit(&first, cx)?;
+        }
+        self.rows.clear();
+        (self.next, self.groups) = (0, 0);
+        Ok(Progress::Done)
+    }
+
+    fn emit(&self, first: &FirstRows, cx: &mut Cx<'_>) -> Result<(), OperatorError> {
+        let (mut of_key, mut subs, mut diffs) = (Vec::new(), ByteRows::new(), Vec::new());
+        for index in 0..first.keys.keys.len() {
+            let before = window(first.before.group(index), self.offset, self.limit);
+            let after = window(first.after.group(index), self.offset, self.limit);
+            differences(before, after, &mut |sub, old, new| {
+                of_key.push(index as u32);
+                subs.push(sub);
+                diffs.push(new - old);
+            });
+        }
+        if !diffs.is_empty() {
+            cx.emit(self.rows.rows(&first.keys, of_key, &subs, diffs)?);
+        }
+        Ok(())
+    }
+}
+
+/// The part of an ordered multiset that begins after `offset` copies and has at most `limit`.
+fn window<'a>(
+    rows: impl Iterator<Item = (&'a [u8], i64)>,
+    offset: u64,
+    limit: u64,
+) -> impl Iterator<Item = (&'a [u8], i64)> {
+    let (mut skip, mut left) = (offset, limit);
+    rows.filter_map(move |(value, count)| {
+        let count = count as u64;
+        let skipped = skip.min(count);
+        skip -= skipped;
+        let taken = (count - skipped).min(left);
+        left -= taken;
+        (taken > 0).then_some((value, taken as i64))
+    })
+}
+
+impl Operator for TopN {
+    fn on_batch(&mut self, _port: Port, batch: Batch, _cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+        self.rows.collect(&batch)?;
+        Ok(Progress::Done)
+    }
+
+    fn on_barrier(&mut self, _barrier: &Barrier, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+        self.groups = self.rows.sort();
+        self.merge(cx)
+    }
+
+    fn resume(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+        self.merge(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_take_places_of_their_own() {
+        let rows: [(&[u8], i64); 3] = [(b"a", 2), (b"b", 3), (b"c", 1)];
+        let part = |offset, limit| window(rows.into_iter(), offset, limit).collect::<Vec<_>>();
+        assert_eq!(part(1, 3), [(&b"a"[..], 1), (&b"b"[..], 2)]);
+        assert_eq!(part(5, 3), [(&b"c"[..], 1)]);
+        assert_eq!(part(0, 0), []);
+        assert_eq!(part(2, u64::MAX), [(&b"b"[..], 3), (&b"c"[..], 1)]);
+    }
+}
