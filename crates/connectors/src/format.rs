@@ -4,14 +4,12 @@
 //! is rolled back and set aside as a [`DecodeError`], and the next one is read. Encoding is an [`Encoder`] that appends
 //! the rows of a batch to a file.
 
-pub mod column;
-pub mod csv;
-pub mod json;
-pub mod jsonb;
-pub mod parquet;
-pub mod parse;
-pub mod print;
-pub mod write;
+pub(crate) mod column;
+pub(crate) mod csv;
+pub(crate) mod json;
+pub(crate) mod parquet;
+pub(crate) mod timestamp;
+pub(crate) mod write;
 
 use crate::options::{Options, unknown};
 use crate::{ConnectorError, Offset};
@@ -23,7 +21,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use tidegate_types::SqlState;
+use tidegate_types::{SqlError, SqlState};
 
 /// A record longer than this is set aside, so that one lost quote cannot swallow a file into memory.
 pub const MAX_RECORD_BYTES: usize = 16 << 20;
@@ -121,7 +119,7 @@ pub struct DecodeError {
 }
 
 impl DecodeError {
-    pub(crate) fn new(error: CellError, record: &[u8], offset: Offset) -> Self {
+    pub(crate) fn new(error: SqlError, record: &[u8], offset: Offset) -> Self {
         let record = record.trim_ascii_end();
         Self {
             state: error.state,
@@ -132,33 +130,17 @@ impl DecodeError {
     }
 }
 
-/// Why a value does not become one of the column's type.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CellError {
-    pub state: SqlState,
-    pub message: String,
-}
-
-impl CellError {
-    pub fn new(state: SqlState, message: impl Into<String>) -> Self {
-        Self {
-            state,
-            message: message.into(),
-        }
-    }
-
-    /// Says in which column, outermost last.
-    pub(crate) fn in_column(mut self, name: &str) -> Self {
-        self.message = format!("column \"{name}\": {}", self.message);
-        self
-    }
+/// Says in which column.
+fn in_column(mut error: SqlError, name: &str) -> SqlError {
+    error.message = format!("column \"{name}\": {}", error.message);
+    error
 }
 
 /// Reads records of one split, in order, into a batch.
 pub(crate) trait Decoder: Send {
     /// Reads what precedes the first record. Returns its length in bytes and lines, or `None` if more input is needed.
     /// `end`: there will be no more.
-    fn preamble(&mut self, input: &[u8], end: bool) -> Result<Option<Consumed>, CellError>;
+    fn preamble(&mut self, input: &[u8], end: bool) -> Result<Option<Consumed>, SqlError>;
 
     /// Reads records from the front of `input`, which begins at `at`, until `max_rows` rows and errors, or the last
     /// complete record. `end`: what is left is complete. Consuming nothing means that the first record is not complete.
@@ -203,8 +185,8 @@ fn byte_order_mark(input: &[u8], end: bool) -> Option<usize> {
     }
 }
 
-fn not_utf8() -> CellError {
-    CellError::new(
+fn not_utf8() -> SqlError {
+    SqlError::new(
         SqlState::from_code("22021"),
         "invalid byte sequence for encoding \"UTF8\"",
     )
@@ -268,7 +250,7 @@ impl EncoderFactory {
         Ok(match self {
             EncoderFactory::Json => Box::new(write::JsonEncoder::new(file, schema, changelog)),
             EncoderFactory::Csv(dialect) => {
-                Box::new(write::CsvEncoder::new(file, schema, changelog, dialect)?)
+                Box::new(write::CsvEncoder::new(file, schema, changelog, dialect))
             }
             EncoderFactory::Parquet(settings) => {
                 Box::new(parquet::ParquetEncoder::new(file, settings, changelog)?)

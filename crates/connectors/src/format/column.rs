@@ -1,7 +1,7 @@
 //! A column under construction that can be cut back to any earlier length, so that a row that fails half-way leaves no
 //! trace. That is what Arrow's own builders lack.
 
-use super::{CellError, jsonb, parse};
+use super::timestamp;
 use crate::ConnectorError;
 use arrow::array::NullBufferBuilder;
 use arrow::array::{
@@ -15,7 +15,8 @@ use arrow::datatypes::{
     TimestampMicrosecondType,
 };
 use std::sync::Arc;
-use tidegate_types::{SqlState, SqlType};
+use tidegate_types::text::{Value, canonical_jsonb, fit_char, fit_varchar, parse_text};
+use tidegate_types::{SqlError, SqlState, SqlType};
 
 /// Strings of a batch share offsets of 32 bits. A column refuses to grow beyond, long before they overflow.
 const MAX_COLUMN_BYTES: usize = 1 << 30;
@@ -30,8 +31,8 @@ pub(crate) enum Values {
     Double(Vec<f64>),
     Numeric(Vec<i128>, u8, i8),
     Text(Bytes),
-    /// With the most characters it may have.
-    Varchar(Bytes, u32),
+    /// Text whose type limits its length.
+    Varchar(Bytes),
     Jsonb(Bytes),
     Bytea(Bytes),
     Date(Vec<i32>),
@@ -128,9 +129,7 @@ impl Column {
                 Values::Numeric(Vec::new(), *precision, *scale)
             }
             SqlType::Text => Values::Text(Bytes::new()),
-            SqlType::Varchar { length } | SqlType::Char { length } => {
-                Values::Varchar(Bytes::new(), *length)
-            }
+            SqlType::Varchar { .. } | SqlType::Char { .. } => Values::Varchar(Bytes::new()),
             SqlType::Jsonb => Values::Jsonb(Bytes::new()),
             SqlType::Bytea => Values::Bytea(Bytes::new()),
             SqlType::Date => Values::Date(Vec::new()),
@@ -170,7 +169,7 @@ impl Column {
             Values::Real(v) => v.truncate(length),
             Values::Double(v) => v.truncate(length),
             Values::Numeric(v, ..) => v.truncate(length),
-            Values::Text(b) | Values::Varchar(b, _) | Values::Jsonb(b) | Values::Bytea(b) => {
+            Values::Text(b) | Values::Varchar(b) | Values::Jsonb(b) | Values::Bytea(b) => {
                 b.truncate(length);
             }
             Values::Interval(v) => v.truncate(length),
@@ -188,9 +187,9 @@ impl Column {
         self.nulls.append_non_null();
     }
 
-    pub fn push_null(&mut self) -> Result<(), CellError> {
+    pub fn push_null(&mut self) -> Result<(), SqlError> {
         if !self.field.is_nullable() {
-            return Err(CellError::new(
+            return Err(SqlError::new(
                 SqlState::NOT_NULL_VIOLATION,
                 format!(
                     "null value in column \"{}\" violates not-null constraint",
@@ -206,7 +205,7 @@ impl Column {
             Values::Real(v) => v.push(0.0),
             Values::Double(v) => v.push(0.0),
             Values::Numeric(v, ..) => v.push(0),
-            Values::Text(b) | Values::Varchar(b, _) | Values::Jsonb(b) | Values::Bytea(b) => {
+            Values::Text(b) | Values::Varchar(b) | Values::Jsonb(b) | Values::Bytea(b) => {
                 b.end_value();
             }
             Values::Interval(v) => v.push(IntervalMonthDayNano::new(0, 0, 0)),
@@ -218,38 +217,49 @@ impl Column {
     }
 
     /// Appends the value that the text means in this column's type.
-    pub fn push_text(&mut self, text: &str) -> Result<(), CellError> {
+    pub fn push_text(&mut self, text: &str) -> Result<(), SqlError> {
         match &mut self.values {
-            Values::Boolean(v) => v.push(parse::boolean(text)?),
-            Values::SmallInt(v) => v.push(parse::integer(text, &self.sql_type)?),
-            Values::Integer(v) => v.push(parse::integer(text, &self.sql_type)?),
-            Values::BigInt(v) => v.push(parse::integer(text, &self.sql_type)?),
-            Values::Real(v) => v.push(parse::float(text, &self.sql_type)?),
-            Values::Double(v) => v.push(parse::float(text, &self.sql_type)?),
-            Values::Numeric(v, precision, scale) => {
-                v.push(parse::decimal(text, *precision, *scale)?);
+            Values::Text(bytes) => push_characters(bytes, text)?,
+            Values::Varchar(bytes) => push_characters(bytes, fitted(text, &self.sql_type)?)?,
+            Values::Jsonb(bytes) => bytes.push(canonical_jsonb(text)?.as_bytes()),
+            Values::Timestamp(values, _) => values.push(timestamp::parse(text, &self.sql_type)?),
+            Values::BigInt(values) => match text.parse() {
+                Ok(value) => values.push(value),
+                Err(_) => return self.push_value(&parse_text(text, &self.sql_type)?),
+            },
+            _ => return self.push_value(&parse_text(text, &self.sql_type)?),
+        }
+        self.end_value();
+        Ok(())
+    }
+
+    fn push_value(&mut self, value: &Value) -> Result<(), SqlError> {
+        match (&mut self.values, value) {
+            (_, Value::Null) => return self.push_null(),
+            (Values::Boolean(v), Value::Boolean(value)) => v.push(*value),
+            (Values::SmallInt(v), Value::SmallInt(value)) => v.push(*value),
+            (Values::Integer(v), Value::Integer(value)) => v.push(*value),
+            (Values::BigInt(v), Value::BigInt(value)) => v.push(*value),
+            (Values::Real(v), Value::Real(value)) => v.push(*value),
+            (Values::Double(v), Value::Double(value)) => v.push(*value),
+            (Values::Numeric(v, ..), Value::Numeric(value)) => v.push(*value),
+            (Values::Text(b) | Values::Varchar(b), Value::Text(text)) => push_characters(b, text)?,
+            (Values::Jsonb(b), Value::Text(text)) => b.push(text.as_bytes()),
+            (Values::Bytea(b), Value::Bytea(bytes)) => b.push(bytes),
+            (Values::Date(v), Value::Date(days)) => v.push(*days),
+            (Values::Time(v), Value::Time(us)) => v.push(*us),
+            (Values::Timestamp(v, _), Value::Timestamp(us)) => v.push(*us),
+            (Values::Interval(v), Value::Interval(i)) => {
+                v.push(IntervalMonthDayNano::new(i.months, i.days, i.nanos));
             }
-            Values::Text(b) => push_characters(b, text)?,
-            Values::Varchar(b, most) => push_characters(b, limited(text, *most, &self.sql_type)?)?,
-            Values::Jsonb(b) => {
-                jsonb::canonical_into(text.as_bytes(), &mut b.values)?;
-                b.end_value();
-            }
-            Values::Bytea(b) => b.push(&parse::bytea(text)?),
-            Values::Date(v) => v.push(parse::date(text)?),
-            Values::Time(v) => v.push(parse::time(text)?),
-            Values::Timestamp(v, utc) => v.push(parse::timestamp(text, *utc)?),
-            Values::Interval(v) => v.push(parse::interval(text)?),
-            Values::Uuid(v) => v.extend_from_slice(&parse::uuid(text)?),
-            Values::Array(ends, child) => {
-                for element in parse::array_elements(text)? {
-                    match element {
-                        Some(element) => child.push_text(&element)?,
-                        None => child.push_null()?,
-                    }
+            (Values::Uuid(v), Value::Uuid(bytes)) => v.extend_from_slice(bytes),
+            (Values::Array(ends, child), Value::List(values)) => {
+                for value in values {
+                    child.push_value(value)?;
                 }
                 ends.push(child.len() as i32);
             }
+            (_, value) => unreachable!("{value:?} was read as a value of this column's type"),
         }
         self.end_value();
         Ok(())
@@ -258,7 +268,7 @@ impl Column {
     /// Bytes that this column's strings take; a batch ends before they become too many.
     pub fn is_full(&self) -> bool {
         match &self.values {
-            Values::Text(b) | Values::Varchar(b, _) | Values::Jsonb(b) | Values::Bytea(b) => {
+            Values::Text(b) | Values::Varchar(b) | Values::Jsonb(b) | Values::Bytea(b) => {
                 b.values.len() > MAX_COLUMN_BYTES
             }
             Values::Array(_, child) => child.len() > MAX_COLUMN_BYTES / 16 || child.is_full(),
@@ -285,7 +295,7 @@ impl Column {
                     .with_precision_and_scale(*precision, *scale)
                     .expect("the schema has a valid precision and scale"),
             ),
-            Values::Text(b) | Values::Varchar(b, _) | Values::Jsonb(b) => {
+            Values::Text(b) | Values::Varchar(b) | Values::Jsonb(b) => {
                 let (offsets, values) = b.finish();
                 // SAFETY: only whole strings of valid UTF-8 are appended (decoders validate their input), and the
                 // offsets are the lengths after each of them.
@@ -341,7 +351,7 @@ fn primitive<T: ArrowPrimitiveType>(
 }
 
 /// Text may hold any character but NUL, as in Postgres.
-pub(crate) fn push_characters(bytes: &mut Bytes, text: &str) -> Result<(), CellError> {
+fn push_characters(bytes: &mut Bytes, text: &str) -> Result<(), SqlError> {
     if text.as_bytes().contains(&0) {
         return Err(nul_character());
     }
@@ -349,25 +359,18 @@ pub(crate) fn push_characters(bytes: &mut Bytes, text: &str) -> Result<(), CellE
     Ok(())
 }
 
-pub(crate) fn nul_character() -> CellError {
-    CellError::new(
+pub(crate) fn nul_character() -> SqlError {
+    SqlError::new(
         SqlState::from_code("22021"),
         "invalid byte sequence for encoding \"UTF8\": 0x00",
     )
 }
 
-/// The text cut to the length that the type allows, when what is cut is spaces only.
-pub(crate) fn limited<'a>(
-    text: &'a str,
-    most: u32,
-    sql_type: &SqlType,
-) -> Result<&'a str, CellError> {
-    match text.char_indices().nth(most as usize) {
-        None => Ok(text),
-        Some((end, _)) if text[end..].bytes().all(|b| b == b' ') => Ok(&text[..end]),
-        Some(_) => Err(CellError::new(
-            SqlState::STRING_TOO_LONG,
-            format!("value too long for type {sql_type}"),
-        )),
+/// The text within the length that the type allows.
+fn fitted<'a>(text: &'a str, sql_type: &SqlType) -> Result<&'a str, SqlError> {
+    match sql_type {
+        SqlType::Varchar { length } => fit_varchar(text, *length),
+        SqlType::Char { length } => fit_char(text, *length),
+        _ => Ok(text),
     }
 }

@@ -6,13 +6,13 @@
 //! A record may span lines inside quotes. A malformed record ends with its line.
 
 use super::column::{Column, Values};
-use super::{CellError, Consumed, DecodeError, Decoder, json};
+use super::{Consumed, DecodeError, Decoder, json};
 use crate::options::Options;
 use crate::{ConnectorError, Offset};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use std::collections::BTreeMap;
-use tidegate_types::SqlState;
+use tidegate_types::{SqlError, SqlState};
 
 const OPTIONS: &[&str] = &["header", "delimiter", "quote", "null"];
 
@@ -79,7 +79,7 @@ enum Record {
     /// The record ends in front of this byte.
     Ends(usize),
     Incomplete,
-    Malformed(CellError, usize),
+    Malformed(SqlError, usize),
 }
 
 impl CsvDecoder {
@@ -209,7 +209,7 @@ impl CsvDecoder {
     }
 
     /// Moves the fields that were found into the columns.
-    fn row(&mut self, input: &[u8]) -> Result<(), CellError> {
+    fn row(&mut self, input: &[u8]) -> Result<(), SqlError> {
         let (found, expected) = (self.fields.len(), self.mapping.len());
         if found > expected {
             return Err(malformed("extra data after last expected column"));
@@ -240,7 +240,7 @@ impl CsvDecoder {
                 true => json::array_from_text(column, text),
                 false => column.push_text(text),
             };
-            pushed.map_err(|error| error.in_column(column.field.name()))?;
+            pushed.map_err(|error| super::in_column(error, column.field.name()))?;
         }
         for column in &mut self.columns {
             if column.len() == self.rows {
@@ -258,7 +258,7 @@ impl CsvDecoder {
 }
 
 impl Decoder for CsvDecoder {
-    fn preamble(&mut self, input: &[u8], end: bool) -> Result<Option<Consumed>, CellError> {
+    fn preamble(&mut self, input: &[u8], end: bool) -> Result<Option<Consumed>, SqlError> {
         let Some(start) = super::byte_order_mark(input, end) else {
             return Ok(None);
         };
@@ -374,8 +374,8 @@ impl Decoder for CsvDecoder {
     }
 }
 
-fn malformed(message: impl Into<String>) -> CellError {
-    CellError::new(SqlState::BAD_COPY_FORMAT, message)
+fn malformed(message: impl Into<String>) -> SqlError {
+    SqlError::new(SqlState::BAD_COPY_FORMAT, message)
 }
 
 fn line_end(input: &[u8], from: usize) -> usize {

@@ -11,15 +11,16 @@
 
 pub(crate) mod cursor;
 
-use super::column::{Bytes, Column, Values, limited, nul_character, push_characters};
-use super::{CellError, Consumed, DecodeError, Decoder, jsonb, parse};
+use super::column::{Bytes, Column, Values, nul_character};
+use super::{Consumed, DecodeError, Decoder, timestamp};
 use crate::Offset;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use cursor::{Cursor, unescape};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tidegate_types::{SqlState, SqlType};
+use tidegate_types::text::{Value, canonical_jsonb, parse_text};
+use tidegate_types::{SqlError, SqlState, SqlType};
 
 /// A place in the order of members is learnt anew after so many rows that had another key there.
 const MISSES_BEFORE_RELEARNING: u8 = 16;
@@ -60,7 +61,7 @@ impl JsonDecoder {
     }
 
     /// Reads the object at the cursor into the columns.
-    fn row(&mut self, cursor: &mut Cursor<'_>) -> Result<(), CellError> {
+    fn row(&mut self, cursor: &mut Cursor<'_>) -> Result<(), SqlError> {
         cursor.skip_spaces();
         if cursor.peek() != b'{' {
             return Err(cursor.unexpected("an object"));
@@ -84,7 +85,7 @@ impl JsonDecoder {
         Ok(())
     }
 
-    fn members(&mut self, cursor: &mut Cursor<'_>) -> Result<(), CellError> {
+    fn members(&mut self, cursor: &mut Cursor<'_>) -> Result<(), SqlError> {
         let mut place = 0;
         loop {
             let target = match self.order.get_mut(place) {
@@ -104,7 +105,7 @@ impl JsonDecoder {
                         column.truncate(self.rows);
                     }
                     if let Err(error) = value(column, cursor, &mut self.scratch) {
-                        return Err(error.in_column(column.field.name()));
+                        return Err(super::in_column(error, column.field.name()));
                     }
                 }
             }
@@ -125,7 +126,7 @@ impl JsonDecoder {
 
     /// Reads a key and its colon, and learns that it is likely here.
     #[cold]
-    fn key(&mut self, cursor: &mut Cursor<'_>, place: usize) -> Result<Option<usize>, CellError> {
+    fn key(&mut self, cursor: &mut Cursor<'_>, place: usize) -> Result<Option<usize>, SqlError> {
         let start = cursor.at;
         if cursor.peek() != b'"' {
             return Err(cursor.unexpected("a key in quotes"));
@@ -181,7 +182,7 @@ impl JsonDecoder {
 }
 
 impl Decoder for JsonDecoder {
-    fn preamble(&mut self, input: &[u8], end: bool) -> Result<Option<Consumed>, CellError> {
+    fn preamble(&mut self, input: &[u8], end: bool) -> Result<Option<Consumed>, SqlError> {
         Ok(super::byte_order_mark(input, end).map(|bytes| Consumed { bytes, lines: 0 }))
     }
 
@@ -196,6 +197,7 @@ impl Decoder for JsonDecoder {
         let mut consumed = Consumed::default();
         while consumed.bytes < complete.len() && self.pending() < max_rows {
             cursor.at = consumed.bytes;
+            cursor.zeros = 0;
             cursor.skip_spaces();
             let read = if cursor.at_line_end() {
                 None
@@ -254,41 +256,34 @@ fn value(
     column: &mut Column,
     cursor: &mut Cursor<'_>,
     scratch: &mut Vec<u8>,
-) -> Result<(), CellError> {
+) -> Result<(), SqlError> {
     let first = cursor.peek();
-    if first == b'n' && !matches!(column.values, Values::Jsonb(_)) {
+    if first == b'n' {
         cursor.literal("null")?;
         return column.push_null();
     }
     match (&mut column.values, first) {
         (Values::BigInt(values), b'-' | b'0'..=b'9') => match cursor.small_integer() {
             Some(number) => values.push(number),
-            None => values.push(parse::integer(cursor.number()?, &column.sql_type)?),
+            None => return whole_number(column, cursor.number()?),
         },
-        (Values::Integer(values), b'-' | b'0'..=b'9') => match cursor.small_integer() {
-            Some(number) if i32::try_from(number).is_ok() => values.push(number as i32),
-            Some(number) => return Err(parse::out_of_range(&column.sql_type, &number.to_string())),
-            None => values.push(parse::integer(cursor.number()?, &column.sql_type)?),
-        },
+        (Values::SmallInt(_) | Values::Integer(_), b'-' | b'0'..=b'9') => {
+            return whole_number(column, cursor.number()?);
+        }
         (Values::Text(bytes), b'"') => text(bytes, cursor)?,
-        (Values::Text(bytes), _) => {
+        (Values::Text(_) | Values::Varchar(_), first) if first != b'"' => {
             // A number, a boolean, an array or an object: its own text.
             let start = cursor.at;
             cursor.skip_value(0)?;
-            bytes.push(cursor.since(start));
-        }
-        (Values::Varchar(bytes, most), first) if first != b'"' => {
-            let start = cursor.at;
-            cursor.skip_value(0)?;
-            let text = as_text(cursor.since(start));
-            push_characters(bytes, limited(text, *most, &column.sql_type)?)?;
+            return column.push_text(as_text(cursor.since(start)));
         }
         (Values::Jsonb(bytes), _) => {
-            jsonb::value_into(cursor, &mut bytes.values, 0)?;
-            bytes.end_value();
+            let start = cursor.at;
+            cursor.skip_value(0)?;
+            bytes.push(canonical_jsonb(as_text(cursor.since(start)))?.as_bytes());
         }
         (Values::Timestamp(values, _), b'-' | b'0'..=b'9') => {
-            values.push(epoch_ms(cursor.number()?, &column.sql_type)?);
+            values.push(timestamp::from_ms(cursor.number()?, &column.sql_type)?);
         }
         (Values::Array(ends, child), b'[') => {
             elements(child, cursor, scratch)?;
@@ -317,7 +312,7 @@ fn value(
             let start = cursor.at;
             cursor.skip_value(0)?;
             let sql_type = &column.sql_type;
-            return Err(CellError::new(
+            return Err(SqlError::new(
                 SqlState::INVALID_TEXT_REPRESENTATION,
                 format!(
                     "invalid input for type {sql_type}: {}",
@@ -333,12 +328,30 @@ fn value(
 fn takes_numbers(values: &Values) -> bool {
     matches!(
         values,
-        Values::SmallInt(_) | Values::Real(_) | Values::Double(_) | Values::Numeric(..)
+        Values::Real(_) | Values::Double(_) | Values::Numeric(..)
     )
 }
 
+/// JSON does not tell 1 from 1.0 and 1e0: what is whole is an integer.
+fn whole_number(column: &mut Column, number: &str) -> Result<(), SqlError> {
+    if !number.contains(['.', 'e', 'E']) {
+        return column.push_text(number);
+    }
+    const FINE: SqlType = SqlType::Numeric {
+        precision: 38,
+        scale: 18,
+    };
+    const ONE: i128 = 10i128.pow(18);
+    match parse_text(number, &FINE) {
+        Ok(Value::Numeric(value)) if value % ONE == 0 => {
+            column.push_text(&(value / ONE).to_string())
+        }
+        _ => parse_text(number, &column.sql_type).map(|_| ()),
+    }
+}
+
 /// A string into a text column. Without escapes it is one copy.
-fn text(bytes: &mut Bytes, cursor: &mut Cursor<'_>) -> Result<(), CellError> {
+fn text(bytes: &mut Bytes, cursor: &mut Cursor<'_>) -> Result<(), SqlError> {
     let (raw, escaped) = cursor.string()?;
     if !escaped {
         // Control characters, NUL among them, cannot be in a string unescaped.
@@ -358,7 +371,7 @@ fn elements(
     child: &mut Column,
     cursor: &mut Cursor<'_>,
     scratch: &mut Vec<u8>,
-) -> Result<(), CellError> {
+) -> Result<(), SqlError> {
     cursor.at += 1;
     cursor.skip_spaces();
     if cursor.peek() == b']' {
@@ -382,19 +395,8 @@ fn elements(
     }
 }
 
-/// Milliseconds since 1970, possibly with a fraction, in microseconds.
-fn epoch_ms(number: &str, sql_type: &SqlType) -> Result<i64, CellError> {
-    let us = match number.parse::<i64>() {
-        Ok(ms) => ms.checked_mul(1000),
-        Err(_) => parse::decimal(number, 38, 3)
-            .ok()
-            .and_then(|us| i64::try_from(us).ok()),
-    };
-    us.ok_or_else(|| parse::out_of_range(sql_type, number))
-}
-
 /// Reads an array from a text that holds JSON, for formats that have no arrays of their own.
-pub(crate) fn array_from_text(column: &mut Column, text: &str) -> Result<(), CellError> {
+pub(crate) fn array_from_text(column: &mut Column, text: &str) -> Result<(), SqlError> {
     let mut cursor = Cursor::new(text.as_bytes());
     cursor.skip_spaces();
     value(column, &mut cursor, &mut Vec::new())?;

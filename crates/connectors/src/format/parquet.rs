@@ -3,10 +3,10 @@
 //! Columns keep their Arrow types, except that Parquet has no interval of months, days and nanoseconds: intervals are
 //! written as text. Option: `compression` (`zstd`, `snappy`, `lz4`, `none`).
 
-use super::{Encoder, print, write};
+use super::{Encoder, write};
 use crate::ConnectorError;
 use crate::options::Options;
-use arrow::array::{Array, ArrayRef, Int64Array, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray};
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use tidegate_types::SqlType;
+use tidegate_types::text::to_text;
 
 /// A row group is written out when its encoded form has grown to so much.
 const ROW_GROUP_BYTES: usize = 32 << 20;
@@ -132,8 +134,8 @@ fn written_array(array: &ArrayRef) -> ArrayRef {
     match array.data_type() {
         t if is_interval(t) => texts(array),
         DataType::List(element) if is_interval(element.data_type()) => {
-            let list = arrow::array::AsArray::as_list::<i32>(array.as_ref());
-            Arc::new(arrow::array::ListArray::new(
+            let list = array.as_list::<i32>();
+            Arc::new(ListArray::new(
                 Arc::new(written_field(element)),
                 list.offsets().clone(),
                 texts(list.values()),
@@ -145,16 +147,5 @@ fn written_array(array: &ArrayRef) -> ArrayRef {
 }
 
 fn texts(array: &ArrayRef) -> ArrayRef {
-    let mut builder = StringBuilder::with_capacity(array.len(), array.len() * 16);
-    let mut text = Vec::new();
-    for row in 0..array.len() {
-        if array.is_null(row) {
-            builder.append_null();
-            continue;
-        }
-        text.clear();
-        print::value_into(array, row, &mut text);
-        builder.append_value(std::str::from_utf8(&text).expect("values print as UTF-8"));
-    }
-    Arc::new(builder.finish())
+    Arc::new(to_text(array, &SqlType::Interval))
 }

@@ -4,16 +4,17 @@
 //! string in Postgres's text form (timestamps with `T`). What is written reads back as the same value.
 //! CSV: Postgres's text form; NULL is the dialect's null string, a value equal to it is quoted.
 
+use super::Encoder;
 use super::csv::Dialect;
-use super::{Encoder, print};
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
-use arrow::datatypes::{
-    DataType, Field, Float32Type, Float64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use tidegate_types::SqlType;
+use tidegate_types::text::TextWriter;
 
 /// Written to the file whenever so much has gathered.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -23,14 +24,14 @@ pub(crate) const DIFF_COLUMN: &str = "diff";
 /// Rows gathered in memory before they go to the file.
 struct Output {
     file: File,
-    buffer: Vec<u8>,
+    buffer: String,
 }
 
 impl Output {
     fn new(file: File) -> Self {
         Self {
             file,
-            buffer: Vec::with_capacity(BUFFER_BYTES),
+            buffer: String::with_capacity(BUFFER_BYTES),
         }
     }
 
@@ -42,7 +43,7 @@ impl Output {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.buffer)?;
+        self.file.write_all(self.buffer.as_bytes())?;
         self.buffer.clear();
         Ok(())
     }
@@ -51,27 +52,23 @@ impl Output {
 pub(crate) struct JsonEncoder {
     output: Output,
     /// For each column what comes before its value: a brace or comma, its name and a colon.
-    prefixes: Vec<Vec<u8>>,
+    prefixes: Vec<String>,
     types: Vec<SqlType>,
     changelog: bool,
 }
 
 impl JsonEncoder {
     pub fn new(file: File, schema: &SchemaRef, changelog: bool) -> Self {
-        let prefix = |(index, field): (usize, &std::sync::Arc<Field>)| {
-            let mut prefix = vec![if index == 0 { b'{' } else { b',' }];
-            json_string_into(field.name().as_bytes(), &mut prefix);
-            prefix.push(b':');
+        let prefix = |(index, field): (usize, &FieldRef)| {
+            let mut prefix = String::from(if index == 0 { "{" } else { "," });
+            json_string_into(field.name(), &mut prefix);
+            prefix.push(':');
             prefix
         };
         Self {
             output: Output::new(file),
             prefixes: schema.fields().iter().enumerate().map(prefix).collect(),
-            types: schema
-                .fields()
-                .iter()
-                .map(|f| SqlType::from_field(f))
-                .collect(),
+            types: types(schema),
             changelog,
         }
     }
@@ -79,21 +76,27 @@ impl JsonEncoder {
 
 impl Encoder for JsonEncoder {
     fn write(&mut self, rows: &RecordBatch, diffs: Option<&Int64Array>) -> io::Result<()> {
+        let cells = rows
+            .columns()
+            .iter()
+            .zip(&self.types)
+            .map(|(array, sql_type)| JsonCell::new(array, sql_type))
+            .collect::<Vec<_>>();
         for row in 0..rows.num_rows() {
             let out = &mut self.output.buffer;
-            for (index, array) in rows.columns().iter().enumerate() {
-                out.extend_from_slice(&self.prefixes[index]);
-                json_into(array, &self.types[index], row, out);
+            for (cell, prefix) in cells.iter().zip(&self.prefixes) {
+                out.push_str(prefix);
+                cell.write(row, out);
             }
-            if rows.num_columns() == 0 {
-                out.push(b'{');
+            if cells.is_empty() {
+                out.push('{');
             }
             if self.changelog {
-                let comma = if rows.num_columns() == 0 { "" } else { "," };
+                let comma = if cells.is_empty() { "" } else { "," };
                 let diff = diffs.map_or(1, |d| d.value(row));
-                write!(out, "{comma}\"{DIFF_COLUMN}\":{diff}")?;
+                write!(out, "{comma}\"{DIFF_COLUMN}\":{diff}").expect("writing to a string");
             }
-            out.extend_from_slice(b"}\n");
+            out.push_str("}\n");
             self.output.flush_if_full()?;
         }
         Ok(())
@@ -105,152 +108,206 @@ impl Encoder for JsonEncoder {
     }
 }
 
-/// Appends a value as JSON.
-pub fn json_into(array: &ArrayRef, sql_type: &SqlType, row: usize, out: &mut Vec<u8>) {
-    if array.is_null(row) {
-        return out.extend_from_slice(b"null");
+/// Writes the values of one column as JSON. What to do is decided once per column.
+struct JsonCell<'a> {
+    nulls: Option<NullBuffer>,
+    form: JsonForm<'a>,
+}
+
+enum JsonForm<'a> {
+    Boolean(&'a BooleanArray),
+    /// A number, or a document: its text as it is.
+    Verbatim(TextWriter<'a>),
+    /// A number, or a string where it is none.
+    Float(TextWriter<'a>),
+    Timestamp(TextWriter<'a>),
+    /// Any other text, in quotes.
+    Text(TextWriter<'a>),
+    Array(&'a ListArray, Box<JsonCell<'a>>),
+    Record(Vec<(String, JsonCell<'a>)>),
+}
+
+impl<'a> JsonCell<'a> {
+    fn new(array: &'a ArrayRef, sql_type: &SqlType) -> Self {
+        let text = || TextWriter::new(array, sql_type);
+        let form = match (sql_type, array.data_type()) {
+            (SqlType::Jsonb, _) => JsonForm::Verbatim(text()),
+            (_, DataType::Boolean) => JsonForm::Boolean(array.as_boolean()),
+            (_, data_type) if data_type.is_integer() || data_type.is_decimal() => {
+                JsonForm::Verbatim(text())
+            }
+            (_, data_type) if data_type.is_floating() => JsonForm::Float(text()),
+            (_, DataType::Timestamp(..)) => JsonForm::Timestamp(text()),
+            (_, DataType::List(element)) => {
+                let list = array.as_list::<i32>();
+                let element = JsonCell::new(list.values(), &SqlType::from_field(element));
+                JsonForm::Array(list, Box::new(element))
+            }
+            (_, DataType::Struct(fields)) => {
+                let columns = fields.iter().zip(array.as_struct().columns());
+                let member = |(field, column): (&FieldRef, &'a ArrayRef)| {
+                    let cell = JsonCell::new(column, &SqlType::from_field(field));
+                    (field.name().clone(), cell)
+                };
+                JsonForm::Record(columns.map(member).collect())
+            }
+            _ => JsonForm::Text(text()),
+        };
+        Self {
+            nulls: array.logical_nulls(),
+            form,
+        }
     }
-    match array.data_type() {
-        DataType::Boolean => {
-            let truth = array.as_boolean().value(row);
-            out.extend_from_slice(if truth { b"true" } else { b"false" });
+
+    fn write(&self, row: usize, out: &mut String) {
+        if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+            return out.push_str("null");
         }
-        DataType::Int8
-        | DataType::Int16
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::UInt8
-        | DataType::UInt16
-        | DataType::UInt32
-        | DataType::UInt64
-        | DataType::Decimal128(..) => print::value_into(array, row, out),
-        DataType::Float32 if array.as_primitive::<Float32Type>().value(row).is_finite() => {
-            print::value_into(array, row, out);
-        }
-        DataType::Float64 if array.as_primitive::<Float64Type>().value(row).is_finite() => {
-            print::value_into(array, row, out);
-        }
-        DataType::Utf8 if *sql_type == SqlType::Jsonb => print::value_into(array, row, out),
-        DataType::Utf8 => json_string_into(array.as_string::<i32>().value(row).as_bytes(), out),
-        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-            out.push(b'"');
-            let us = array.as_primitive::<TimestampMicrosecondType>().value(row);
-            print::timestamp_into(us, b'T', out);
-            out.extend_from_slice(if zone.is_some() { b"Z\"" } else { b"\"" });
-        }
-        DataType::List(element) => {
-            let element_type = SqlType::from_field(element);
-            let elements = array.as_list::<i32>().value(row);
-            out.push(b'[');
-            for index in 0..elements.len() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                json_into(&elements, &element_type, index, out);
+        match &self.form {
+            JsonForm::Boolean(values) => {
+                out.push_str(if values.value(row) { "true" } else { "false" });
             }
-            out.push(b']');
-        }
-        DataType::Struct(fields) => {
-            out.push(b'{');
-            for (index, (field, child)) in
-                fields.iter().zip(array.as_struct().columns()).enumerate()
-            {
-                if index > 0 {
-                    out.push(b',');
+            JsonForm::Verbatim(text) => text.write(row, out),
+            JsonForm::Float(text) => {
+                let start = out.len();
+                text.write(row, out);
+                if out.ends_with(|c: char| c.is_ascii_alphabetic()) {
+                    out.insert(start, '"');
+                    out.push('"');
                 }
-                json_string_into(field.name().as_bytes(), out);
-                out.push(b':');
-                json_into(child, &SqlType::from_field(field), row, out);
             }
-            out.push(b'}');
-        }
-        _ => {
-            let mut text = Vec::new();
-            print::value_into(array, row, &mut text);
-            json_string_into(&text, out);
+            JsonForm::Timestamp(text) => {
+                out.push('"');
+                let start = out.len();
+                text.write(row, out);
+                if let Some(space) = out[start..].find(' ') {
+                    out.replace_range(start + space..=start + space, "T");
+                }
+                if out.ends_with("+00") {
+                    out.truncate(out.len() - 3);
+                    out.push('Z');
+                }
+                out.push('"');
+            }
+            JsonForm::Text(text) => {
+                let start = out.len();
+                text.write(row, out);
+                quote_from(start, out);
+            }
+            JsonForm::Array(list, elements) => {
+                let (from, to) = (list.value_offsets()[row], list.value_offsets()[row + 1]);
+                out.push('[');
+                for index in from..to {
+                    if index > from {
+                        out.push(',');
+                    }
+                    elements.write(index as usize, out);
+                }
+                out.push(']');
+            }
+            JsonForm::Record(members) => {
+                out.push('{');
+                for (index, (name, cell)) in members.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    json_string_into(name, out);
+                    out.push(':');
+                    cell.write(row, out);
+                }
+                out.push('}');
+            }
         }
     }
 }
 
-/// A string in quotes, escaped no more than needed.
-pub(crate) fn json_string_into(text: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    let mut rest = text;
-    while let Some(at) = rest
-        .iter()
-        .position(|b| matches!(b, b'"' | b'\\' | 0..0x20))
-    {
-        out.extend_from_slice(&rest[..at]);
-        match rest[at] {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            control => out.extend_from_slice(format!("\\u{control:04x}").as_bytes()),
-        }
-        rest = &rest[at + 1..];
+/// Makes a string in quotes of what was appended since `start`.
+fn quote_from(start: usize, out: &mut String) {
+    if out.as_bytes()[start..].iter().any(needs_escape) {
+        let text = out.split_off(start);
+        return json_string_into(&text, out);
     }
-    out.extend_from_slice(rest);
-    out.push(b'"');
+    out.insert(start, '"');
+    out.push('"');
+}
+
+fn needs_escape(byte: &u8) -> bool {
+    matches!(byte, b'"' | b'\\' | 0..0x20)
+}
+
+/// A string in quotes, escaped no more than needed.
+fn json_string_into(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            control if control < ' ' => {
+                write!(out, "\\u{:04x}", u32::from(control)).expect("writing to a string");
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
 }
 
 pub(crate) struct CsvEncoder {
     output: Output,
+    types: Vec<SqlType>,
     dialect: Dialect,
     changelog: bool,
-    value: Vec<u8>,
+    value: String,
 }
 
 impl CsvEncoder {
-    pub fn new(
-        file: File,
-        schema: &SchemaRef,
-        changelog: bool,
-        dialect: &Dialect,
-    ) -> io::Result<Self> {
+    pub fn new(file: File, schema: &SchemaRef, changelog: bool, dialect: &Dialect) -> Self {
         let mut encoder = Self {
             output: Output::new(file),
+            types: types(schema),
             dialect: dialect.clone(),
             changelog,
-            value: Vec::new(),
+            value: String::new(),
         };
         if dialect.header {
             for (index, field) in schema.fields().iter().enumerate() {
                 encoder.separator(index);
-                encoder.field(field.name().as_bytes());
+                encoder.field(field.name());
             }
             if changelog {
                 encoder.separator(schema.fields().len());
-                encoder.field(DIFF_COLUMN.as_bytes());
+                encoder.field(DIFF_COLUMN);
             }
-            encoder.output.buffer.push(b'\n');
+            encoder.output.buffer.push('\n');
         }
-        Ok(encoder)
+        encoder
     }
 
     fn separator(&mut self, index: usize) {
         if index > 0 {
-            self.output.buffer.push(self.dialect.delimiter);
+            self.output.buffer.push(char::from(self.dialect.delimiter));
         }
     }
 
     /// A value that is not NULL, in quotes where it needs them.
-    fn field(&mut self, value: &[u8]) {
-        let (quote, delimiter) = (self.dialect.quote, self.dialect.delimiter);
-        let special = |b: &u8| matches!(b, b'\n' | b'\r') || *b == quote || *b == delimiter;
+    fn field(&mut self, value: &str) {
+        let (quote, delimiter) = (
+            char::from(self.dialect.quote),
+            char::from(self.dialect.delimiter),
+        );
+        let special = |c: char| matches!(c, '\n' | '\r') || c == quote || c == delimiter;
         let out = &mut self.output.buffer;
-        if value != self.dialect.null.as_bytes() && !value.iter().any(special) {
-            return out.extend_from_slice(value);
+        if value != self.dialect.null && !value.contains(special) {
+            return out.push_str(value);
         }
         out.push(quote);
-        for byte in value {
-            if *byte == quote {
+        for c in value.chars() {
+            if c == quote {
                 out.push(quote);
             }
-            out.push(*byte);
+            out.push(c);
         }
         out.push(quote);
     }
@@ -258,28 +315,33 @@ impl CsvEncoder {
 
 impl Encoder for CsvEncoder {
     fn write(&mut self, rows: &RecordBatch, diffs: Option<&Int64Array>) -> io::Result<()> {
+        let cells = rows
+            .columns()
+            .iter()
+            .zip(&self.types)
+            .map(|(array, sql_type)| TextWriter::new(array, sql_type))
+            .collect::<Vec<_>>();
+        let mut value = std::mem::take(&mut self.value);
         for row in 0..rows.num_rows() {
-            for (index, array) in rows.columns().iter().enumerate() {
+            for (index, cell) in cells.iter().enumerate() {
                 self.separator(index);
-                if array.is_null(row) {
-                    self.output
-                        .buffer
-                        .extend_from_slice(self.dialect.null.as_bytes());
+                if cell.is_null(row) {
+                    self.output.buffer.push_str(&self.dialect.null);
                     continue;
                 }
-                let mut value = std::mem::take(&mut self.value);
                 value.clear();
-                print::value_into(array, row, &mut value);
+                cell.write(row, &mut value);
                 self.field(&value);
-                self.value = value;
             }
             if self.changelog {
-                self.separator(rows.num_columns());
-                write!(self.output.buffer, "{}", diffs.map_or(1, |d| d.value(row)))?;
+                self.separator(cells.len());
+                let diff = diffs.map_or(1, |d| d.value(row));
+                write!(self.output.buffer, "{diff}").expect("writing to a string");
             }
-            self.output.buffer.push(b'\n');
+            self.output.buffer.push('\n');
             self.output.flush_if_full()?;
         }
+        self.value = value;
         Ok(())
     }
 
@@ -287,4 +349,12 @@ impl Encoder for CsvEncoder {
         self.output.flush()?;
         Ok(self.output.file)
     }
+}
+
+fn types(schema: &SchemaRef) -> Vec<SqlType> {
+    schema
+        .fields()
+        .iter()
+        .map(|field| SqlType::from_field(field))
+        .collect()
 }

@@ -8,9 +8,7 @@
 //! The id of a split is the absolute path, its offset the bytes and lines read. Files must only be appended to. A file
 //! that is gone or shorter than its offset is an error that names it; rewriting one in place goes unnoticed.
 
-use crate::format::{
-    CellError, Consumed, DecodeError, Decoder, DecoderFactory, MAX_RECORD_BYTES, advance,
-};
+use crate::format::{Consumed, DecodeError, Decoder, DecoderFactory, MAX_RECORD_BYTES, advance};
 use crate::options::Options;
 use crate::source::{Chunk, Next, Source, SplitReader};
 use crate::{ConnectorError, Format, Offset, SplitId};
@@ -19,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use tidegate_types::SqlState;
+use tidegate_types::{SqlError, SqlState};
 
 /// Read at a time: small enough that a block is decoded while it is in the cache.
 const READ_BYTES: usize = 1 << 20;
@@ -324,7 +322,7 @@ impl FileReader {
             }
             self.fill()?;
         }
-        let error = CellError::new(
+        let error = SqlError::new(
             SqlState::PROGRAM_LIMIT_EXCEEDED,
             format!("a record is longer than {} MiB", MAX_RECORD_BYTES >> 20),
         );

@@ -1,10 +1,12 @@
 //! A position in JSON text, and the parts of its grammar.
 
-use crate::format::CellError;
-use tidegate_types::SqlState;
+use tidegate_types::{SqlError, SqlState};
 
 /// Nesting beyond this is refused instead of exhausting the stack.
 pub(crate) const MAX_DEPTH: usize = 256;
+
+/// The most zeros that the exponents of one row may stand for.
+const MAX_ZEROS: usize = 1 << 20;
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
@@ -12,7 +14,7 @@ const HIGHS: u64 = 0x8080_8080_8080_8080;
 pub(crate) struct Cursor<'a> {
     input: &'a [u8],
     pub at: usize,
-    /// Zeros that were added to numbers of the document being made canonical.
+    /// Zeros that the exponents of numbers passed so far stand for.
     pub zeros: usize,
 }
 
@@ -78,7 +80,7 @@ impl<'a> Cursor<'a> {
     }
 
     #[cold]
-    pub fn unexpected(&self, expected: &str) -> CellError {
+    pub fn unexpected(&self, expected: &str) -> SqlError {
         let message = if self.at_line_end() {
             format!("invalid JSON: expected {expected}, found the end of the line")
         } else {
@@ -87,11 +89,11 @@ impl<'a> Cursor<'a> {
             let found = String::from_utf8_lossy(line);
             format!("invalid JSON: expected {expected}, found \"{found}\"")
         };
-        CellError::new(SqlState::INVALID_TEXT_REPRESENTATION, message)
+        SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, message)
     }
 
     #[inline(always)]
-    pub fn literal(&mut self, literal: &str) -> Result<(), CellError> {
+    pub fn literal(&mut self, literal: &str) -> Result<(), SqlError> {
         match self.skip_token(literal.as_bytes()) {
             true => Ok(()),
             false => Err(self.unexpected(literal)),
@@ -100,7 +102,7 @@ impl<'a> Cursor<'a> {
 
     /// A string at its opening quote: what is between the quotes, and whether it holds escapes.
     #[inline(always)]
-    pub fn string(&mut self) -> Result<(&'a [u8], bool), CellError> {
+    pub fn string(&mut self) -> Result<(&'a [u8], bool), SqlError> {
         let start = self.at + 1;
         let (mut at, mut escaped) = (start, false);
         loop {
@@ -176,7 +178,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The text of a number.
-    pub fn number(&mut self) -> Result<&'a str, CellError> {
+    pub fn number(&mut self) -> Result<&'a str, SqlError> {
         let start = self.at;
         if self.peek() == b'-' {
             self.at += 1;
@@ -197,11 +199,31 @@ impl<'a> Cursor<'a> {
             if matches!(self.peek(), b'+' | b'-') {
                 self.at += 1;
             }
-            if self.digits() == 0 {
+            let digits = self.digits();
+            if digits == 0 {
                 return Err(self.unexpected("a digit"));
             }
+            self.count_zeros(digits)?;
         }
         Ok(std::str::from_utf8(self.since(start)).expect("a number is ASCII"))
+    }
+
+    /// Refuses numbers which, written out, would make an enormous text of a short one.
+    fn count_zeros(&mut self, digits: usize) -> Result<(), SqlError> {
+        let exponent = &self.input[self.at - digits..self.at];
+        let value = exponent.iter().fold(0usize, |value, digit| {
+            value
+                .saturating_mul(10)
+                .saturating_add(usize::from(digit - b'0'))
+        });
+        self.zeros = self.zeros.saturating_add(value);
+        match self.zeros <= MAX_ZEROS {
+            true => Ok(()),
+            false => Err(SqlError::new(
+                SqlState::NUMERIC_OUT_OF_RANGE,
+                "the exponents of the numbers in a JSON document are too large",
+            )),
+        }
     }
 
     fn digits(&mut self) -> usize {
@@ -213,7 +235,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Checks a value and passes over it.
-    pub fn skip_value(&mut self, depth: usize) -> Result<(), CellError> {
+    pub fn skip_value(&mut self, depth: usize) -> Result<(), SqlError> {
         check_depth(depth)?;
         match self.peek() {
             b'"' => {
@@ -233,7 +255,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn skip_members(&mut self, close: u8, depth: usize) -> Result<(), CellError> {
+    fn skip_members(&mut self, close: u8, depth: usize) -> Result<(), SqlError> {
         self.at += 1;
         self.skip_spaces();
         if self.peek() == close {
@@ -252,7 +274,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over a key and the colon; returns the key as it is written.
-    pub fn skip_key(&mut self) -> Result<(&'a [u8], bool), CellError> {
+    pub fn skip_key(&mut self) -> Result<(&'a [u8], bool), SqlError> {
         if self.peek() != b'"' {
             return Err(self.unexpected("a key in quotes"));
         }
@@ -267,7 +289,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Behind a member: true at the next one, false behind the closing bracket.
-    pub fn next_member(&mut self, close: u8) -> Result<bool, CellError> {
+    pub fn next_member(&mut self, close: u8) -> Result<bool, SqlError> {
         self.skip_spaces();
         let byte = self.peek();
         if byte != b',' && byte != close {
@@ -279,20 +301,20 @@ impl<'a> Cursor<'a> {
     }
 }
 
-pub(crate) fn check_depth(depth: usize) -> Result<(), CellError> {
+pub(crate) fn check_depth(depth: usize) -> Result<(), SqlError> {
     if depth < MAX_DEPTH {
         return Ok(());
     }
-    Err(CellError::new(
+    Err(SqlError::new(
         SqlState::from_code("54001"),
         format!("JSON is nested more than {MAX_DEPTH} levels deep"),
     ))
 }
 
 /// Appends what a string with escapes means.
-pub(crate) fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Result<(), CellError> {
+pub(crate) fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Result<(), SqlError> {
     let invalid = |what: &str| {
-        CellError::new(
+        SqlError::new(
             SqlState::INVALID_TEXT_REPRESENTATION,
             format!("invalid JSON: {what} in a string"),
         )

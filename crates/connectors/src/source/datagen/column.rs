@@ -1,7 +1,6 @@
 //! How one column's values are made.
 
 use crate::ConnectorError;
-use crate::format::{CellError, jsonb, parse};
 use crate::options::Options;
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanArray, Decimal128Array, FixedSizeBinaryBuilder, ListArray,
@@ -13,7 +12,8 @@ use arrow::datatypes::{
     Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType,
 };
 use std::sync::Arc;
-use tidegate_types::SqlType;
+use tidegate_types::text::{Value, canonical_jsonb, parse_text};
+use tidegate_types::{SqlError, SqlState, SqlType};
 
 pub const OPTIONS: [&str; 8] = [
     "kind", "start", "end", "step", "min", "max", "length", "seed",
@@ -110,7 +110,7 @@ impl<'a> Settings<'a> {
         &self,
         option: &str,
         default: T,
-        parse: impl Fn(&str) -> Result<T, CellError>,
+        parse: impl Fn(&str) -> Result<T, SqlError>,
     ) -> Result<T, ConnectorError> {
         match self.text(option) {
             None => Ok(default),
@@ -269,7 +269,7 @@ impl ColumnSpec {
                 let mut builder = StringBuilder::with_capacity(numbers.len(), numbers.len() * 32);
                 for hash in hashes() {
                     let text = format!("{{\"n\":{},\"even\":{}}}", hash % 1000, hash % 2 == 0);
-                    builder.append_value(jsonb::canonical(&text).expect("written as JSON"));
+                    builder.append_value(canonical_jsonb(&text).expect("written as JSON"));
                 }
                 Arc::new(builder.finish())
             }
@@ -339,26 +339,33 @@ impl Float {
     }
 }
 
-/// A value of a counted type as its count.
-fn count_of(text: &str, sql_type: &SqlType) -> Result<i128, CellError> {
-    Ok(match sql_type {
-        SqlType::Numeric { precision, scale } => parse::decimal(text, *precision, *scale)?,
-        SqlType::Date => i128::from(parse::date(text)?),
-        SqlType::Time => i128::from(parse::time(text)?),
-        SqlType::Timestamp => i128::from(parse::timestamp(text, false)?),
-        SqlType::TimestampTz => i128::from(parse::timestamp(text, true)?),
-        SqlType::Interval => interval_us(text)?,
-        _ => i128::from(parse::integer::<i64>(text, sql_type)?),
+/// A value of a counted type as its count. Intervals are generated from times alone, in which a day has 24 hours.
+fn count_of(text: &str, sql_type: &SqlType) -> Result<i128, SqlError> {
+    Ok(match parse_text(text, sql_type)? {
+        Value::SmallInt(value) => value.into(),
+        Value::Integer(value) | Value::Date(value) => value.into(),
+        Value::BigInt(value) | Value::Time(value) | Value::Timestamp(value) => value.into(),
+        Value::Numeric(value) => value,
+        Value::Interval(value) if value.months == 0 => {
+            i128::from(value.days) * US_PER_DAY + i128::from(value.nanos / 1000)
+        }
+        _ => return Err(out_of_range(text, sql_type)),
     })
 }
 
-/// Intervals are generated from times alone, in which a day has 24 hours.
-fn interval_us(text: &str) -> Result<i128, CellError> {
-    let interval = parse::interval(text)?;
-    if interval.months != 0 {
-        return Err(parse::out_of_range(&SqlType::Interval, text));
+fn out_of_range(text: &str, sql_type: &SqlType) -> SqlError {
+    SqlError::new(
+        SqlState::NUMERIC_OUT_OF_RANGE,
+        format!("value \"{text}\" is out of range for type {sql_type}"),
+    )
+}
+
+fn double(text: &str, sql_type: &SqlType) -> Result<f64, SqlError> {
+    match parse_text(text, sql_type)? {
+        Value::Real(value) if value.is_finite() => Ok(value.into()),
+        Value::Double(value) if value.is_finite() => Ok(value),
+        _ => Err(out_of_range(text, sql_type)),
     }
-    Ok(i128::from(interval.days) * US_PER_DAY + i128::from(interval.nanoseconds / 1000))
 }
 
 /// The counts that a type can hold, the range of its random values by default, and the step of a sequence.
@@ -408,7 +415,7 @@ fn whole(settings: &Settings<'_>, sql_type: &SqlType) -> Result<Whole, Connector
     let domain = domain(sql_type);
     let parse = |text: &str| match count_of(text, sql_type)? {
         value if (domain.least..=domain.most).contains(&value) => Ok(value),
-        _ => Err(parse::out_of_range(sql_type, text)),
+        _ => Err(out_of_range(text, sql_type)),
     };
     if !settings.is_sequence()? {
         settings.only(&["min", "max"])?;
@@ -428,8 +435,10 @@ fn whole(settings: &Settings<'_>, sql_type: &SqlType) -> Result<Whole, Connector
     settings.only(&["start", "end", "step"])?;
     let start = settings.parsed("start", domain.default.0.max(0), parse)?;
     let step = settings.parsed("step", domain.step, |text| match sql_type {
-        SqlType::Date => parse::integer::<i64>(text, &SqlType::Integer).map(i128::from),
-        SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz => interval_us(text),
+        SqlType::Date => count_of(text, &SqlType::Integer),
+        SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz => {
+            count_of(text, &SqlType::Interval)
+        }
         _ => parse(text),
     })?;
     if step == 0 {
@@ -460,10 +469,7 @@ fn sequence_rows(settings: &Settings<'_>, steps: i128) -> Option<u64> {
 }
 
 fn float(settings: &Settings<'_>, sql_type: &SqlType) -> Result<Float, ConnectorError> {
-    let parse = |text: &str| match parse::float::<f64>(text, sql_type)? {
-        value if value.is_finite() => Ok(value),
-        _ => Err(parse::out_of_range(sql_type, text)),
-    };
+    let parse = |text: &str| double(text, sql_type);
     if !settings.is_sequence()? {
         settings.only(&["min", "max"])?;
         let (min, max) = (

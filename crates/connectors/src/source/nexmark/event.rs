@@ -1,8 +1,9 @@
 //! The arithmetic of the stream: which events a split holds, what ids and times they have, and their random draws.
 
 use crate::ConnectorError;
-use crate::format::parse;
+use crate::format::timestamp;
 use crate::options::Options;
+use tidegate_types::SqlType;
 
 /// Ids begin here, as in the reference generator.
 pub const FIRST_PERSON_ID: u64 = 1000;
@@ -44,7 +45,7 @@ impl Knobs {
         };
         let base_time_us = match options.text("base_time") {
             None => BASE_TIME_US,
-            Some(text) => parse::timestamp(text, true)
+            Some(text) => timestamp::parse(text, &SqlType::TimestampTz)
                 .map_err(|_| options.wrong("base_time", "a timestamp, or epoch milliseconds"))?,
         };
         Ok(Self {
