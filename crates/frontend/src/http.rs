@@ -62,3 +62,58 @@ fn exposition(shared: &Shared) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tidegate_engine::api::{SessionApi, SessionOptions};
+    use tidegate_types::SqlState;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    struct Starting;
+
+    impl DatabaseApi for Starting {
+        fn open_session(self: Arc<Self>, _: SessionOptions) -> Result<Box<dyn SessionApi>, SqlError> {
+            self.ready().map(|()| unreachable!("it is never ready"))
+        }
+
+        fn metrics(&self) -> String {
+            "# TYPE engine gauge\nengine 1\n# EOF\n".into()
+        }
+
+        fn health(&self) -> Result<(), SqlError> {
+            Ok(())
+        }
+
+        fn ready(&self) -> Result<(), SqlError> {
+            Err(SqlError::new(SqlState::CANNOT_CONNECT_NOW, "the database system is starting up"))
+        }
+    }
+
+    #[tokio::test]
+    async fn health_readiness_and_metrics_are_served() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(serve(listener, Arc::new(Starting), Arc::default(), stopped));
+        let get = async |path: &str| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
+        let ready = get("/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("57P03: the database system is starting up"));
+        let metrics = get("/metrics").await;
+        assert!(metrics.contains("engine 1\n") && metrics.contains("tidegate_frontend_connections 0\n"));
+        assert_eq!(metrics.matches("# EOF").count(), 1);
+        assert!(get("/else").await.starts_with("HTTP/1.1 404"));
+        stop.send(true).unwrap();
+        serving.await.unwrap().unwrap();
+    }
+}

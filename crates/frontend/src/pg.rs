@@ -31,6 +31,9 @@ mod simple;
 mod startup;
 mod types;
 
+#[cfg(test)]
+mod tests;
+
 pub use server::{PgConfig, PgServer};
 
 use tidegate_types::SqlError;

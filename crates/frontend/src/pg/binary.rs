@@ -3,6 +3,9 @@
 mod decode;
 mod encode;
 
+#[cfg(test)]
+mod tests;
+
 pub(super) use decode::decode_binary;
 pub(super) use encode::BinaryWriter;
 

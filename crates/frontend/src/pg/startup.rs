@@ -176,6 +176,6 @@ mod tests {
     #[test]
     fn a_user_is_asked_for() {
         assert_eq!(read_startup(3 << 16, b"\0").err().unwrap().state.code(), "28000");
-        assert_eq!(read_startup(3 << 16, b"user\0").err().unwrap().state.code(), "08P01");
+        assert_eq!(read_startup(3 << 16, b"user").err().unwrap().state.code(), "08P01");
     }
 }
