@@ -9,13 +9,16 @@ use datafusion::logical_expr::{Expr, col, lit};
 use rand::prelude::*;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use tidegate_plan::JoinKind::{self, *};
-use tidegate_plan::ScalarExpr;
+use tidegate_plan::{ScalarExpr, StateTable};
 use tidegate_plan::join_state::join_state_tables;
-use tidegate_state::{Cell, Change, Run, StateError, Table, TableStats};
-use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, KeyGroup, LogPosition, hash_key, key_group};
+use tidegate_state::memory::MemoryAccount;
+use tidegate_state::memory::map::MapTable;
+use tidegate_state::memory::value::ValueTable;
+use tidegate_state::{Run, Table};
+use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, KeyGroup, LogPosition, TableId};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Value {
@@ -193,7 +196,11 @@ impl Case {
         let residual = self.residual != Residual::None;
         let tables =
             join_state_tables(self.kind, self.left_keys, self.right_keys, self.null_aware, residual, &left, &right);
-        tables.iter().map(|t| Box::new(MapTable { map: t.map, ..MapTable::default() }) as Box<dyn Table>).collect()
+        let open = |(index, table): (usize, &StateTable)| -> Box<dyn Table> {
+            let (id, memory) = (TableId(index as u64), MemoryAccount::default().share());
+            if table.map { Box::new(MapTable::new(id, memory)) } else { Box::new(ValueTable::new(id, memory)) }
+        };
+        tables.iter().enumerate().map(open).collect()
     }
 }
 
@@ -246,6 +253,8 @@ struct Harness {
     limits: Limits,
     join: Join,
     tables: Vec<Box<dyn Table>>,
+    /// What was sealed, in order.
+    runs: Vec<(usize, Run)>,
     output: ZSet,
     errors: BTreeMap<String, i64>,
     epoch: u64,
@@ -259,6 +268,7 @@ impl Harness {
             limits,
             join: case.join(limits),
             tables: case.tables(),
+            runs: Vec::new(),
             output: ZSet::new(),
             errors: BTreeMap::new(),
             epoch: 0,
@@ -306,7 +316,17 @@ impl Harness {
         self.run(|join, cx| join.on_barrier(&barrier, cx).unwrap());
     }
 
+    /// A checkpoint, and a recovery from all checkpoints so far.
     fn rebuild(&mut self) {
+        for (index, table) in self.tables.iter_mut().enumerate() {
+            let checkpoint = CheckpointId(self.epoch);
+            self.runs.extend(table.seal(checkpoint).unwrap().map(|run| (index, run)));
+            table.completed(checkpoint).unwrap();
+        }
+        self.tables = self.case.tables();
+        for (index, run) in &self.runs {
+            self.tables[*index].restore(run).unwrap();
+        }
         self.join = self.case.join(self.limits);
     }
 }
@@ -421,92 +441,103 @@ fn joins_agree_with_nested_loops() {
     assert_eq!(checks, 7 * 4 * 3 * 4 * 6 * 10);
 }
 
-/// A table in ordered maps.
-#[derive(Default)]
-struct MapTable {
-    map: bool,
-    cells: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>>,
+#[test]
+fn a_hot_key_comes_in_bounded_pieces() {
+    let case = Case {
+        kind: Inner,
+        left_keys: &[0],
+        right_keys: &[1],
+        null_equals_null: false,
+        null_aware: false,
+        residual: Residual::None,
+    };
+    let mut harness = Harness::new(case, super::LIMITS, 1000);
+    let left: Vec<(Row, i64)> = (0..3).map(|v| (vec![Int(1), Null, Int(v)], 1)).collect();
+    // More rows of one key than are read at once.
+    let right: Vec<(Row, i64)> = (0..70_000).map(|w| (vec![Int(w), Int(1), Null], 1)).collect();
+    harness.batch(1, &right);
+    harness.batch(0, &left);
+    harness.barrier();
+    assert_eq!(harness.output.len(), 210_000);
+    let gone: Vec<(Row, i64)> = right.into_iter().map(|(row, _)| (row, -1)).collect();
+    harness.batch(1, &gone);
+    harness.barrier();
+    assert!(harness.output.is_empty());
 }
 
-impl Table for MapTable {
-    fn get_many(&self, cells: &[Cell<'_>], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StateError> {
-        for (index, cell) in cells.iter().enumerate() {
-            visit(index, self.cells.get(cell.key).and_then(|m| m.get(cell.sub)).map(Vec::as_slice));
-        }
-        Ok(())
-    }
+/// Rows written as `a,b,v`, where nothing at all is NULL.
+fn rows(port: usize, text: &[&str]) -> Vec<(Row, i64)> {
+    let value = |column: usize, text: &str| match text {
+        "" => Null,
+        "''" => Text(String::new()),
+        _ if column == 1 + port => Text(text.to_owned()),
+        _ => Int(text.parse().unwrap()),
+    };
+    text.iter().map(|row| (row.split(',').enumerate().map(|(i, v)| value(i, v)).collect(), 1)).collect()
+}
 
-    fn write_many(&mut self, changes: &[Change<'_>]) -> Result<(), StateError> {
-        for change in changes {
-            assert!(self.map || change.cell.sub.is_empty(), "sub-keys need a table of map form");
-            let map = self.cells.entry(change.cell.key.to_vec()).or_default();
-            match change.value {
-                Some(value) => map.insert(change.cell.sub.to_vec(), value.to_vec()),
-                None => map.remove(change.cell.sub),
-            };
-            if map.is_empty() {
-                self.cells.remove(change.cell.key);
-            }
-        }
-        Ok(())
-    }
-
-    fn scan(
-        &self,
-        key: &[u8],
-        bounds: (Bound<&[u8]>, Bound<&[u8]>),
-        reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StateError> {
-        assert!(!reverse, "joins scan forward");
-        if let Some(map) = self.cells.get(key) {
-            for (sub, value) in map.range::<[u8], _>(bounds) {
-                if visit(sub, value).is_break() {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn scan_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, &[u8], &[u8])) -> Result<(), StateError> {
-        for (index, key) in keys.iter().enumerate().rev() {
-            for (sub, value) in self.cells.get(*key).into_iter().flatten() {
-                visit(index, sub, value);
-            }
-        }
-        Ok(())
-    }
-
-    fn scan_all(
-        &self,
-        visit: &mut dyn FnMut(KeyGroup, &[u8], &[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StateError> {
-        for (key, map) in &self.cells {
-            for (sub, value) in map {
-                if visit(key_group(hash_key(key)), key, sub, value).is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn seal(&mut self, _checkpoint: CheckpointId) -> Result<Option<Run>, StateError> {
-        Ok(None)
-    }
-
-    fn completed(&mut self, _checkpoint: CheckpointId) -> Result<(), StateError> {
-        Ok(())
-    }
-
-    fn aborted(&mut self, _checkpoint: CheckpointId) {}
-
-    fn restore(&mut self, _run: &Run) -> Result<(), StateError> {
-        Ok(())
-    }
-
-    fn stats(&self) -> TableStats {
-        TableStats::default()
+/// The answers are Postgres 15's for the queries beside them.
+#[test]
+fn joins_answer_like_postgres() {
+    let left = rows(0, &["1,p,1", "1,p,1", ",p,2", "2,,0", "0,'',", "2,p,2", "3,q,0"]);
+    let right = rows(1, &["0,1,p", "2,1,p", "3,1,''", "1,,p", ",2,p", "4,5,''", "4,5,''"]);
+    let case = |kind, keys, null_aware, residual| {
+        let (left_keys, right_keys): (&[usize], &[usize]) = [(&[][..], &[][..]), (&[0], &[1]), (&[0, 1], &[1, 2])][keys];
+        Case { kind, left_keys, right_keys, null_equals_null: false, null_aware, residual }
+    };
+    let (none, less) = (Residual::None, Residual::Less);
+    let not_distinct = Case { null_equals_null: true, ..case(Left, 1, false, none) };
+    let matches = "(1,p,1,2,1,p) (1,p,1,2,1,p)";
+    let expected: [(&str, Case, &str); 12] = [
+        ("l JOIN r ON a = x AND b = y AND v < w", case(Inner, 2, false, less), matches),
+        (
+            "l LEFT JOIN r ON a = x AND v < w",
+            case(Left, 1, false, less),
+            "(,p,2,,,) (0,,,,,) (1,p,1,2,1,p) (1,p,1,2,1,p) (1,p,1,3,1,) (1,p,1,3,1,) (2,,0,,,) (2,p,2,,,) (3,q,0,,,)",
+        ),
+        (
+            "l RIGHT JOIN r ON a = x",
+            case(Right, 1, false, none),
+            "(,,,1,,p) (,,,4,5,) (,,,4,5,) (1,p,1,0,1,p) (1,p,1,0,1,p) (1,p,1,2,1,p) (1,p,1,2,1,p) (1,p,1,3,1,) (1,p,1,3,1,) \
+             (2,,0,,2,p) (2,p,2,,2,p)",
+        ),
+        (
+            "l FULL JOIN r ON a = x AND v < w",
+            case(Full, 1, false, less),
+            "(,,,,2,p) (,,,0,1,p) (,,,1,,p) (,,,4,5,) (,,,4,5,) (,p,2,,,) (0,,,,,) (1,p,1,2,1,p) (1,p,1,2,1,p) (1,p,1,3,1,) \
+             (1,p,1,3,1,) (2,,0,,,) (2,p,2,,,) (3,q,0,,,)",
+        ),
+        (
+            "l LEFT JOIN r ON a IS NOT DISTINCT FROM x",
+            not_distinct,
+            "(,p,2,1,,p) (0,,,,,) (1,p,1,0,1,p) (1,p,1,0,1,p) (1,p,1,2,1,p) (1,p,1,2,1,p) (1,p,1,3,1,) (1,p,1,3,1,) \
+             (2,,0,,2,p) (2,p,2,,2,p) (3,q,0,,,)",
+        ),
+        ("l WHERE EXISTS (SELECT FROM r WHERE a = x AND v < w)", case(LeftSemi, 1, false, less), "(1,p,1) (1,p,1)"),
+        ("l WHERE NOT EXISTS (SELECT FROM r WHERE a = x)", case(LeftAnti, 1, false, none), "(,p,2) (0,,) (3,q,0)"),
+        ("l WHERE a NOT IN (SELECT x FROM r)", case(LeftAnti, 1, true, none), ""),
+        ("l WHERE a NOT IN (SELECT x FROM r WHERE y = b)", case(LeftAnti, 2, true, none), "(0,,) (2,,0) (3,q,0)"),
+        ("l WHERE a NOT IN (SELECT x FROM r WHERE v < w)", case(LeftAnti, 1, true, less), "(0,,) (2,p,2)"),
+        (
+            "SELECT *, a IN (SELECT x FROM r) FROM l",
+            case(LeftMark, 1, true, none),
+            "(,p,2,) (0,,,) (1,p,1,true) (1,p,1,true) (2,,0,true) (2,p,2,true) (3,q,0,)",
+        ),
+        (
+            "SELECT *, a IN (SELECT x FROM r WHERE y = b AND v < w) FROM l",
+            case(LeftMark, 2, true, less),
+            "(,p,2,false) (0,,,false) (1,p,1,true) (1,p,1,true) (2,,0,false) (2,p,2,false) (3,q,0,false)",
+        ),
+    ];
+    for (query, case, expected) in expected {
+        let mut harness = Harness::new(case, super::LIMITS, 1000);
+        harness.batch(0, &left);
+        harness.barrier();
+        harness.batch(1, &right);
+        harness.barrier();
+        let all = harness.output.iter().flat_map(|(row, n)| std::iter::repeat_n(text(row), *n as usize));
+        let mut all: Vec<String> = all.collect();
+        all.sort();
+        assert_eq!(all.join(" "), expected, "{query}");
     }
 }
