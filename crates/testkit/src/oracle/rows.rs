@@ -1,0 +1,73 @@
+//! Operators that look at rows one by one, or at ordered rows.
+
+use super::Expected;
+use super::aggregate::compare;
+use crate::value::{Row, Value, ZSet, add};
+use std::collections::BTreeMap;
+use tidegate_plan::SortKey;
+
+/// What an expression means: a value, or the SQLSTATE with which the row fails.
+pub type Meaning = fn(&Row) -> Result<Value, &'static str>;
+
+pub fn filter(meaning: Meaning, input: &ZSet) -> Expected {
+    let mut expected = Expected::default();
+    for (row, count) in input {
+        match meaning(row) {
+            Ok(Value::Bool(true)) => add(&mut expected.rows, row.clone(), *count),
+            Ok(_) => {}
+            Err(state) => expected.fail(state, *count),
+        }
+    }
+    expected
+}
+
+pub fn project(meanings: &[Meaning], input: &ZSet) -> Expected {
+    let mut expected = Expected::default();
+    for (row, count) in input {
+        match meanings.iter().map(|meaning| meaning(row)).collect::<Result<Row, _>>() {
+            Ok(values) => add(&mut expected.rows, values, *count),
+            Err(state) => expected.fail(state, *count),
+        }
+    }
+    expected
+}
+
+pub fn union(inputs: &[ZSet]) -> Expected {
+    let mut expected = Expected::default();
+    for (row, count) in inputs.iter().flatten() {
+        add(&mut expected.rows, row.clone(), *count);
+    }
+    expected
+}
+
+fn partitions(keys: &[usize], input: &ZSet) -> BTreeMap<Row, Vec<Row>> {
+    let mut partitions: BTreeMap<Row, Vec<Row>> = BTreeMap::new();
+    for (row, count) in input {
+        let rows = partitions.entry(keys.iter().map(|k| row[*k].clone()).collect()).or_default();
+        rows.extend(std::iter::repeat_n(row.clone(), usize::try_from(*count).expect("no negative counts")));
+    }
+    partitions
+}
+
+pub fn top_n(partition: &[usize], order: &[SortKey], offset: u64, limit: Option<u64>, input: &ZSet) -> Expected {
+    let mut expected = Expected::default();
+    for mut rows in partitions(partition, input).into_values() {
+        rows.sort_by(|a, b| compare(order, a, b).then_with(|| a.cmp(b)));
+        let limit = limit.map_or(usize::MAX, |l| l as usize);
+        for row in rows.into_iter().skip(offset as usize).take(limit) {
+            add(&mut expected.rows, row, 1);
+        }
+    }
+    expected
+}
+
+pub fn at_most_one(keys: &[usize], input: &ZSet) -> Expected {
+    let mut expected = Expected::default();
+    for mut rows in partitions(keys, input).into_values() {
+        match rows.len() {
+            1 => add(&mut expected.rows, rows.remove(0), 1),
+            _ => expected.fail("21000", 1),
+        }
+    }
+    expected
+}
