@@ -4,7 +4,10 @@
 //! |---|---|---|---|---|
 //! | `left`, `right` | map | partition key columns | the side's other columns | count, then for rows whose matches are counted: matches, unknowns |
 //! | `right` of a semi, anti or mark join without residual | value | partition key columns | | count |
+//! | `right` of a `NOT IN` without residual | map | partition key columns | the compared column | count |
 //! | `right_counts`, `left_counts` | value | partition key columns | | count |
+//!
+//! In a `NOT IN` without residual the compared column is the first of the sub-key on both sides.
 //!
 //! Values are varints, one per counter. The counts exist for outer joins without a residual: whether a row has a match depends on its key alone. With a
 //! residual it depends on the row, so that the number of matches is kept with the row instead.
@@ -26,13 +29,15 @@ pub enum JoinRows {
     MatchedOrUnknown,
     /// No rows: how many there are for each key.
     KeyCounts,
+    /// No rows: how many there are for each key and value of the compared column.
+    ComparedCounts,
 }
 
 impl JoinRows {
     /// How many counters a value consists of.
     pub fn counters(self) -> usize {
         match self {
-            JoinRows::Counted | JoinRows::KeyCounts => 1,
+            JoinRows::Counted | JoinRows::KeyCounts | JoinRows::ComparedCounts => 1,
             JoinRows::Matched => 2,
             JoinRows::MatchedOrUnknown => 3,
         }
@@ -55,6 +60,15 @@ pub struct JoinLayout {
 impl JoinLayout {
     pub fn new(kind: JoinKind, keys: usize, null_aware: bool, residual: bool) -> Self {
         let aware = is_null_aware(kind, null_aware);
+        if aware && keys > 0 && !residual {
+            return Self {
+                left: JoinRows::Counted,
+                right: JoinRows::ComparedCounts,
+                left_counts: None,
+                right_counts: Some(2),
+                compares: true,
+            };
+        }
         let by_row = residual || aware;
         let preserves_left = kind != JoinKind::Inner && kind != JoinKind::Right;
         let preserves_right = matches!(kind, JoinKind::Right | JoinKind::Full);
@@ -73,6 +87,13 @@ impl JoinLayout {
             right_counts,
             compares: aware && keys > 0,
         }
+    }
+}
+
+impl JoinLayout {
+    /// The compared column leads the sub-keys: all that is known about a `NOT IN` follows from its values.
+    pub fn first_compared(&self) -> bool {
+        self.right == JoinRows::ComparedCounts
     }
 }
 
@@ -101,24 +122,26 @@ pub fn join_state_tables(
     right: &Schema,
 ) -> Vec<StateTable> {
     let layout = JoinLayout::new(kind, left_keys.len(), null_aware, residual);
+    let first = |keys: &[usize]| layout.first_compared().then(|| keys[0]);
+    let (left_first, right_first) = (first(left_keys), first(right_keys));
     let left_keys = join_partition_keys(kind, null_aware, left_keys);
     let right_keys = join_partition_keys(kind, null_aware, right_keys);
     let mut tables = vec![
-        side_table("left", layout.left, left_keys, left),
-        side_table("right", layout.right, right_keys, right),
+        side_table("left", layout.left, left_keys, left_first, left),
+        side_table("right", layout.right, right_keys, right_first, right),
     ];
     if layout.right_counts.is_some() {
-        tables.push(side_table("right_counts", JoinRows::KeyCounts, right_keys, right));
+        tables.push(side_table("right_counts", JoinRows::KeyCounts, right_keys, None, right));
     }
     if layout.left_counts.is_some() {
-        tables.push(side_table("left_counts", JoinRows::KeyCounts, left_keys, left));
+        tables.push(side_table("left_counts", JoinRows::KeyCounts, left_keys, None, left));
     }
     tables
 }
 
-fn side_table(name: &'static str, rows: JoinRows, keys: &[usize], schema: &Schema) -> StateTable {
+fn side_table(name: &'static str, rows: JoinRows, keys: &[usize], first: Option<usize>, schema: &Schema) -> StateTable {
     let map = rows != JoinRows::KeyCounts;
-    let rest: Vec<usize> = if map { join_rest_columns(keys, schema.fields().len()) } else { Vec::new() };
+    let rest = join_rest_columns(rows, keys, first, schema.fields().len());
     let counters = ["count", "matches", "unknowns"];
     let value = counters[..rows.counters()].iter().map(|c| Field::new(*c, DataType::Int64, false));
     StateTable {
@@ -133,9 +156,17 @@ fn side_table(name: &'static str, rows: JoinRows, keys: &[usize], schema: &Schem
     }
 }
 
-/// The columns of a side that are not among its partition keys, in order.
-pub fn join_rest_columns(keys: &[usize], columns: usize) -> Vec<usize> {
-    (0..columns).filter(|c| !keys.contains(c)).collect()
+/// The columns of a side that its sub-keys consist of: those that are not among its partition keys, after the compared
+/// column where that leads; none where only counts are kept.
+pub fn join_rest_columns(rows: JoinRows, keys: &[usize], first: Option<usize>, columns: usize) -> Vec<usize> {
+    match rows {
+        JoinRows::KeyCounts => Vec::new(),
+        JoinRows::ComparedCounts => first.into_iter().collect(),
+        _ => {
+            let others = (0..columns).filter(|c| !keys.contains(c) && first != Some(*c));
+            first.into_iter().chain(others).collect()
+        }
+    }
 }
 
 fn project(schema: &Schema, columns: &[usize]) -> SchemaRef {
@@ -164,7 +195,9 @@ mod tests {
         let full = [("left", true, 1), ("right", true, 1), ("right_counts", false, 1), ("left_counts", false, 1)];
         assert_eq!(names(JoinKind::Full, false, false), full);
         assert_eq!(names(JoinKind::Full, false, true), [("left", true, 2), ("right", true, 2)]);
-        assert_eq!(names(JoinKind::LeftAnti, true, false), [("left", true, 3), ("right", true, 1)]);
+        assert_eq!(names(JoinKind::LeftAnti, true, true), [("left", true, 3), ("right", true, 1)]);
+        let not_in = [("left", true, 1), ("right", true, 1), ("right_counts", false, 1)];
+        assert_eq!(names(JoinKind::LeftAnti, true, false), not_in);
     }
 
     #[test]

@@ -56,13 +56,14 @@ impl RowLog {
         }
     }
 
-    pub fn contains(&self, key_hash: u64, key: &[u8], rest: &[u8]) -> bool {
+    /// The weights of a row before and now, if it was touched.
+    pub fn find(&self, key_hash: u64, key: &[u8], rest: &[u8]) -> Option<(Weight, Weight)> {
         let hash = hash_row(key_hash, rest);
         let same = |other: &u32| {
             let other = *other as usize;
             self.hashes[other] == hash && self.keys.get(other) == key && self.rests.get(other) == rest
         };
-        self.table.find(hash, same).is_some()
+        self.table.find(hash, same).map(|index| self.weights[*index as usize])
     }
 }
 

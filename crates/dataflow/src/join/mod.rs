@@ -20,9 +20,11 @@
 //! kept per key, and the rows of a key are visited only when its count becomes or stops being zero. With one, `m` is kept
 //! with the row and follows the pairs as they are found.
 //!
-//! **`NOT IN`** (`null_aware`): the first key pair is compared with three-valued logic instead of partitioning, and each
-//! row also counts the right rows for which the answer is unknown. All other keys and the residual say which right rows are
-//! in the sub-query's result. Without keys the residual contains the comparison, and NULL means unknown.
+//! **`NOT IN`** (`null_aware`, of anti and mark joins): the first key pair is compared with three-valued logic instead of
+//! partitioning, and the verdict also depends on the number of right rows for which the answer is unknown. The other keys
+//! and the residual say which right rows are in the sub-query's result. Without a residual counts per value are enough
+//! ([`not_in`]); with one, every row of a partition is compared. Without keys the residual contains the comparison, and NULL
+//! means unknown.
 //!
 //! State tables: see [`tidegate_plan::join_state`]. Cost: one read and one write per changed row, one scan per distinct
 //! key of a batch, and the pairs; a page of the other side's rows is decoded once however many pairs it is part of.
@@ -31,8 +33,12 @@
 //! Output is bounded: at most 8192 rows a batch, and after the output budget is used up the operator goes on
 //! where it was when it is resumed. No input arrives in between, so that the tables are as they were.
 
+mod apply;
 mod epoch;
+mod matching;
+mod not_in;
 mod operator;
+mod output;
 mod predicate;
 mod probe;
 mod settle;

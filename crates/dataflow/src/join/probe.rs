@@ -1,6 +1,6 @@
 //! Bringing a batch of one side together with the state of the other, in bounded steps.
 
-use super::operator::Join;
+use super::matching::Matching;
 use super::side::{Grouped, Place};
 use super::store::{Page, Unfinished, Weight, write};
 use super::verdict::emits_pairs;
@@ -124,7 +124,7 @@ pub(super) fn gather(column: &ArrayRef, indices: &UInt32Array) -> Result<ArrayRe
     if identity { Ok(column.clone()) } else { take(column, indices, None) }
 }
 
-impl Join {
+impl Matching {
     pub(super) fn start_probe(&self, from: usize, batch: Grouped, cx: &Cx<'_>) -> Result<Probe, OperatorError> {
         let mut probe = Probe::new(from, batch);
         if self.tallies(from) {
@@ -200,7 +200,7 @@ impl Join {
                 probe.tally(&pairs, pair, |weight| &mut weight.unknowns);
             }
         }
-        if !emits_pairs(self.kind) {
+        if !emits_pairs(self.output.kind) {
             return Ok(());
         }
         let matched = match answers.matched.count_set_bits() {
@@ -218,7 +218,7 @@ impl Join {
         let (batch, page) = (UInt32Array::from(batch), UInt32Array::from(page));
         let columns = (0..self.pair.fields().len()).map(|c| self.pair_column(probe, c, &batch, &page));
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        self.emit(columns, diffs, cx)
+        self.output.emit(columns, diffs, cx)
     }
 
     /// One column of these pairs, counted over left columns and then right columns.
@@ -229,7 +229,7 @@ impl Join {
         batch: &UInt32Array,
         page: &UInt32Array,
     ) -> Result<ArrayRef, OperatorError> {
-        let left = self.schemas[0].fields().len();
+        let left = self.output.schemas[0].fields().len();
         let (side, column) = if column < left { (0, column) } else { (1, column - left) };
         if side == probe.from {
             return Ok(gather(&probe.batch.columns[column], batch)?);

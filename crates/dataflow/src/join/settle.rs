@@ -1,13 +1,14 @@
 //! What a barrier emits for the rows of a preserved side.
 
-use super::operator::Join;
+use super::matching::Matching;
+use super::output::Lone;
 use super::store::{Page, Unfinished, read};
 use super::verdict::{Verdict, by_key, verdict};
 use crate::{Cx, OperatorError, Progress};
 use std::collections::VecDeque;
 use std::ops::Range;
 use tidegate_state::Cell;
-use tidegate_types::{ByteRows, hash_key};
+use tidegate_types::hash_key;
 
 /// Where the work of a barrier stands.
 #[derive(Default)]
@@ -28,53 +29,7 @@ pub(super) struct Settle {
     pub output: Lone,
 }
 
-/// Rows of one side on their way to the output.
-#[derive(Default)]
-pub(super) struct Lone {
-    pub keys: ByteRows,
-    pub rests: ByteRows,
-    pub diffs: Vec<i64>,
-    pub marks: Vec<Option<bool>>,
-}
-
-impl Lone {
-    pub fn len(&self) -> usize {
-        self.diffs.len()
-    }
-
-    pub fn push(&mut self, key: &[u8], rest: &[u8], verdict: Verdict, diff: i64) {
-        let mark = match verdict {
-            Verdict::Hidden => return,
-            Verdict::Shown => None,
-            Verdict::Marked(mark) => mark,
-        };
-        if diff != 0 {
-            self.keys.push(key);
-            self.rests.push(rest);
-            self.diffs.push(diff);
-            self.marks.push(mark);
-        }
-    }
-
-    /// A row that was there `before.1` times under `before.0` and is there `after.1` times under `after.0`.
-    pub fn change(&mut self, key: &[u8], rest: &[u8], before: (Verdict, i64), after: (Verdict, i64)) {
-        if before.0 == after.0 {
-            self.push(key, rest, after.0, after.1 - before.1);
-        } else {
-            self.push(key, rest, before.0, -before.1);
-            self.push(key, rest, after.0, after.1);
-        }
-    }
-
-    pub fn clear(&mut self) {
-        self.keys.clear();
-        self.rests.clear();
-        self.diffs.clear();
-        self.marks.clear();
-    }
-}
-
-impl Join {
+impl Matching {
     pub(super) fn go_on_settling(&mut self, settle: &mut Settle, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
         while settle.side < 2 {
             if self.preserved[settle.side] {
@@ -101,7 +56,7 @@ impl Join {
                 let (before, after) = log.weights(row);
                 let (old, new) = match &by_keys {
                     Some(matches) => matches[row - rows.start],
-                    None => (verdict(self.kind, before), verdict(self.kind, after)),
+                    None => (verdict(self.output.kind, before), verdict(self.output.kind, after)),
                 };
                 settle.output.change(log.key(row), log.rest(row), (old, before.count), (new, after.count));
             }
@@ -137,7 +92,7 @@ impl Join {
         for (index, weight) in missing.into_iter().zip(weights) {
             matches[index] = (weight.count, weight.count);
         }
-        let decide = |count| verdict(self.kind, by_key(count));
+        let decide = |count| verdict(self.output.kind, by_key(count));
         Ok(Some(matches.into_iter().map(|(before, after)| (decide(before), decide(after))).collect()))
     }
 
@@ -167,13 +122,13 @@ impl Join {
             let index = settle.flips[settle.flip] as usize;
             let (key, hash) = (keys.key(index), keys.key_hash(index));
             let (before, after) = keys.counts(index);
-            let (before, after) = (verdict(self.kind, by_key(before)), verdict(self.kind, by_key(after)));
+            let (before, after) = (verdict(self.output.kind, by_key(before)), verdict(self.output.kind, by_key(after)));
             let (start, length) = settle.page.ranges[settle.flip];
             while settle.offset < length && settle.output.len() < self.limits.full_rows() {
                 let row = (start + settle.offset) as usize;
                 settle.offset += 1;
                 let (rest, count) = (settle.page.rests.get(row), settle.page.weights[row].count);
-                if !rows.contains(hash, key, rest) {
+                if rows.find(hash, key, rest).is_none() {
                     settle.output.change(key, rest, (before, count), (after, count));
                 }
             }
@@ -196,7 +151,7 @@ impl Join {
             settle.flips.clear();
             while settle.key < keys.len() && settle.flips.len() < self.limits.keys_per_step {
                 let (before, after) = keys.counts(settle.key);
-                if verdict(self.kind, by_key(before)) != verdict(self.kind, by_key(after)) {
+                if verdict(self.output.kind, by_key(before)) != verdict(self.output.kind, by_key(after)) {
                     settle.flips.push(settle.key as u32);
                 }
                 settle.key += 1;
@@ -226,13 +181,6 @@ impl Join {
     }
 
     fn flush(&self, settle: &mut Settle, cx: &mut Cx<'_>) -> Result<(), OperatorError> {
-        let lone = &mut settle.output;
-        if lone.len() > 0 {
-            let columns = self.sides[settle.side].decode(lone.keys.iter(), lone.rests.iter())?;
-            let columns = self.alone(settle.side, columns, &lone.marks);
-            self.emit(columns, std::mem::take(&mut lone.diffs), cx)?;
-            lone.clear();
-        }
-        Ok(())
+        self.output.flush(settle.side, &self.sides[settle.side], &mut settle.output, cx)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::OperatorError;
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
-use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
@@ -25,6 +25,7 @@ pub(super) struct Side {
     pub keys: Vec<usize>,
     /// The other columns that are kept.
     rest: Vec<usize>,
+    /// Of every column; not all of them when only counts are kept.
     pub places: Vec<Place>,
     key_codec: Option<RowCodec>,
     rest_codec: Option<RowCodec>,
@@ -33,14 +34,20 @@ pub(super) struct Side {
 }
 
 impl Side {
-    pub fn new(schema: &SchemaRef, keys: &[usize], rows: JoinRows, match_nulls: bool) -> Result<Self, ArrowError> {
-        let all = join_rest_columns(keys, schema.fields().len());
-        let places = (0..schema.fields().len()).map(|c| match keys.iter().position(|k| *k == c) {
-            Some(key) => Place::Key(key),
-            None => Place::Rest(all.iter().position(|r| *r == c).expect("a column is a key or it is not")),
-        });
-        let places = places.collect();
-        let rest = if rows == JoinRows::KeyCounts { Vec::new() } else { all };
+    /// `first` is the column that leads the rests, if one has to.
+    pub fn new(
+        schema: &SchemaRef,
+        keys: &[usize],
+        rows: JoinRows,
+        first: Option<usize>,
+        match_nulls: bool,
+    ) -> Result<Self, ArrowError> {
+        let rest = join_rest_columns(rows, keys, first, schema.fields().len());
+        let place = |column: usize| match keys.iter().position(|k| *k == column) {
+            Some(key) => Some(Place::Key(key)),
+            None => rest.iter().position(|r| *r == column).map(Place::Rest),
+        };
+        let places = (0..schema.fields().len()).map_while(place).collect();
         let codec = |columns: &[usize]| -> Result<Option<RowCodec>, ArrowError> {
             let types: Vec<DataType> = columns.iter().map(|c| schema.field(*c).data_type().clone()).collect();
             if types.is_empty() { Ok(None) } else { RowCodec::new(&types).map(Some) }
@@ -247,16 +254,4 @@ pub(super) fn hash_row(key_hash: u64, rest: &[u8]) -> u64 {
 
 fn encoded(rows: &Option<Rows>, row: usize) -> &[u8] {
     rows.as_ref().map_or(&[], |rows| rows.row(row).data())
-}
-
-/// NULLs where a side is absent.
-pub(super) fn absent(schema: &SchemaRef, rows: usize) -> Vec<ArrayRef> {
-    schema.fields().iter().map(|f| arrow::array::new_null_array(f.data_type(), rows)).collect()
-}
-
-/// The column of marks of a mark join.
-pub(super) fn marks(values: &[Option<bool>]) -> BooleanArray {
-    let nulls: NullBuffer = values.iter().map(Option::is_some).collect();
-    let bits: BooleanBuffer = values.iter().map(|v| v.unwrap_or(false)).collect();
-    BooleanArray::new(bits, (nulls.null_count() > 0).then_some(nulls))
 }

@@ -101,6 +101,13 @@ pub(super) struct Unfinished {
     pub after: Option<Vec<u8>>,
 }
 
+/// Rows of one key with a sub-key from `low` on, or after it, and below `high`.
+pub(super) struct Stretch {
+    pub key: Vec<u8>,
+    pub low: Bound<Vec<u8>>,
+    pub high: Option<Vec<u8>>,
+}
+
 impl Page {
     pub fn len(&self) -> usize {
         self.weights.len()
@@ -144,16 +151,37 @@ impl Page {
         from: &Unfinished,
         limit: usize,
     ) -> Result<Self, StateError> {
-        let mut page = Self { ranges: vec![(0, 0); keys], ..Self::default() };
+        let low = from.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut page, more) = Self::scan(table, key, (low, Bound::Unbounded), limit)?;
+        page.ranges = vec![(0, 0); keys];
+        page.ranges[from.key as usize] = (0, page.len() as u32);
+        page.unfinished.extend(more.map(|after| Unfinished { key: from.key, after: Some(after) }));
+        Ok(page)
+    }
+
+    /// The first rows of a stretch, at most `limit`, and what is left of it.
+    pub fn load_stretch(table: &dyn Table, stretch: Stretch, limit: usize) -> Result<(Self, Option<Stretch>), StateError> {
+        let low = stretch.low.as_ref().map(Vec::as_slice);
+        let high = stretch.high.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let (page, more) = Self::scan(table, &stretch.key, (low, high), limit)?;
+        Ok((page, more.map(|after| Stretch { low: Bound::Excluded(after), ..stretch })))
+    }
+
+    /// Rows within the bounds, and the last of them if there are more.
+    fn scan(
+        table: &dyn Table,
+        key: &[u8],
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        limit: usize,
+    ) -> Result<(Self, Option<Vec<u8>>), StateError> {
+        let mut page = Self::default();
         let mut damage = None;
-        let lower = from.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut more = false;
-        table.scan(key, (lower, Bound::Unbounded), false, &mut |sub, value| {
+        table.scan(key, bounds, false, &mut |sub, value| {
             if page.weights.len() >= limit {
                 more = true;
                 return ControlFlow::Break(());
             }
-            page.rests.push(sub);
             match Weight::decode(value) {
                 Ok(weight) => page.weights.push(weight),
                 Err(error) => {
@@ -161,17 +189,11 @@ impl Page {
                     return ControlFlow::Break(());
                 }
             }
+            page.rests.push(sub);
             ControlFlow::Continue(())
         })?;
-        if let Some(error) = damage {
-            return Err(error);
-        }
-        page.ranges[from.key as usize] = (0, page.weights.len() as u32);
-        if more {
-            let after = Some(page.rests.get(page.len() - 1).to_vec());
-            page.unfinished.push(Unfinished { key: from.key, after });
-        }
-        Ok(page)
+        let more = more.then(|| page.rests.get(page.len() - 1).to_vec());
+        damage.map_or(Ok((page, more)), Err)
     }
 }
 

@@ -187,7 +187,7 @@ impl Case {
             self.kind, left_keys, right_keys, nulls, aware, residual.as_ref(), left, right, output, false, false,
         )
         .unwrap();
-        join.limits = limits;
+        join.set_limits(limits);
         join
     }
 
