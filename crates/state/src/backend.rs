@@ -4,8 +4,12 @@ use crate::maintenance::Maintenance;
 use crate::memory::MemoryAccount;
 use crate::memory::map::MapTable;
 use crate::memory::value::ValueTable;
-use crate::table::{Form, StateError, Table, TableSpec};
+use crate::rocks::RocksDb;
+use crate::rocks::table::{RocksContext, RocksTable};
+use crate::rocks::view::ViewDisk;
+use crate::table::{Form, Merge, StateError, Table, TableSpec};
 use crate::view::{ViewSpec, ViewStore};
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tidegate_types::{KeyGroupRange, TableId, WorkerId};
@@ -30,7 +34,7 @@ pub struct BackendConfig {
     pub groups: KeyGroupRange,
     /// This worker's share, for RocksDB's block cache and write buffers together.
     pub memory_limit_bytes: usize,
-    /// How much each RocksDB table may hold in its overlay before it writes through.
+    /// How much the overlays of this worker's RocksDB tables may hold together before they write through.
     pub overlay_limit_bytes: usize,
 }
 
@@ -38,6 +42,9 @@ pub struct BackendConfig {
 pub struct Backends {
     config: BackendConfig,
     memory: MemoryAccount,
+    /// Of the overlays of RocksDB tables alone.
+    overlays: MemoryAccount,
+    database: Mutex<Option<Arc<RocksDb>>>,
     maintenance: Maintenance,
 }
 
@@ -47,8 +54,22 @@ impl Backends {
         Ok(Self {
             config,
             memory: MemoryAccount::default(),
+            overlays: MemoryAccount::default(),
+            database: Mutex::new(None),
             maintenance,
         })
+    }
+
+    /// Opens RocksDB when it is first needed.
+    fn database(&self) -> Result<Arc<RocksDb>, StateError> {
+        let mut database = self.database.lock();
+        if let Some(database) = &*database {
+            return Ok(database.clone());
+        }
+        let config = &self.config;
+        let opened = RocksDb::open(&config.directory, config.worker, config.memory_limit_bytes)?;
+        *database = Some(opened.clone());
+        Ok(opened)
     }
 
     pub fn config(&self) -> &BackendConfig {
@@ -60,14 +81,24 @@ impl Backends {
         kind: BackendKind,
         spec: &TableSpec,
     ) -> Result<Box<dyn Table>, StateError> {
-        let share = self.memory.share();
-        match (kind, spec.form) {
-            (BackendKind::Memory, Form::Value) => Ok(Box::new(ValueTable::new(spec.id, share))),
-            (BackendKind::Memory, Form::Map) => Ok(Box::new(MapTable::new(spec.id, share))),
-            (BackendKind::RocksDb, _) => {
-                Err(StateError::Backend("rocksdb is not available".into()))
-            }
+        assert_eq!(spec.merge, Merge::Replace, "tables of counts are views");
+        if kind == BackendKind::Memory {
+            let share = self.memory.share();
+            return Ok(match spec.form {
+                Form::Value => Box::new(ValueTable::new(spec.id, share)),
+                Form::Map => Box::new(MapTable::new(spec.id, share)),
+            });
         }
+        let context = RocksContext {
+            database: self.database()?,
+            maintenance: self.maintenance.handle(),
+            account: self.overlays.clone(),
+            overlay_limit_bytes: self.config.overlay_limit_bytes,
+        };
+        Ok(match spec.form {
+            Form::Value => Box::new(RocksTable::open_value(spec, context)),
+            Form::Map => Box::new(RocksTable::open_map(spec, context)),
+        })
     }
 
     pub fn open_view(
@@ -75,24 +106,43 @@ impl Backends {
         kind: BackendKind,
         spec: ViewSpec,
     ) -> Result<Arc<ViewStore>, StateError> {
-        match kind {
-            BackendKind::Memory => ViewStore::in_memory(
-                spec,
-                self.config.groups,
-                self.memory.share(),
-                self.maintenance.handle(),
-            ),
-            BackendKind::RocksDb => Err(StateError::Backend("rocksdb is not available".into())),
+        let disk = match kind {
+            BackendKind::Memory => None,
+            BackendKind::RocksDb => Some(ViewDisk::new(
+                self.database()?,
+                spec.table,
+                spec.append_only,
+            )),
+        };
+        ViewStore::open(
+            spec,
+            self.config.groups,
+            self.memory.share(),
+            self.maintenance.handle(),
+            disk,
+        )
+    }
+
+    /// Removes what a dropped relation's table or view has on disk, after what is being written for it now. Its `Table`
+    /// or `ViewStore` must not be used any more.
+    pub fn drop_table(&self, kind: BackendKind, table: TableId) {
+        let database = self.database.lock().clone();
+        if let (BackendKind::RocksDb, Some(database)) = (kind, database) {
+            self.maintenance.handle().submit(move || {
+                if let Err(error) = database.drop_table(table) {
+                    tracing::error!(%table, %error, "removing a dropped state table from rocksdb failed");
+                }
+            });
         }
     }
 
-    /// Removes what a dropped relation's table or view has on disk. Its `Table` or `ViewStore` must be gone.
-    pub fn drop_table(&self, _kind: BackendKind, _table: TableId) -> Result<(), StateError> {
-        Ok(())
+    /// Bytes of all tables and views of this worker that are in memory, without RocksDB's block cache and buffers.
+    pub fn bytes_used(&self) -> usize {
+        self.memory.bytes_used() + self.overlays.bytes_used()
     }
 
-    /// Bytes of all tables and views of this worker that are in memory, without RocksDB's own.
-    pub fn bytes_used(&self) -> usize {
-        self.memory.bytes_used()
+    /// Bytes of RocksDB's block cache and write buffers.
+    pub fn cache_bytes(&self) -> usize {
+        self.database.lock().as_ref().map_or(0, |d| d.cache_bytes())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`table`]: the contract of a state table, in two forms (value: key → value; map: key → ordered sub-key → value).
 //! - [`run`]: a sorted, immutable piece of a table: what a checkpoint stores and a restore reads.
-//! - [`backend`]: opens tables and views on one worker; [`memory`] implements it.
+//! - [`backend`]: opens tables and views on one worker; [`memory`] and [`rocks`] implement it.
 //! - [`view`]: the contents of a view, readable at an epoch while it is written.
 //! - [`maintenance`]: the background thread that merges what readers would otherwise have to.
 //!
@@ -12,6 +12,7 @@ pub mod backend;
 pub mod maintenance;
 pub mod memory;
 mod order;
+pub mod rocks;
 pub mod run;
 pub mod table;
 pub mod view;

@@ -41,9 +41,9 @@ impl Maintenance {
 }
 
 impl MaintenanceHandle {
-    /// Does nothing when the thread has ended: then nobody waits for the job either.
-    pub fn submit(&self, job: impl FnOnce() + Send + 'static) {
-        let _ = self.0.send(Some(Box::new(job)));
+    /// Answers whether the thread is there to do it.
+    pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        self.0.send(Some(Box::new(job))).is_ok()
     }
 }
 

@@ -21,6 +21,7 @@ pub mod subscription;
 
 use crate::maintenance::MaintenanceHandle;
 use crate::memory::MemoryShare;
+use crate::rocks::view::{Marker, ViewDisk};
 use crate::run::Run;
 use crate::table::{StateError, TableStats};
 use arrow::array::ArrayRef;
@@ -65,6 +66,8 @@ pub struct ViewStore {
     groups: KeyGroupRange,
     inner: Mutex<Inner>,
     maintenance: MaintenanceHandle,
+    /// Rows of completed checkpoints lie here, not in layers.
+    disk: Option<ViewDisk>,
     /// Rows that were found with a count below zero: each is a bug upstream.
     negative_rows: Arc<AtomicU64>,
     this: Weak<ViewStore>,
@@ -84,14 +87,19 @@ struct Inner {
     memory: MemoryShare,
     /// The number of the next row of an append-only view.
     next_number: u64,
+    /// What is in RocksDB, and why the background thread could not put more there.
+    on_disk: Marker,
+    disk_error: Option<String>,
 }
 
 impl ViewStore {
-    pub fn in_memory(
+    /// In memory alone when there is no `disk`.
+    pub fn open(
         spec: ViewSpec,
         groups: KeyGroupRange,
         memory: MemoryShare,
         maintenance: MaintenanceHandle,
+        disk: Option<ViewDisk>,
     ) -> Result<Arc<Self>, StateError> {
         let layout = Arc::new(RowLayout::new(spec.schema.clone(), &spec.key)?);
         Ok(Arc::new_cyclic(|this| Self {
@@ -107,8 +115,11 @@ impl ViewStore {
                 subscribers: Vec::new(),
                 memory,
                 next_number: 0,
+                on_disk: Marker::default(),
+                disk_error: None,
             }),
             maintenance,
+            disk,
             negative_rows: Arc::default(),
             this: this.clone(),
         }))
@@ -133,6 +144,9 @@ impl ViewStore {
             return Ok(());
         }
         let mut inner = self.inner.lock();
+        if let Some(error) = &inner.disk_error {
+            return Err(StateError::Backend(error.clone()));
+        }
         let newest = inner.layers.last().and_then(|l| l.last);
         assert!(newest <= Some(epoch), "epochs of a view come in order");
         inner.layers.push(Arc::new(layer));
@@ -188,8 +202,44 @@ impl ViewStore {
         while let Some((_, epoch)) = inner.sealed.pop_front_if(|(c, _)| *c <= checkpoint) {
             inner.completed = Some(epoch);
         }
+        if self.disk.is_some() {
+            let this = self.this.clone();
+            self.maintenance.submit(move || {
+                if let Some(view) = this.upgrade() {
+                    view.move_to_disk(checkpoint);
+                }
+            });
+        }
         self.schedule_merge(&mut inner);
         Ok(())
+    }
+
+    /// Moves the layers of completed checkpoints to RocksDB. Runs on the background thread.
+    fn move_to_disk(&self, checkpoint: CheckpointId) {
+        let Some(disk) = &self.disk else {
+            return;
+        };
+        let (layers, mut marker) = {
+            let inner = self.inner.lock();
+            let completed = inner.layers.partition_point(|l| l.last <= inner.completed);
+            (inner.layers[..completed].to_vec(), inner.on_disk)
+        };
+        let Some(newest) = layers.last() else {
+            return;
+        };
+        marker.checkpoint = Some(checkpoint);
+        marker.epoch = newest.last;
+        let written = disk.apply(&layers, &self.layout, marker);
+        let mut inner = self.inner.lock();
+        match written {
+            Ok(marker) => {
+                inner.on_disk = marker;
+                // Only this thread removes layers, and new ones come behind these.
+                inner.layers.drain(..layers.len());
+                inner.account();
+            }
+            Err(error) => inner.disk_error = Some(format!("writing a view failed: {error}")),
+        }
     }
 
     /// This checkpoint will never complete, nor will later ones that are under way. What they hold joins the next seal.
@@ -199,6 +249,16 @@ impl ViewStore {
 
     /// Loads a restored run, older runs first, before anything is appended.
     pub fn restore(&self, run: &Run) -> Result<(), StateError> {
+        if let Some(disk) = &self.disk {
+            let mut inner = self.inner.lock();
+            inner.on_disk = disk.restore(run, inner.on_disk)?;
+            if self.spec.append_only {
+                for entry in run.iter().filter(|e| e.group == self.first_group()) {
+                    inner.next_number = inner.next_number.max(log::numbered_row(entry.key)?.0 + 1);
+                }
+            }
+            return Ok(());
+        }
         let rows: Vec<LayerRows> = match self.spec.append_only {
             true => LogRows::read_run(run, &self.layout)?
                 .into_iter()
@@ -257,17 +317,38 @@ impl ViewStore {
 
     /// The rows as of the end of an epoch: the newest published one, or one of the few before it.
     pub fn snapshot(&self, epoch: Epoch) -> Result<ViewSnapshot, StateError> {
-        let layers = self.layers_up_to(epoch)?;
-        Ok(ViewSnapshot::new(
+        // The layers first: what leaves their list afterwards is in the snapshot of the disk, whose marker says so.
+        let mut layers = self.layers_up_to(epoch)?;
+        let disk = match &self.disk {
+            Some(disk) => Some(disk.snapshot()?),
+            None => None,
+        };
+        if let Some(disk) = &disk {
+            if disk.marker.epoch > Some(epoch) {
+                return Err(StateError::EpochGone(epoch));
+            }
+            layers.retain(|l| l.last > disk.marker.epoch);
+        }
+        let (spec, layout, negative_rows) = (
             self.spec.clone(),
             self.layout.clone(),
-            layers,
             self.negative_rows.clone(),
+        );
+        Ok(ViewSnapshot::new(
+            spec,
+            layout,
+            layers,
+            disk,
+            self.first_group(),
+            negative_rows,
         ))
     }
 
     fn layers_up_to(&self, epoch: Epoch) -> Result<Vec<Arc<Layer>>, StateError> {
         let inner = self.inner.lock();
+        if inner.on_disk.epoch > Some(epoch) {
+            return Err(StateError::EpochGone(epoch));
+        }
         let count = inner.layers.partition_point(|l| l.last <= Some(epoch));
         if inner
             .layers

@@ -640,11 +640,6 @@ impl MapTable {
             set_flags(bytes, start, flags);
         }
     }
-
-    /// Bytes that cannot be evicted, roughly.
-    pub fn pinned_bytes(&self) -> usize {
-        self.memory_bytes()
-    }
 }
 
 fn below(sub: &[u8], low: Bound<&[u8]>) -> bool {

@@ -52,6 +52,8 @@ pub struct ValueTable {
     tombstones: u64,
     changed_bytes: usize,
     memory: MemoryShare,
+    /// The page that was last looked at for cells to evict.
+    evicted: Option<u32>,
 }
 
 impl ValueTable {
@@ -66,6 +68,7 @@ impl ValueTable {
             tombstones: 0,
             changed_bytes: 0,
             memory,
+            evicted: None,
         }
     }
 
@@ -298,20 +301,20 @@ impl ValueTable {
         Ok(())
     }
 
-    /// Drops cells that the store below has too, page by page from `cursor`, until at most `limit` bytes are in use or
-    /// every page was looked at once. Only for a backed table.
-    pub fn evict(&mut self, limit: usize, cursor: &mut Option<u32>) -> Result<(), StateError> {
+    /// Drops cells that the store below has too, page by page, until at most `limit` bytes are in use or every
+    /// page was looked at once. Only for a backed table.
+    pub fn evict(&mut self, limit: usize) -> Result<(), StateError> {
         assert!(self.backed, "only an overlay may forget");
         let mut wrapped = false;
         while self.memory_bytes() > limit {
-            let Some(page) = self.arena.next_full_page(*cursor) else {
-                if wrapped || cursor.is_none() {
+            let Some(page) = self.arena.next_full_page(self.evicted) else {
+                if wrapped || self.evicted.is_none() {
                     break;
                 }
-                (*cursor, wrapped) = (None, true);
+                (self.evicted, wrapped) = (None, true);
                 continue;
             };
-            *cursor = Some(page);
+            self.evicted = Some(page);
             for record in self.arena.records(page) {
                 let header = self.header(record);
                 if self.changes.contains(header.mark, record) {
@@ -388,11 +391,6 @@ impl ValueTable {
             self.cells += 1;
         }
         Ok(())
-    }
-
-    /// Bytes that cannot be evicted: those of cells that changed since the last completed checkpoint, roughly.
-    pub fn pinned_bytes(&self) -> usize {
-        self.changed_bytes + self.changes.memory_bytes()
     }
 }
 

@@ -3,7 +3,8 @@
 //! Each row has a hidden id: (key group, number), the number growing by one with each row of the group. A worker gives
 //! all its new rows to the first key group it owns, so that its log is in order of arrival; after a change of the number
 //! of workers a worker may hold the logs of several groups, of which it continues the first. In a run the key is the
-//! number (eight bytes, big endian) and the value the encoded row.
+//! number (eight bytes, big endian) followed by the encoded row, and the value a count of one: so the runs of every view
+//! merge alike.
 
 use super::layer::Layer;
 use super::row::RowLayout;
@@ -117,10 +118,14 @@ impl LogRows {
     }
 
     pub fn write_run(&self, layout: &RowLayout, run: &mut RunBuilder) -> Result<(), StateError> {
-        let mut number = self.first_number;
+        let one = 1i64.to_le_bytes();
+        let (mut number, mut key) = (self.first_number, Vec::new());
         for batch in &self.batches {
             for row in layout.encode(batch)?.rows.iter() {
-                run.push_in_group(self.group, &number.to_be_bytes(), &[], Some(row.data()));
+                key.clear();
+                key.extend_from_slice(&number.to_be_bytes());
+                key.extend_from_slice(row.data());
+                run.push_in_group(self.group, &key, &[], Some(&one));
                 number += 1;
             }
         }
@@ -133,11 +138,11 @@ impl LogRows {
         let mut start = 0;
         while start < run.len() {
             let group = run.entry(start).group;
-            let first = number(run.entry(start).key)?;
+            let first = numbered_row(run.entry(start).key)?.0;
             let mut end = start + 1;
             while end < run.len()
                 && run.entry(end).group == group
-                && number(run.entry(end).key)? == first + (end - start) as u64
+                && numbered_row(run.entry(end).key)?.0 == first + (end - start) as u64
             {
                 end += 1;
             }
@@ -145,8 +150,10 @@ impl LogRows {
             let mut at = start;
             while at < end {
                 let to = end.min(at + JOINED_BATCH_ROWS);
-                let rows = (at..to).map(|i| run.entry(i).value.unwrap_or(&[]));
-                batches.push(layout.decode(rows, None)?);
+                let rows: Result<Vec<&[u8]>, StateError> = (at..to)
+                    .map(|i| Ok(numbered_row(run.entry(i).key)?.1))
+                    .collect();
+                batches.push(layout.decode(rows?.into_iter(), None)?);
                 at = to;
             }
             logs.push(Self::new(group, first, batches));
@@ -166,6 +173,14 @@ fn join(small: &mut Vec<RecordBatch>, batches: &mut Vec<RecordBatch>) -> Result<
         }
     }
     Ok(())
+}
+
+/// The number and the encoded row in a run's key.
+pub fn numbered_row(key: &[u8]) -> Result<(u64, &[u8]), StateError> {
+    let (number, row) = key
+        .split_at_checked(8)
+        .ok_or_else(|| StateError::Damaged("a row of a view has no number".into()))?;
+    Ok((self::number(number)?, row))
 }
 
 pub fn number(key: &[u8]) -> Result<u64, StateError> {

@@ -6,8 +6,9 @@ use super::row::RowLayout;
 use super::sorted::group_and_row;
 use super::{ViewSpec, log};
 use crate::StateError;
+use crate::rocks::view::{DiskSnapshot, DiskSource};
 use arrow::array::{BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
-use arrow::compute::filter_record_batch;
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,6 +21,10 @@ pub struct ViewSnapshot {
     spec: ViewSpec,
     layout: Arc<RowLayout>,
     layers: Vec<Arc<Layer>>,
+    /// The rows that are older than all layers.
+    disk: Option<DiskSnapshot>,
+    /// Where new rows of an append-only view go.
+    first_group: KeyGroup,
     negative_rows: Arc<AtomicU64>,
 }
 
@@ -36,6 +41,8 @@ impl ViewSnapshot {
         spec: ViewSpec,
         layout: Arc<RowLayout>,
         layers: Vec<Arc<Layer>>,
+        disk: Option<DiskSnapshot>,
+        first_group: KeyGroup,
         negative_rows: Arc<AtomicU64>,
     ) -> Self {
         let layers = if spec.append_only {
@@ -47,6 +54,8 @@ impl ViewSnapshot {
             spec,
             layout,
             layers,
+            disk,
+            first_group,
             negative_rows,
         }
     }
@@ -57,11 +66,9 @@ impl ViewSnapshot {
 
     /// How many rows there are, copies counted. Costs nothing.
     pub fn num_rows(&self) -> usize {
-        self.layers
-            .iter()
-            .map(|l| l.diff_sum())
-            .sum::<Diff>()
-            .max(0) as usize
+        let on_disk = self.disk.as_ref().map_or(0, |d| d.marker.rows);
+        let in_layers: Diff = self.layers.iter().map(|l| l.diff_sum()).sum();
+        (on_disk + in_layers).max(0) as usize
     }
 
     /// All rows; one that is there n times comes n times. `columns`: which ones, in which order; all when `None`.
@@ -71,7 +78,7 @@ impl ViewSnapshot {
         batch_rows: usize,
     ) -> Result<ViewScan, StateError> {
         let rows = match self.spec.append_only {
-            true => self.log_scan(columns, batch_rows, None)?,
+            true => self.log_scan(None)?,
             false => Rows::Sorted(vec![self.range(Vec::new())]),
         };
         ViewScan::new(self, columns, batch_rows, rows)
@@ -85,7 +92,7 @@ impl ViewSnapshot {
         batch_rows: usize,
     ) -> Result<ViewScan, StateError> {
         let rows = match self.spec.append_only {
-            true => self.log_scan(columns, batch_rows, Some(key))?,
+            true => self.log_scan(Some(key))?,
             false => Rows::Sorted(vec![
                 self.range(group_and_row(key_group(hash_key(key)), key)),
             ]),
@@ -101,7 +108,7 @@ impl ViewSnapshot {
         batch_rows: usize,
     ) -> Result<ViewScan, StateError> {
         let rows = match self.spec.append_only {
-            true => self.log_scan(columns, batch_rows, Some(prefix))?,
+            true => self.log_scan(Some(prefix))?,
             false => Rows::Sorted(
                 (0..KEY_GROUPS)
                     .map(|g| self.range(group_and_row(g as KeyGroup, prefix)))
@@ -119,43 +126,30 @@ impl ViewSnapshot {
         }
     }
 
-    fn cursor(&self, from: &[u8]) -> Cursor {
-        let more: Option<Box<dyn RowSource>> = None;
-        Cursor::new(&self.layers, from, more)
+    fn cursor(&self, from: &[u8]) -> Result<Cursor, StateError> {
+        let more: Option<Box<dyn RowSource>> = match &self.disk {
+            Some(disk) => Some(Box::new(disk.source(from)?)),
+            None => None,
+        };
+        Ok(Cursor::new(&self.layers, from, more))
     }
 
-    fn log_scan(
-        &self,
-        columns: Option<&[usize]>,
-        batch_rows: usize,
-        prefix: Option<&[u8]>,
-    ) -> Result<Rows, StateError> {
-        let mut batches = VecDeque::new();
-        for batch in self.layers.iter().flat_map(|l| l.log().batches()) {
-            let batch = match prefix {
-                Some(prefix) => {
-                    let encoded = self.layout.encode(batch)?;
-                    let keep: BooleanArray = encoded
-                        .rows
-                        .iter()
-                        .map(|r| Some(r.data().starts_with(prefix)))
-                        .collect();
-                    filter_record_batch(batch, &keep)?
-                }
-                None => batch.clone(),
-            };
-            let batch = match columns {
-                Some(columns) => batch.project(columns)?,
-                None => batch,
-            };
-            let mut at = 0;
-            while at < batch.num_rows() {
-                let length = batch_rows.min(batch.num_rows() - at);
-                batches.push_back(batch.slice(at, length));
-                at += length;
-            }
-        }
-        Ok(Rows::Log(batches))
+    fn log_scan(&self, prefix: Option<&[u8]>) -> Result<Rows, StateError> {
+        let disk = match &self.disk {
+            Some(disk) => Some(disk.log_source(0, 0, None)?),
+            None => None,
+        };
+        let batches = self
+            .layers
+            .iter()
+            .flat_map(|l| l.log().batches())
+            .cloned()
+            .collect();
+        Ok(Rows::Log {
+            disk,
+            batches,
+            prefix: prefix.map(<[u8]>::to_vec),
+        })
     }
 
     /// The next rows after a position, at most so many distinct ones, in the order of (key group, row), with their
@@ -169,7 +163,7 @@ impl ViewSnapshot {
             return self.log_slice(after, max_rows);
         }
         let after = after.map(|p| group_and_row(p.group, &p.row));
-        let mut cursor = self.cursor(after.as_deref().unwrap_or(&[]));
+        let mut cursor = self.cursor(after.as_deref().unwrap_or(&[]))?;
         let (mut rows, mut counts) = (ByteRows::new(), Vec::new());
         while counts.len() < max_rows {
             let Some((row, count)) = cursor.next()? else {
@@ -203,35 +197,38 @@ impl ViewSnapshot {
         after: Option<&SlicePosition>,
         max_rows: usize,
     ) -> Result<(Batch, Option<SlicePosition>), StateError> {
-        let next = match after {
+        let (group, number) = match after {
             Some(position) => (position.group, log::number(&position.row)? + 1),
             None => (0, 0),
         };
-        let mut found: Vec<RecordBatch> = Vec::new();
-        let (mut left, mut reached) = (max_rows, None);
-        for rows in self.layers.iter().map(|l| l.log()) {
-            if left == 0 {
-                break;
-            }
-            let from = match rows.group().cmp(&next.0) {
-                std::cmp::Ordering::Less => continue,
-                std::cmp::Ordering::Equal => next.1.saturating_sub(rows.first_number()) as usize,
-                std::cmp::Ordering::Greater => 0,
-            };
-            if from >= rows.len() {
-                continue;
-            }
-            let count = left.min(rows.len() - from);
-            found.extend(rows.slices(from, count));
-            left -= count;
-            let last = rows.first_number() + (from + count) as u64 - 1;
-            reached = Some(SlicePosition {
-                group: rows.group(),
-                row: last.to_be_bytes().to_vec(),
-            });
+        let mut slice = LogSlice {
+            group,
+            number,
+            left: max_rows,
+            found: Vec::new(),
+            reached: None,
+        };
+        // On disk, the rows of the group that still grows are older than those in layers; other groups follow it.
+        let split = self.first_group.checked_add(1);
+        if let Some(disk) = self.disk.as_ref().filter(|_| group <= self.first_group) {
+            slice.take_disk(disk.log_source(group, number, split)?, &self.layout)?;
         }
-        let rows = arrow::compute::concat_batches(self.layout.schema(), found.iter())?;
-        Ok((Batch::insert(rows), reached.filter(|_| left == 0)))
+        slice.take_layers(&self.layers);
+        if let (Some(disk), Some(split)) = (&self.disk, split) {
+            let (group, number) = if group >= split {
+                (group, number)
+            } else {
+                (split, 0)
+            };
+            slice.take_disk(disk.log_source(group, number, None)?, &self.layout)?;
+        }
+        let rows = concat_batches(self.layout.schema(), slice.found.iter())?;
+        let reached = slice.reached.filter(|_| slice.left == 0);
+        let position = reached.map(|(group, number)| SlicePosition {
+            group,
+            row: number.to_be_bytes().to_vec(),
+        });
+        Ok((Batch::insert(rows), position))
     }
 
     /// Whether a row with this count is to be shown.
@@ -244,8 +241,62 @@ impl ViewSnapshot {
     }
 }
 
+/// Collects a slice of a log.
+struct LogSlice {
+    group: KeyGroup,
+    number: u64,
+    left: usize,
+    found: Vec<RecordBatch>,
+    reached: Option<(KeyGroup, u64)>,
+}
+
+impl LogSlice {
+    fn take_layers(&mut self, layers: &[Arc<Layer>]) {
+        for rows in layers.iter().map(|l| l.log()) {
+            let from = match rows.group().cmp(&self.group) {
+                std::cmp::Ordering::Less => continue,
+                std::cmp::Ordering::Equal => {
+                    self.number.saturating_sub(rows.first_number()) as usize
+                }
+                std::cmp::Ordering::Greater => 0,
+            };
+            let count = self.left.min(rows.len().saturating_sub(from));
+            if count > 0 {
+                self.found.extend(rows.slices(from, count));
+                self.left -= count;
+                self.reached = Some((
+                    rows.group(),
+                    rows.first_number() + (from + count) as u64 - 1,
+                ));
+            }
+        }
+    }
+
+    fn take_disk(&mut self, mut source: DiskSource, layout: &RowLayout) -> Result<(), StateError> {
+        let mut rows = ByteRows::new();
+        while self.left > 0
+            && let Some((group, number, row)) = source.log_row()?
+        {
+            rows.push(row);
+            self.left -= 1;
+            self.reached = Some((group, number));
+            source.advance()?;
+        }
+        if !rows.is_empty() {
+            self.found.push(layout.decode(rows.iter(), None)?);
+        }
+        Ok(())
+    }
+}
+
 enum Rows {
-    Log(VecDeque<RecordBatch>),
+    Log {
+        /// What is older than the batches.
+        disk: Option<DiskSource>,
+        batches: VecDeque<RecordBatch>,
+        /// Only rows whose encoding starts so.
+        prefix: Option<Vec<u8>>,
+    },
     /// One after the other.
     Sorted(Vec<SortedRange>),
 }
@@ -293,9 +344,8 @@ impl ViewScan {
     }
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>, StateError> {
-        let ranges = match &mut self.rows {
-            Rows::Log(batches) => return Ok(batches.pop_front()),
-            Rows::Sorted(ranges) => ranges,
+        let Rows::Sorted(ranges) = &mut self.rows else {
+            return self.next_log_batch();
         };
         let needs_rows = !self.schema.fields().is_empty();
         let (mut rows, mut count) = (ByteRows::new(), 0);
@@ -303,9 +353,10 @@ impl ViewScan {
             let range = &mut ranges[self.range];
             if range.left == 0 {
                 let prefix = &range.prefix;
-                let cursor = range
-                    .cursor
-                    .get_or_insert_with(|| self.snapshot.cursor(prefix));
+                let cursor = match &mut range.cursor {
+                    Some(cursor) => cursor,
+                    None => range.cursor.insert(self.snapshot.cursor(prefix)?),
+                };
                 match cursor.next()? {
                     Some((row, diff)) if row.starts_with(prefix) => {
                         if self.snapshot.positive(diff) {
@@ -344,6 +395,60 @@ impl ViewScan {
                 .layout
                 .decode(rows.iter(), self.columns.as_deref())?,
         ))
+    }
+}
+
+impl ViewScan {
+    fn next_log_batch(&mut self) -> Result<Option<RecordBatch>, StateError> {
+        let Rows::Log {
+            disk,
+            batches,
+            prefix,
+        } = &mut self.rows
+        else {
+            return Ok(None);
+        };
+        let layout = &self.snapshot.layout;
+        loop {
+            if let Some(source) = disk {
+                let mut rows = ByteRows::new();
+                while rows.len() < self.batch_rows
+                    && let Some((_, _, row)) = source.log_row()?
+                {
+                    if prefix.as_ref().is_none_or(|p| row.starts_with(p)) {
+                        rows.push(row);
+                    }
+                    source.advance()?;
+                }
+                if !rows.is_empty() {
+                    return Ok(Some(layout.decode(rows.iter(), self.columns.as_deref())?));
+                }
+                *disk = None;
+            }
+            let Some(mut batch) = batches.pop_front() else {
+                return Ok(None);
+            };
+            if batch.num_rows() > self.batch_rows {
+                batches
+                    .push_front(batch.slice(self.batch_rows, batch.num_rows() - self.batch_rows));
+                batch = batch.slice(0, self.batch_rows);
+            }
+            if let Some(prefix) = prefix {
+                let encoded = layout.encode(&batch)?;
+                let keep: BooleanArray = encoded
+                    .rows
+                    .iter()
+                    .map(|r| Some(r.data().starts_with(prefix)))
+                    .collect();
+                batch = filter_record_batch(&batch, &keep)?;
+            }
+            if batch.num_rows() > 0 {
+                return Ok(Some(match &self.columns {
+                    Some(columns) => batch.project(columns)?,
+                    None => batch,
+                }));
+            }
+        }
     }
 }
 

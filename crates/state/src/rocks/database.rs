@@ -1,0 +1,194 @@
+//! One worker's RocksDB.
+
+use super::layout;
+use crate::StateError;
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, CompactionDecision, DB,
+    DBCompressionType, MergeOperands, Options, WriteBatch, WriteBufferManager, WriteOptions,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tidegate_types::{TableId, WorkerId};
+
+/// A column family by use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    Value,
+    Map,
+    View,
+    Log,
+    Changes,
+}
+
+impl Family {
+    const ALL: [Self; 5] = [Self::Value, Self::Map, Self::View, Self::Log, Self::Changes];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Map => "map",
+            Self::View => "view",
+            Self::Log => "log",
+            Self::Changes => "changes",
+        }
+    }
+}
+
+/// A write batch is cut at this size where nothing demands that it be whole.
+pub const BATCH_BYTES: usize = 4 << 20;
+/// Present when the files are not the state as of a checkpoint.
+const NOT_REUSABLE: &[u8] = b"not reusable";
+
+pub struct RocksDb {
+    db: DB,
+    cache: Cache,
+    not_reusable: AtomicBool,
+}
+
+impl RocksDb {
+    /// Opens an empty database under `directory/worker-N`, removing what earlier ones left there.
+    pub fn open(
+        directory: &Path,
+        worker: WorkerId,
+        memory_limit_bytes: usize,
+    ) -> Result<Arc<Self>, StateError> {
+        let path = fresh_directory(&directory.join(format!("worker-{worker}")))?;
+        // Block cache, index and filter blocks and write buffers are all charged to one cache, whose size is the limit.
+        let cache = Cache::new_lru_cache(memory_limit_bytes.max(8 << 20));
+        let buffers_bytes = (memory_limit_bytes / 4).max(4 << 20);
+        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(
+            buffers_bytes,
+            false,
+            cache.clone(),
+        );
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_write_buffer_manager(&buffers);
+        options.set_max_background_jobs(2);
+        options.set_max_open_files(512);
+        options.set_keep_log_file_num(1);
+        options.set_stats_dump_period_sec(0);
+        let families = Family::ALL.map(|f| {
+            ColumnFamilyDescriptor::new(f.name(), family_options(f, &cache, buffers_bytes))
+        });
+        let db = DB::open_cf_descriptors(&options, &path, families)?;
+        Ok(Arc::new(Self {
+            db,
+            cache,
+            not_reusable: AtomicBool::new(false),
+        }))
+    }
+
+    pub fn db(&self) -> &DB {
+        &self.db
+    }
+
+    pub fn family(&self, family: Family) -> Arc<BoundColumnFamily<'_>> {
+        self.db
+            .cf_handle(family.name())
+            .expect("all families are created when the database is opened")
+    }
+
+    pub fn write(&self, batch: WriteBatch) -> Result<(), StateError> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        Ok(self.db.write_opt(batch, &options)?)
+    }
+
+    /// The files are no longer the state as of a checkpoint.
+    pub fn mark_not_reusable(&self) -> Result<(), StateError> {
+        if !self.not_reusable.swap(true, Ordering::Relaxed) {
+            let mut batch = WriteBatch::default();
+            batch.put(NOT_REUSABLE, []);
+            self.write(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything of a table.
+    pub fn drop_table(&self, table: TableId) -> Result<(), StateError> {
+        let prefix = layout::table_prefix(table);
+        let end =
+            layout::after_prefix(&prefix).unwrap_or_else(|| vec![0xff; layout::TABLE_BYTES + 2]);
+        let mut batch = WriteBatch::default();
+        for family in Family::ALL {
+            batch.delete_range_cf(&self.family(family), prefix.clone(), end.clone());
+        }
+        self.write(batch)
+    }
+
+    /// Bytes on disk and in write buffers of a table, roughly.
+    pub fn approximate_bytes(&self, family: Family, table: TableId) -> u64 {
+        let prefix = layout::table_prefix(table);
+        let end =
+            layout::after_prefix(&prefix).unwrap_or_else(|| vec![0xff; layout::TABLE_BYTES + 2]);
+        let range = rocksdb::Range::new(&prefix, &end);
+        self.db
+            .get_approximate_sizes_cf(&self.family(family), &[range])
+            .into_iter()
+            .sum()
+    }
+
+    /// Bytes of the block cache in use, write buffers included.
+    pub fn cache_bytes(&self) -> usize {
+        self.cache.get_usage()
+    }
+}
+
+/// An empty directory for a new database. Databases of earlier incarnations are removed; one that a reader of this
+/// process still holds open is unlinked and lives on until that reader is done.
+fn fresh_directory(parent: &Path) -> Result<PathBuf, StateError> {
+    let failed =
+        |e: std::io::Error| StateError::Backend(format!("cannot use {}: {e}", parent.display()));
+    std::fs::create_dir_all(parent).map_err(failed)?;
+    let mut newest = 0u64;
+    for entry in std::fs::read_dir(parent).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if let Some(number) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<u64>().ok())
+        {
+            newest = newest.max(number);
+            std::fs::remove_dir_all(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(parent.join((newest + 1).to_string()))
+}
+
+fn family_options(family: Family, cache: &Cache, buffers_bytes: usize) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_block_size(8 << 10);
+    blocks.set_format_version(6);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_write_buffer_size((buffers_bytes / 2).clamp(1 << 20, 64 << 20));
+    options.set_compression_type(DBCompressionType::Lz4);
+    if matches!(family, Family::View | Family::Changes) {
+        options.set_merge_operator_associative("tidegate.sum", sum);
+    }
+    if family == Family::View {
+        options.set_compaction_filter("tidegate.nonzero", |_level, key: &[u8], value: &[u8]| {
+            // The marker of a table is longer than a count.
+            match key.len() > layout::TABLE_BYTES && value == 0i64.to_le_bytes() {
+                true => CompactionDecision::Remove,
+                false => CompactionDecision::Keep,
+            }
+        });
+    }
+    options
+}
+
+fn sum(_key: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -> Option<Vec<u8>> {
+    let mut total = 0i64;
+    for value in existing.into_iter().chain(operands) {
+        total += i64::from_le_bytes(value.try_into().ok()?);
+    }
+    Some(total.to_le_bytes().to_vec())
+}
