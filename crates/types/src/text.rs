@@ -14,6 +14,7 @@
 mod bytes;
 mod datetime;
 mod datetime_input;
+mod datetime_names;
 mod interval;
 mod json;
 mod nested;
@@ -41,7 +42,9 @@ pub fn parse_text(text: &str, sql_type: &SqlType) -> Result<Value, SqlError> {
         SqlType::BigInt => Value::BigInt(number::parse_integer(text, sql_type)?),
         SqlType::Real => Value::Real(number::parse_real(text)?),
         SqlType::Double => Value::Double(number::parse_double(text)?),
-        SqlType::Numeric { precision, scale } => Value::Numeric(number::parse_numeric(text, *precision, *scale)?),
+        SqlType::Numeric { precision, scale } => {
+            Value::Numeric(number::parse_numeric(text, *precision, *scale)?)
+        }
         SqlType::Text | SqlType::Other(_) => Value::Text(text.to_owned()),
         SqlType::Varchar { length } => Value::Text(fit_varchar(text, *length)?.to_owned()),
         SqlType::Char { length } => Value::Text(fit_char(text, *length)?.to_owned()),

@@ -60,7 +60,12 @@ fn parse_bytea_hex(digits: &str) -> Result<Vec<u8>, SqlError> {
 }
 
 fn parse_bytea_escape(text: &str) -> Result<Vec<u8>, SqlError> {
-    let refused = || SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type bytea");
+    let refused = || {
+        SqlError::new(
+            SqlState::INVALID_TEXT_REPRESENTATION,
+            "invalid input syntax for type bytea",
+        )
+    };
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
@@ -102,7 +107,12 @@ pub(super) fn parse_uuid(text: &str) -> Result<[u8; 16], SqlError> {
     .bytes();
     let mut uuid = [0u8; 16];
     for (index, byte) in uuid.iter_mut().enumerate() {
-        let mut next = || digits.next().and_then(|d| (d as char).to_digit(16)).ok_or_else(refused);
+        let mut next = || {
+            digits
+                .next()
+                .and_then(|d| (d as char).to_digit(16))
+                .ok_or_else(refused)
+        };
         *byte = (next()? << 4 | next()?) as u8;
         if index % 2 == 1 && index < 15 {
             let mut ahead = digits.clone();

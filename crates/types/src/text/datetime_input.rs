@@ -1,26 +1,12 @@
 //! Dates, times and timestamps from text: cut into words, numbers, dates, times and zones, then given their meaning in
 //! order, much as Postgres's `ParseDateTime` and `DecodeDateTime` do.
 
-use super::datetime::{MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_SECOND, days_from_civil, days_in_month};
+use super::datetime::{
+    MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_SECOND, days_from_civil, days_in_month,
+};
+use super::datetime_names::{MONTH_NAMES, MONTHS, WEEKDAYS, ZONES};
 use super::{is_space, trim};
 use crate::{SqlError, SqlState};
-
-const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-const MONTH_NAMES: [&str; 12] = [
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
-];
-const WEEKDAYS: [&str; 23] = [
-    "sun", "sunday", "mon", "monday", "tue", "tues", "tuesday", "wed", "weds", "wednesday", "thu", "thur", "thurs",
-    "thursday", "fri", "friday", "sat", "saturday", "on", "at", "d", "m", "y",
-];
-/// Abbreviations of Postgres's default set that people write, in hours east of Greenwich.
-const ZONES: [(&str, f32); 38] = [
-    ("z", 0.0), ("zulu", 0.0), ("utc", 0.0), ("gmt", 0.0), ("ut", 0.0), ("wet", 0.0), ("west", 1.0), ("bst", 1.0),
-    ("cet", 1.0), ("met", 1.0), ("cest", 2.0), ("mest", 2.0), ("eet", 2.0), ("sast", 2.0), ("eest", 3.0), ("msk", 3.0),
-    ("msd", 4.0), ("pkt", 5.0), ("ist", 2.0), ("npt", 5.75), ("wib", 7.0), ("sgt", 8.0), ("hkt", 8.0), ("awst", 8.0),
-    ("jst", 9.0), ("kst", 9.0), ("acst", 9.5), ("aest", 10.0), ("aedt", 11.0), ("nzst", 12.0), ("nzdt", 13.0),
-    ("est", -5.0), ("edt", -4.0), ("cst", -6.0), ("cdt", -5.0), ("mst", -7.0), ("mdt", -6.0), ("pst", -8.0),
-];
 
 /// Why a text is not a date: each has an SQLSTATE and wording of its own.
 enum Refusal {
@@ -76,7 +62,11 @@ pub(super) fn parse_time(text: &str) -> Result<i64, SqlError> {
         let fields = decode(text, true)?;
         let micros = fields.day_micros()?.ok_or(Refusal::Syntax)?;
         fields.date()?;
-        if micros > MICROS_PER_DAY { Err(Refusal::Overflow) } else { Ok(micros) }
+        if micros > MICROS_PER_DAY {
+            Err(Refusal::Overflow)
+        } else {
+            Ok(micros)
+        }
     };
     decode().map_err(|r| r.error("time", text))
 }
@@ -92,19 +82,33 @@ pub(super) fn parse_timestamp(text: &str, zoned: bool) -> Result<i64, SqlError> 
         }
         let micros = fields.day_micros()?.unwrap_or(0);
         let days = fields.date()?.ok_or(Refusal::Syntax)?;
-        let offset = if zoned { fields.zone_seconds.unwrap_or(0) } else { 0 };
-        let value = days as i128 * MICROS_PER_DAY as i128 + micros as i128 - offset as i128 * MICROS_PER_SECOND as i128;
+        let offset = if zoned {
+            fields.zone_seconds.unwrap_or(0)
+        } else {
+            0
+        };
+        let value = days as i128 * MICROS_PER_DAY as i128 + micros as i128
+            - offset as i128 * MICROS_PER_SECOND as i128;
         let first = days_from_civil(-4713, 11, 24) as i128 * MICROS_PER_DAY as i128;
-        Ok((first..i64::MAX as i128).contains(&value).then_some(value as i64))
+        Ok((first..i64::MAX as i128)
+            .contains(&value)
+            .then_some(value as i64))
     };
-    let type_name = if zoned { "timestamp with time zone" } else { "timestamp" };
+    let type_name = if zoned {
+        "timestamp with time zone"
+    } else {
+        "timestamp"
+    };
     decode()
         .map_err(|r| r.error(type_name, text))?
         .ok_or_else(|| out_of_range("timestamp", text))
 }
 
 fn out_of_range(what: &str, text: &str) -> SqlError {
-    SqlError::new(SqlState::DATETIME_OVERFLOW, format!("{what} out of range: \"{text}\""))
+    SqlError::new(
+        SqlState::DATETIME_OVERFLOW,
+        format!("{what} out of range: \"{text}\""),
+    )
 }
 
 impl Refusal {
@@ -121,7 +125,9 @@ impl Refusal {
                 format!("invalid input syntax for type {type_name}: \"{text}\""),
             ),
             Refusal::Overflow => overflow(),
-            Refusal::FieldOrder => overflow().with_hint("Perhaps you need a different \"datestyle\" setting."),
+            Refusal::FieldOrder => {
+                overflow().with_hint("Perhaps you need a different \"datestyle\" setting.")
+            }
             Refusal::ZoneOverflow => SqlError::new(
                 SqlState::from_code("22009"),
                 format!("time zone displacement out of range: \"{text}\""),
@@ -130,8 +136,10 @@ impl Refusal {
                 SqlState::INVALID_PARAMETER_VALUE,
                 format!("time zone \"{zone}\" not recognized"),
             ),
-            Refusal::NeedsClock(word) => SqlError::not_supported(format!("the date/time value \"{word}\" in text"))
-                .with_hint("Use now() or current_date."),
+            Refusal::NeedsClock(word) => {
+                SqlError::not_supported(format!("the date/time value \"{word}\" in text"))
+                    .with_hint("Use now() or current_date.")
+            }
         }
     }
 }
@@ -142,7 +150,11 @@ impl Fields {
             return Ok(self.days);
         }
         let Some(year) = self.year else {
-            return if self.month.or(self.day).is_some() { Err(Refusal::Syntax) } else { Ok(None) };
+            return if self.month.or(self.day).is_some() {
+                Err(Refusal::Syntax)
+            } else {
+                Ok(None)
+            };
         };
         let year = match (self.before_christ, self.year_digits) {
             (true, _) if year <= 0 => return Err(Refusal::Overflow),
@@ -153,7 +165,11 @@ impl Fields {
             (false, _) => year,
         };
         if let Some(day_of_year) = self.day_of_year {
-            let length = if days_in_month(year, 2) == 29 { 366 } else { 365 };
+            let length = if days_in_month(year, 2) == 29 {
+                366
+            } else {
+                365
+            };
             if !(1..=length).contains(&day_of_year) {
                 return Err(Refusal::Overflow);
             }
@@ -173,7 +189,11 @@ impl Fields {
 
     fn day_micros(&self) -> Decoded<Option<i64>> {
         let Some(time) = self.time else {
-            return if self.afternoon.is_some() { Err(Refusal::Syntax) } else { Ok(None) };
+            return if self.afternoon.is_some() {
+                Err(Refusal::Syntax)
+            } else {
+                Ok(None)
+            };
         };
         let shift = match self.afternoon {
             Some(_) if self.hour > 12 => return Err(Refusal::Overflow),
@@ -182,11 +202,16 @@ impl Fields {
             _ => 0,
         };
         let micros = time + shift * MICROS_PER_HOUR;
-        if micros > MICROS_PER_DAY { Err(Refusal::Overflow) } else { Ok(Some(micros)) }
+        if micros > MICROS_PER_DAY {
+            Err(Refusal::Overflow)
+        } else {
+            Ok(Some(micros))
+        }
     }
 
     fn has_date(&self) -> bool {
-        self.days.is_some() || (self.year.is_some() && (self.day.is_some() || self.day_of_year.is_some()))
+        self.days.is_some()
+            || (self.year.is_some() && (self.day.is_some() || self.day_of_year.is_some()))
     }
 
     fn set_year(&mut self, digits: &str) -> Decoded<()> {
@@ -266,10 +291,13 @@ impl<'a> Pieces<'a> {
                     self.rest = self.rest[1..].trim_start();
                     let positive = first == '+';
                     match self.rest.chars().next() {
-                        Some('0'..='9') => Piece::Zone(positive, self.take(|c| c.is_ascii_digit() || c == ':')),
-                        Some('a'..='z' | 'A'..='Z') => {
-                            Piece::Signed(positive, self.take(|c| c.is_ascii_alphabetic()).to_ascii_lowercase())
+                        Some('0'..='9') => {
+                            Piece::Zone(positive, self.take(|c| c.is_ascii_digit() || c == ':'))
                         }
+                        Some('a'..='z' | 'A'..='Z') => Piece::Signed(
+                            positive,
+                            self.take(|c| c.is_ascii_alphabetic()).to_ascii_lowercase(),
+                        ),
                         _ => return Err(Refusal::Syntax),
                     }
                 }
@@ -367,7 +395,11 @@ fn decode(text: &str, time_only: bool) -> Decoded<Fields> {
             return Err(Refusal::Syntax);
         }
     }
-    if count == 0 { Err(Refusal::Syntax) } else { Ok(fields) }
+    if count == 0 {
+        Err(Refusal::Syntax)
+    } else {
+        Ok(fields)
+    }
 }
 
 fn decode_word(word: &str, time_only: bool, fields: &mut Fields) -> Decoded<()> {
@@ -388,7 +420,6 @@ fn decode_word(word: &str, time_only: bool, fields: &mut Fields) -> Decoded<()> 
         return Ok(());
     }
     match word {
-        "pdt" => fields.zone_seconds = Some(-7 * 3_600),
         "am" | "pm" => fields.afternoon = Some(word == "pm"),
         "ad" => {}
         "bc" => fields.before_christ = true,
@@ -401,9 +432,13 @@ fn decode_word(word: &str, time_only: bool, fields: &mut Fields) -> Decoded<()> 
             fields.time = Some(0);
             fields.zone_seconds = Some(0);
         }
-        "now" | "today" | "tomorrow" | "yesterday" => return Err(Refusal::NeedsClock(word.to_owned())),
+        "now" | "today" | "tomorrow" | "yesterday" => {
+            return Err(Refusal::NeedsClock(word.to_owned()));
+        }
         word if WEEKDAYS.contains(&word) => {}
-        word if word.contains(['/', '_']) && !time_only => return Err(Refusal::UnknownZone(word.to_owned())),
+        word if word.contains(['/', '_']) && !time_only => {
+            return Err(Refusal::UnknownZone(word.to_owned()));
+        }
         _ => return Err(Refusal::Syntax),
     }
     Ok(())
@@ -420,9 +455,13 @@ fn decode_time(time: &str, fields: &mut Fields) -> Decoded<()> {
         }
     };
     match parts.as_slice() {
-        [hour, minute] if !time.contains('.') => fields.set_time(number(hour)?, number(minute)?, 0, 0),
+        [hour, minute] if !time.contains('.') => {
+            fields.set_time(number(hour)?, number(minute)?, 0, 0)
+        }
         [minute, second] => fields.set_time(0, number(minute)?, number(second)?, micros),
-        [hour, minute, second] => fields.set_time(number(hour)?, number(minute)?, number(second)?, micros),
+        [hour, minute, second] => {
+            fields.set_time(number(hour)?, number(minute)?, number(second)?, micros)
+        }
         _ => Err(Refusal::Syntax),
     }
 }
@@ -432,11 +471,17 @@ fn decode_date(date: &str, between: char, fields: &mut Fields) -> Decoded<()> {
         return Err(Refusal::Syntax);
     }
     let parts: Vec<&str> = date.split(between).collect();
-    let spelled = parts.iter().position(|p| p.starts_with(|c: char| c.is_ascii_alphabetic()));
+    let spelled = parts
+        .iter()
+        .position(|p| p.starts_with(|c: char| c.is_ascii_alphabetic()));
     match (parts.as_slice(), spelled) {
         ([first, word, last], Some(1)) => {
             decode_word(&word.to_ascii_lowercase(), false, fields)?;
-            let (year, day) = if first.len() > 2 { (first, last) } else { (last, first) };
+            let (year, day) = if first.len() > 2 {
+                (first, last)
+            } else {
+                (last, first)
+            };
             fields.set_year(year)?;
             fields.day = Some(small(day)?);
         }
@@ -475,7 +520,9 @@ fn decode_number(number: &str, time_next: bool, fields: &mut Fields) -> Decoded<
             fields.day = Some(small(&digits[4..])?);
         }
         4 | 6 if fields.has_date() || time_next => {
-            let number = |range: std::ops::Range<usize>| digits.get(range).map_or(Ok(0), |d| small(d).map(i64::from));
+            let number = |range: std::ops::Range<usize>| {
+                digits.get(range).map_or(Ok(0), |d| small(d).map(i64::from))
+            };
             let micros = fraction_micros(fraction).ok_or(Refusal::Syntax)?;
             fields.set_time(number(0..2)?, number(2..4)?, number(4..6)?, micros)?;
         }

@@ -18,7 +18,11 @@ pub(super) fn write_interval(months: i64, days: i64, micros: i128, out: &mut Str
             continue;
         }
         let space = if first { "" } else { " " };
-        let sign = if negative_before && value > 0 { "+" } else { "" };
+        let sign = if negative_before && value > 0 {
+            "+"
+        } else {
+            ""
+        };
         let plural = if value == 1 { "" } else { "s" };
         write!(out, "{space}{sign}{value} {unit}{plural}").expect("writing to a string");
         first = false;
@@ -37,7 +41,14 @@ pub(super) fn write_interval(months: i64, days: i64, micros: i128, out: &mut Str
     }
     let micros = micros.unsigned_abs();
     let seconds = micros / MICROS_PER_SECOND as u128;
-    write!(out, "{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60).expect("writing to a string");
+    write!(
+        out,
+        "{:02}:{:02}:{:02}",
+        seconds / 3_600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+    .expect("writing to a string");
     write_fraction((micros % MICROS_PER_SECOND as u128) as i64, out);
 }
 
@@ -85,12 +96,10 @@ enum Unit {
 impl Unit {
     fn of(word: &str) -> Option<Self> {
         Some(match word {
-            "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecond" | "microseconds" | "microsecon" => {
-                Unit::Microsecond
-            }
-            "ms" | "msec" | "msecs" | "msecond" | "mseconds" | "millisecond" | "milliseconds" | "millisecon" => {
-                Unit::Millisecond
-            }
+            "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecond" | "microseconds"
+            | "microsecon" => Unit::Microsecond,
+            "ms" | "msec" | "msecs" | "msecond" | "mseconds" | "millisecond" | "milliseconds"
+            | "millisecon" => Unit::Millisecond,
             "s" | "sec" | "secs" | "second" | "seconds" => Unit::Second,
             "m" | "min" | "mins" | "minute" | "minutes" => Unit::Minute,
             "h" | "hr" | "hrs" | "hour" | "hours" => Unit::Hour,
@@ -119,14 +128,23 @@ impl Number {
         if whole.is_empty() && fraction.is_empty() {
             return Err(Refusal::Syntax);
         }
-        let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| Refusal::Field)? };
+        let whole: i64 = if whole.is_empty() {
+            0
+        } else {
+            whole.parse().map_err(|_| Refusal::Field)?
+        };
         let fraction: f64 = if fraction.is_empty() {
             0.0
         } else {
-            format!("0.{fraction}").parse().map_err(|_| Refusal::Syntax)?
+            format!("0.{fraction}")
+                .parse()
+                .map_err(|_| Refusal::Syntax)?
         };
         let sign = if negative { -1 } else { 1 };
-        Ok(Self { whole: whole * sign, fraction: fraction * sign as f64 })
+        Ok(Self {
+            whole: whole * sign,
+            fraction: fraction * sign as f64,
+        })
     }
 }
 
@@ -162,7 +180,13 @@ impl Sum {
             Unit::Week => self.add_days(number, 7)?,
             Unit::Month => {
                 self.add_months(number.whole, 1)?;
-                self.add_days(Number { whole: 0, fraction: number.fraction }, 30)?;
+                self.add_days(
+                    Number {
+                        whole: 0,
+                        fraction: number.fraction,
+                    },
+                    30,
+                )?;
             }
             Unit::Year => self.add_years(number, 1)?,
             Unit::Decade => self.add_years(number, 10)?,
@@ -192,7 +216,9 @@ impl Sum {
     }
 
     fn add_months(&mut self, whole: i64, scale: i64) -> Result<(), Refusal> {
-        let months = whole.checked_mul(scale).and_then(|m| m.checked_add(self.months));
+        let months = whole
+            .checked_mul(scale)
+            .and_then(|m| m.checked_add(self.months));
         self.months = months.ok_or(Refusal::Range)?;
         Ok(())
     }
@@ -239,7 +265,10 @@ impl Sum {
         if months > 11 {
             return Err(Refusal::Field);
         }
-        let total = years.checked_mul(12).and_then(|m| m.checked_add(months)).ok_or(Refusal::Range)?;
+        let total = years
+            .checked_mul(12)
+            .and_then(|m| m.checked_add(months))
+            .ok_or(Refusal::Range)?;
         self.add_months(if negative { -total } else { total }, 1)
     }
 
@@ -247,7 +276,10 @@ impl Sum {
         if self.fields == 0 {
             return Err(Refusal::Syntax);
         }
-        let nanos = self.micros.checked_mul(1_000).and_then(|n| i64::try_from(n).ok());
+        let nanos = self
+            .micros
+            .checked_mul(1_000)
+            .and_then(|n| i64::try_from(n).ok());
         Ok(IntervalValue {
             months: i32::try_from(self.months).map_err(|_| Refusal::Range)?,
             days: i32::try_from(self.days).map_err(|_| Refusal::Field)?,
@@ -262,7 +294,9 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn skip_space(&mut self) {
-        self.rest = self.rest.trim_start_matches(|c: char| c.is_ascii() && is_space(c as u8));
+        self.rest = self
+            .rest
+            .trim_start_matches(|c: char| c.is_ascii() && is_space(c as u8));
     }
 
     fn take(&mut self, belongs: impl Fn(char) -> bool) -> &'a str {
@@ -311,7 +345,9 @@ fn read_verbose(text: &str) -> Result<Sum, Refusal> {
             }
             '@' => reader.rest = &reader.rest[1..],
             c if c.is_ascii_alphabetic() => {
-                let word = reader.take(|c| c.is_ascii_alphabetic()).to_ascii_lowercase();
+                let word = reader
+                    .take(|c| c.is_ascii_alphabetic())
+                    .to_ascii_lowercase();
                 match (Unit::of(&word), pending.take()) {
                     (Some(unit), Some(number)) => sum.add(number, unit)?,
                     // A unit too many is overlooked, as in Postgres.
@@ -341,7 +377,10 @@ fn read_iso(text: &str) -> Result<Sum, Refusal> {
         Some((date, time)) => (date, Some(time)),
         None => (text, None),
     };
-    if date.matches('-').count() == 2 && date.bytes().all(|b| b.is_ascii_digit() || b == b'-') && !date.starts_with('-') {
+    if date.matches('-').count() == 2
+        && date.bytes().all(|b| b.is_ascii_digit() || b == b'-')
+        && !date.starts_with('-')
+    {
         let mut parts = date.split('-');
         for unit in [Unit::Year, Unit::Month, Unit::Day] {
             sum.add(Number::read(false, parts.next().unwrap_or_default())?, unit)?;

@@ -13,7 +13,12 @@ const MAX_FRACTION_DIGITS: i64 = 16_383;
 
 /// Checks a JSON text and writes it as Postgres prints `jsonb`.
 pub fn canonical_jsonb(text: &str) -> Result<String, SqlError> {
-    let mut reader = Reader { text, at: 0, token: Token::End, start: 0 };
+    let mut reader = Reader {
+        text,
+        at: 0,
+        token: Token::End,
+        start: 0,
+    };
     reader.advance()?;
     let value = reader.value(0, "JSON value")?;
     if !matches!(reader.token, Token::End) {
@@ -72,7 +77,9 @@ fn write_string(text: &str, out: &mut String) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 => write!(out, "\\u{:04x}", c as u32).expect("writing to a string"),
+            c if (c as u32) < 0x20 => {
+                write!(out, "\\u{:04x}", c as u32).expect("writing to a string")
+            }
             c => out.push(c),
         }
     }
@@ -99,8 +106,10 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn value(&mut self, depth: usize, wanted: &str) -> Result<Json, SqlError> {
         if depth > MAX_DEPTH {
-            return Err(SqlError::new(SqlState::from_code("54001"), "stack depth limit exceeded")
-                .with_detail(format!("JSON may be nested {MAX_DEPTH} levels deep.")));
+            return Err(
+                SqlError::new(SqlState::from_code("54001"), "stack depth limit exceeded")
+                    .with_detail(format!("JSON may be nested {MAX_DEPTH} levels deep.")),
+            );
         }
         match std::mem::replace(&mut self.token, Token::End) {
             Token::Mark(b'{') => self.object(depth),
@@ -209,12 +218,20 @@ impl Reader<'_> {
     /// How many bytes from `at` on belong to one word, as Postgres sees it.
     fn run(&self, at: usize) -> usize {
         let word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80;
-        self.text.as_bytes()[at..].iter().take_while(|b| word(b)).count()
+        self.text.as_bytes()[at..]
+            .iter()
+            .take_while(|b| word(b))
+            .count()
     }
 
     fn number(&mut self) -> Result<Token, SqlError> {
         let bytes = self.text.as_bytes();
-        let digits = |from: usize| bytes[from..].iter().take_while(|b| b.is_ascii_digit()).count();
+        let digits = |from: usize| {
+            bytes[from..]
+                .iter()
+                .take_while(|b| b.is_ascii_digit())
+                .count()
+        };
         let mut at = self.start + usize::from(bytes[self.start] == b'-');
         let mut good = true;
         match bytes.get(at) {
@@ -267,7 +284,10 @@ impl Reader<'_> {
                     }
                 },
                 c if (c as u32) < 0x20 => {
-                    return Err(invalid_json(format!("Character with value 0x{:02x} must be escaped.", c as u32)));
+                    return Err(invalid_json(format!(
+                        "Character with value 0x{:02x} must be escaped.",
+                        c as u32
+                    )));
                 }
                 c => out.push(c),
             }
@@ -277,7 +297,10 @@ impl Reader<'_> {
     }
 
     fn bad_token(&self) -> SqlError {
-        invalid_json(format!("Token \"{}\" is invalid.", &self.text[self.start..self.at]))
+        invalid_json(format!(
+            "Token \"{}\" is invalid.",
+            &self.text[self.start..self.at]
+        ))
     }
 
     fn expected(&self, what: &str) -> SqlError {
@@ -292,7 +315,11 @@ impl Reader<'_> {
 }
 
 fn invalid_json(detail: impl Into<String>) -> SqlError {
-    SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type json").with_detail(detail)
+    SqlError::new(
+        SqlState::INVALID_TEXT_REPRESENTATION,
+        "invalid input syntax for type json",
+    )
+    .with_detail(detail)
 }
 
 fn simple_escape(escape: char) -> Result<char, SqlError> {
@@ -303,7 +330,11 @@ fn simple_escape(escape: char) -> Result<char, SqlError> {
         'n' => '\n',
         'r' => '\r',
         't' => '\t',
-        other => return Err(invalid_json(format!("Escape sequence \"\\{other}\" is invalid."))),
+        other => {
+            return Err(invalid_json(format!(
+                "Escape sequence \"\\{other}\" is invalid."
+            )));
+        }
     })
 }
 
@@ -317,10 +348,11 @@ fn unicode_escape(text: &str) -> Result<(char, usize), SqlError> {
     };
     let lonely = || invalid_json("Unicode low surrogate must follow a high surrogate.");
     match unit(0)? {
-        0 => Err(
-            SqlError::new(SqlState::from_code("22P05"), "unsupported Unicode escape sequence")
-                .with_detail("\\u0000 cannot be converted to text."),
-        ),
+        0 => Err(SqlError::new(
+            SqlState::from_code("22P05"),
+            "unsupported Unicode escape sequence",
+        )
+        .with_detail("\\u0000 cannot be converted to text.")),
         high @ 0xd800..=0xdbff => {
             if text.get(4..6) != Some("\\u") {
                 return Err(lonely());
@@ -330,7 +362,9 @@ fn unicode_escape(text: &str) -> Result<(char, usize), SqlError> {
                     let code = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
                     Ok((char::from_u32(code).ok_or_else(lonely)?, 10))
                 }
-                0xd800..=0xdbff => Err(invalid_json("Unicode high surrogate must not follow a high surrogate.")),
+                0xd800..=0xdbff => Err(invalid_json(
+                    "Unicode high surrogate must not follow a high surrogate.",
+                )),
                 _ => Err(lonely()),
             }
         }
@@ -348,7 +382,10 @@ fn plain_number(text: &str) -> Result<String, SqlError> {
     let significant = digits.bytes().position(|b| b != b'0');
     let whole_digits = significant.map_or(0, |first| point - first as i64);
     if whole_digits > MAX_WHOLE_DIGITS || decimals > MAX_FRACTION_DIGITS {
-        return Err(SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, "value overflows numeric format"));
+        return Err(SqlError::new(
+            SqlState::NUMERIC_OUT_OF_RANGE,
+            "value overflows numeric format",
+        ));
     }
     let digit_at = |place: i64| match usize::try_from(place) {
         Ok(place) => digits.as_bytes().get(place).copied().unwrap_or(b'0') as char,
@@ -371,7 +408,11 @@ fn plain_number(text: &str) -> Result<String, SqlError> {
 
 fn in_order(mut members: Vec<(String, Json)>) -> Vec<(String, Json)> {
     // Stable, so that among equal keys the last one written stays last; keeping that one is Postgres's rule.
-    members.sort_by(|(a, _), (b, _)| a.len().cmp(&b.len()).then_with(|| a.as_bytes().cmp(b.as_bytes())));
+    members.sort_by(|(a, _), (b, _)| {
+        a.len()
+            .cmp(&b.len())
+            .then_with(|| a.as_bytes().cmp(b.as_bytes()))
+    });
     let mut kept: Vec<(String, Json)> = Vec::with_capacity(members.len());
     for member in members {
         match kept.last_mut() {

@@ -6,7 +6,8 @@ use crate::{SqlError, SqlState, SqlType};
 /// An element of an array, in quotes where it could be taken for something else.
 pub(super) fn write_array_element(element: &str, out: &mut String) {
     let special = |b: u8| matches!(b, b'"' | b'\\' | b'{' | b'}' | b',') || is_space(b);
-    let quoted = element.is_empty() || element.eq_ignore_ascii_case("null") || element.bytes().any(special);
+    let quoted =
+        element.is_empty() || element.eq_ignore_ascii_case("null") || element.bytes().any(special);
     if !quoted {
         out.push_str(element);
         return;
@@ -64,7 +65,9 @@ fn elements(text: &str, element: &SqlType) -> Result<Vec<Option<String>>, SqlErr
         return Err(SqlError::not_supported("an array with explicit bounds"));
     }
     let Some(body) = body.strip_prefix('{') else {
-        return Err(refused("Array value must start with \"{\" or dimension information."));
+        return Err(refused(
+            "Array value must start with \"{\" or dimension information.",
+        ));
     };
     let mut cursor = Cursor { rest: body };
     let mut elements = Vec::new();
@@ -76,9 +79,17 @@ fn elements(text: &str, element: &SqlType) -> Result<Vec<Option<String>>, SqlErr
         cursor.skip_space();
         match cursor.rest.chars().next() {
             None => return Err(refused("Unexpected end of input.")),
-            Some(c @ (',' | '}')) => return Err(refused(&format!("Unexpected \"{c}\" character."))),
-            Some('{') if matches!(element, SqlType::Array(_)) => elements.push(Some(cursor.braced(text)?)),
-            Some('{') => return Err(SqlError::not_supported("an array of more than one dimension")),
+            Some(c @ (',' | '}')) => {
+                return Err(refused(&format!("Unexpected \"{c}\" character.")));
+            }
+            Some('{') if matches!(element, SqlType::Array(_)) => {
+                elements.push(Some(cursor.braced(text)?))
+            }
+            Some('{') => {
+                return Err(SqlError::not_supported(
+                    "an array of more than one dimension",
+                ));
+            }
             Some('"') => elements.push(Some(cursor.quoted(text)?)),
             Some(_) => elements.push(cursor.bare(text)?),
         }
@@ -101,7 +112,9 @@ struct Cursor<'a> {
 
 impl Cursor<'_> {
     fn skip_space(&mut self) {
-        self.rest = self.rest.trim_start_matches(|c: char| c.is_ascii() && is_space(c as u8));
+        self.rest = self
+            .rest
+            .trim_start_matches(|c: char| c.is_ascii() && is_space(c as u8));
     }
 
     fn take(&mut self, wanted: char) -> bool {
@@ -202,7 +215,10 @@ fn malformed_record(text: &str, detail: &str) -> SqlError {
     .with_detail(detail)
 }
 
-pub(super) fn parse_record(text: &str, fields: &[(String, SqlType)]) -> Result<Vec<Value>, SqlError> {
+pub(super) fn parse_record(
+    text: &str,
+    fields: &[(String, SqlType)],
+) -> Result<Vec<Value>, SqlError> {
     let body = trim(text)
         .strip_prefix('(')
         .ok_or_else(|| malformed_record(text, "Missing left parenthesis."))?;
@@ -228,7 +244,10 @@ pub(super) fn parse_record(text: &str, fields: &[(String, SqlType)]) -> Result<V
 }
 
 /// A field up to the comma or parenthesis that ends it, which is returned too. Nothing at all is NULL.
-fn record_field(chars: &mut std::str::Chars<'_>, text: &str) -> Result<(Option<String>, char), SqlError> {
+fn record_field(
+    chars: &mut std::str::Chars<'_>,
+    text: &str,
+) -> Result<(Option<String>, char), SqlError> {
     let ended = || malformed_record(text, "Unexpected end of input.");
     let mut out = String::new();
     let mut something = false;

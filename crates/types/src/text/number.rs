@@ -51,7 +51,9 @@ fn integer_out_of_range(text: &str, sql_type: &SqlType) -> SqlError {
 
 pub(super) fn parse_double(text: &str) -> Result<f64, SqlError> {
     let trimmed = trim(text);
-    let value: f64 = trimmed.parse().map_err(|_| invalid("double precision", text))?;
+    let value: f64 = trimmed
+        .parse()
+        .map_err(|_| invalid("double precision", text))?;
     if lost(trimmed, value.is_infinite(), value == 0.0) {
         return Err(float_out_of_range(trimmed, "double precision"));
     }
@@ -70,7 +72,8 @@ pub(super) fn parse_real(text: &str) -> Result<f32, SqlError> {
 /// Whether a finite number became infinite, or one that is not zero became zero.
 fn lost(text: &str, infinite: bool, zero: bool) -> bool {
     let mut mantissa = text.bytes().take_while(|b| !matches!(b, b'e' | b'E'));
-    (infinite && text.bytes().any(|b| b.is_ascii_digit())) || (zero && mantissa.any(|b| matches!(b, b'1'..=b'9')))
+    (infinite && text.bytes().any(|b| b.is_ascii_digit()))
+        || (zero && mantissa.any(|b| matches!(b, b'1'..=b'9')))
 }
 
 fn float_out_of_range(text: &str, type_name: &str) -> SqlError {
@@ -154,20 +157,23 @@ fn on_boundary(text: &str, mantissa: u64, power: i32) -> bool {
     let Some(five) = 5u128.checked_pow(ten.unsigned_abs()) else {
         return false;
     };
-    [mantissa * 2 + 1, (mantissa * 2).saturating_sub(1)].into_iter().any(|odd| {
-        let (left, right) = match ten >= 0 {
-            true => (digits.checked_mul(five), Some(odd as u128)),
-            false => (Some(digits), (odd as u128).checked_mul(five)),
-        };
-        let (Some(left), Some(right)) = (left, right) else {
-            return false;
-        };
-        if left == 0 || right == 0 {
-            return false;
-        }
-        let (left_twos, right_twos) = (left.trailing_zeros() as i32, right.trailing_zeros() as i32);
-        left >> left_twos == right >> right_twos && left_twos + ten == right_twos + power - 1
-    })
+    [mantissa * 2 + 1, (mantissa * 2).saturating_sub(1)]
+        .into_iter()
+        .any(|odd| {
+            let (left, right) = match ten >= 0 {
+                true => (digits.checked_mul(five), Some(odd as u128)),
+                false => (Some(digits), (odd as u128).checked_mul(five)),
+            };
+            let (Some(left), Some(right)) = (left, right) else {
+                return false;
+            };
+            if left == 0 || right == 0 {
+                return false;
+            }
+            let (left_twos, right_twos) =
+                (left.trailing_zeros() as i32, right.trailing_zeros() as i32);
+            left >> left_twos == right >> right_twos && left_twos + ten == right_twos + power - 1
+        })
 }
 
 /// From Rust's `-d.ddde±x` to C's form.
@@ -226,7 +232,12 @@ impl<'a> Decimal<'a> {
         if whole.len() + fraction.len() == 0 || !digits(whole) || !digits(fraction) {
             return None;
         }
-        Some(Self { negative, whole, fraction, exponent })
+        Some(Self {
+            negative,
+            whole,
+            fraction,
+            exponent,
+        })
     }
 
     fn read_exponent(text: &str) -> Option<i64> {
@@ -235,7 +246,15 @@ impl<'a> Decimal<'a> {
             return None;
         }
         // Anything beyond a few hundred thousand is out of range wherever it is used.
-        Some(text.parse().unwrap_or(if text.starts_with('-') { -1_000_000 } else { 1_000_000 }).clamp(-1_000_000, 1_000_000))
+        Some(
+            text.parse()
+                .unwrap_or(if text.starts_with('-') {
+                    -1_000_000
+                } else {
+                    1_000_000
+                })
+                .clamp(-1_000_000, 1_000_000),
+        )
     }
 }
 
@@ -268,7 +287,9 @@ pub(super) fn parse_numeric(text: &str, precision: u8, scale: i8) -> Result<i128
         seen += 1;
     }
     while value != 0 && seen < kept {
-        value = value.checked_mul(10).ok_or_else(|| numeric_overflow(precision, scale))?;
+        value = value
+            .checked_mul(10)
+            .ok_or_else(|| numeric_overflow(precision, scale))?;
         seen += 1;
     }
     if value >= 10i128.pow(precision as u32) {

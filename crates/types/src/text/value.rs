@@ -2,9 +2,10 @@
 
 use crate::SqlType;
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray, NullBufferBuilder,
-    StringBuilder, StructArray, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
+    FixedSizeBinaryBuilder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
+    Int64Builder, IntervalMonthDayNanoBuilder, ListArray, NullBufferBuilder, StringBuilder,
+    StructArray, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Fields, IntervalMonthDayNano};
@@ -86,19 +87,26 @@ impl ValueAppender {
             SqlType::BigInt => Builder::BigInt(Int64Builder::with_capacity(capacity)),
             SqlType::Real => Builder::Real(Float32Builder::with_capacity(capacity)),
             SqlType::Double => Builder::Double(Float64Builder::with_capacity(capacity)),
-            SqlType::Numeric { .. } => {
-                Builder::Numeric(Decimal128Builder::with_capacity(capacity).with_data_type(sql_type.arrow()))
-            }
-            SqlType::Text | SqlType::Varchar { .. } | SqlType::Char { .. } | SqlType::Jsonb | SqlType::Other(_) => {
+            SqlType::Numeric { .. } => Builder::Numeric(
+                Decimal128Builder::with_capacity(capacity).with_data_type(sql_type.arrow()),
+            ),
+            SqlType::Text
+            | SqlType::Varchar { .. }
+            | SqlType::Char { .. }
+            | SqlType::Jsonb
+            | SqlType::Other(_) => {
                 Builder::Text(StringBuilder::with_capacity(capacity, capacity * 16))
             }
             SqlType::Bytea => Builder::Bytea(BinaryBuilder::with_capacity(capacity, capacity * 16)),
             SqlType::Date => Builder::Date(Date32Builder::with_capacity(capacity)),
             SqlType::Time => Builder::Time(Time64MicrosecondBuilder::with_capacity(capacity)),
             SqlType::Timestamp | SqlType::TimestampTz => Builder::Timestamp(
-                TimestampMicrosecondBuilder::with_capacity(capacity).with_data_type(sql_type.arrow()),
+                TimestampMicrosecondBuilder::with_capacity(capacity)
+                    .with_data_type(sql_type.arrow()),
             ),
-            SqlType::Interval => Builder::Interval(IntervalMonthDayNanoBuilder::with_capacity(capacity)),
+            SqlType::Interval => {
+                Builder::Interval(IntervalMonthDayNanoBuilder::with_capacity(capacity))
+            }
             SqlType::Uuid => Builder::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, 16)),
             SqlType::Array(element) => Builder::List {
                 element: (**element).clone(),
@@ -111,7 +119,10 @@ impl ValueAppender {
                     DataType::Struct(fields) => fields,
                     other => unreachable!("a record is kept as a struct, not {other}"),
                 },
-                columns: fields.iter().map(|(_, t)| ValueAppender::new(t, capacity)).collect(),
+                columns: fields
+                    .iter()
+                    .map(|(_, t)| ValueAppender::new(t, capacity))
+                    .collect(),
                 nulls: NullBufferBuilder::new(capacity),
             },
         };
@@ -138,14 +149,25 @@ impl ValueAppender {
                 b.append_value(IntervalMonthDayNano::new(v.months, v.days, v.nanos));
             }
             (Builder::Uuid(b), Value::Uuid(v)) => b.append_value(v).expect("sixteen bytes"),
-            (Builder::List { elements, lengths, nulls, .. }, Value::List(values)) => {
+            (
+                Builder::List {
+                    elements,
+                    lengths,
+                    nulls,
+                    ..
+                },
+                Value::List(values),
+            ) => {
                 values.iter().for_each(|v| elements.append(v));
                 lengths.push(values.len());
                 nulls.append_non_null();
             }
             (Builder::Record { columns, nulls, .. }, Value::Record(values)) => {
                 assert_eq!(columns.len(), values.len(), "one value per field");
-                columns.iter_mut().zip(values).for_each(|(c, v)| c.append(v));
+                columns
+                    .iter_mut()
+                    .zip(values)
+                    .for_each(|(c, v)| c.append(v));
                 nulls.append_non_null();
             }
             (_, Value::Null) => self.append_null(),
@@ -197,15 +219,34 @@ impl ValueAppender {
             Builder::Timestamp(b) => Arc::new(b.finish()),
             Builder::Interval(b) => Arc::new(b.finish()),
             Builder::Uuid(b) => Arc::new(b.finish()),
-            Builder::List { element, elements, lengths, nulls } => {
+            Builder::List {
+                element,
+                elements,
+                lengths,
+                nulls,
+            } => {
                 let offsets = OffsetBuffer::from_lengths(lengths.drain(..));
                 let field = Arc::new(element.field("item", true));
-                Arc::new(ListArray::new(field, offsets, elements.finish(), nulls.finish()))
+                Arc::new(ListArray::new(
+                    field,
+                    offsets,
+                    elements.finish(),
+                    nulls.finish(),
+                ))
             }
-            Builder::Record { fields, columns, nulls } => {
+            Builder::Record {
+                fields,
+                columns,
+                nulls,
+            } => {
                 let length = nulls.len();
                 let columns = columns.iter_mut().map(ValueAppender::finish).collect();
-                let array = StructArray::try_new_with_length(fields.clone(), columns, nulls.finish(), length);
+                let array = StructArray::try_new_with_length(
+                    fields.clone(),
+                    columns,
+                    nulls.finish(),
+                    length,
+                );
                 Arc::new(array.expect("the columns have the fields' types and one length"))
             }
         }

@@ -15,6 +15,9 @@ use std::fmt::{Display, Write};
 /// Writes a value of row `usize`; never called for NULL.
 type Cell<'a> = Box<dyn Fn(usize, &mut String) + Send + Sync + 'a>;
 
+/// Where the elements of a row's list begin and end.
+type Elements<'a> = Box<dyn Fn(usize) -> (usize, usize) + Send + Sync + 'a>;
+
 /// Writes the values of one column as Postgres prints them.
 pub struct TextWriter<'a> {
     nulls: Option<NullBuffer>,
@@ -70,32 +73,48 @@ fn cell<'a>(array: &'a dyn Array, sql_type: &SqlType) -> Cell<'a> {
         DataType::Decimal128(_, scale) => decimal::<Decimal128Type>(array, *scale, sql_type),
         DataType::Decimal256(_, scale) => decimal::<Decimal256Type>(array, *scale, sql_type),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => string_cell(array, sql_type),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
-            binary_cell(array, sql_type)
-        }
-        DataType::Date32 | DataType::Date64 | DataType::Time32(_) | DataType::Time64(_) | DataType::Timestamp(..) => {
-            moment_cell(array)
-        }
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => binary_cell(array, sql_type),
+        DataType::Date32
+        | DataType::Date64
+        | DataType::Time32(_)
+        | DataType::Time64(_)
+        | DataType::Timestamp(..) => moment_cell(array),
         DataType::Interval(_) | DataType::Duration(_) => span_cell(array),
-        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => list_cell(array, sql_type),
+        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => {
+            list_cell(array, sql_type)
+        }
         DataType::Struct(_) => struct_cell(array, sql_type),
         DataType::Dictionary(..) => dictionary_cell(array, sql_type),
         _ => other_cell(array),
     }
 }
 
-fn each<'a, T: ArrowPrimitiveType>(array: &'a dyn Array, write: impl Fn(T::Native, &mut String) + Send + Sync + 'a) -> Cell<'a> {
+fn each<'a, T: ArrowPrimitiveType>(
+    array: &'a dyn Array,
+    write: impl Fn(T::Native, &mut String) + Send + Sync + 'a,
+) -> Cell<'a> {
     let values: &PrimitiveArray<T> = array.as_primitive();
     Box::new(move |row, out| write(values.value(row), out))
 }
 
 fn displayed<T: ArrowPrimitiveType<Native: Display>>(array: &dyn Array) -> Cell<'_> {
-    each::<T>(array, |v, out| write!(out, "{v}").expect("writing to a string"))
+    each::<T>(array, |v, out| {
+        write!(out, "{v}").expect("writing to a string")
+    })
 }
 
-fn decimal<'a, T: ArrowPrimitiveType<Native: Display>>(array: &'a dyn Array, scale: i8, sql_type: &SqlType) -> Cell<'a> {
+fn decimal<'a, T: ArrowPrimitiveType<Native: Display>>(
+    array: &'a dyn Array,
+    scale: i8,
+    sql_type: &SqlType,
+) -> Cell<'a> {
     let plain = is_plain_numeric(sql_type);
-    each::<T>(array, move |v, out| write_numeric(&v.to_string(), scale, plain, out))
+    each::<T>(array, move |v, out| {
+        write_numeric(&v.to_string(), scale, plain, out)
+    })
 }
 
 fn string_cell<'a>(array: &'a dyn Array, sql_type: &SqlType) -> Cell<'a> {
@@ -153,7 +172,11 @@ fn binary_cell<'a>(array: &'a dyn Array, sql_type: &SqlType) -> Cell<'a> {
 
 /// Dates, times of day and timestamps.
 fn moment_cell(array: &dyn Array) -> Cell<'_> {
-    fn timestamp<'a, T: ArrowPrimitiveType<Native = i64>>(array: &'a dyn Array, unit: TimeUnit, zoned: bool) -> Cell<'a> {
+    fn timestamp<'a, T: ArrowPrimitiveType<Native = i64>>(
+        array: &'a dyn Array,
+        unit: TimeUnit,
+        zoned: bool,
+    ) -> Cell<'a> {
         each::<T>(array, move |v, out| write_timestamp(v, unit, zoned, out))
     }
     match array.data_type() {
@@ -162,14 +185,22 @@ fn moment_cell(array: &dyn Array) -> Cell<'_> {
             i32::MIN => out.push_str("-infinity"),
             days => write_date(days as i64, out),
         }),
-        DataType::Date64 => each::<Date64Type>(array, |v, out| write_date(split(v, TimeUnit::Millisecond).0, out)),
+        DataType::Date64 => each::<Date64Type>(array, |v, out| {
+            write_date(split(v, TimeUnit::Millisecond).0, out)
+        }),
         DataType::Time32(TimeUnit::Second) => {
             each::<Time32SecondType>(array, |v, out| write_time(v as i64 * 1_000_000, out))
         }
-        DataType::Time32(_) => each::<Time32MillisecondType>(array, |v, out| write_time(v as i64 * 1_000, out)),
+        DataType::Time32(_) => {
+            each::<Time32MillisecondType>(array, |v, out| write_time(v as i64 * 1_000, out))
+        }
         DataType::Time64(TimeUnit::Microsecond) => each::<Time64MicrosecondType>(array, write_time),
-        DataType::Time64(_) => each::<Time64NanosecondType>(array, |v, out| write_time(v / 1_000, out)),
-        DataType::Timestamp(unit @ TimeUnit::Second, zone) => timestamp::<TimestampSecondType>(array, *unit, zone.is_some()),
+        DataType::Time64(_) => {
+            each::<Time64NanosecondType>(array, |v, out| write_time(v / 1_000, out))
+        }
+        DataType::Timestamp(unit @ TimeUnit::Second, zone) => {
+            timestamp::<TimestampSecondType>(array, *unit, zone.is_some())
+        }
         DataType::Timestamp(unit @ TimeUnit::Millisecond, zone) => {
             timestamp::<TimestampMillisecondType>(array, *unit, zone.is_some())
         }
@@ -185,24 +216,46 @@ fn moment_cell(array: &dyn Array) -> Cell<'_> {
 
 /// Intervals and durations.
 fn span_cell(array: &dyn Array) -> Cell<'_> {
-    fn duration<'a, T: ArrowPrimitiveType<Native = i64>>(array: &'a dyn Array, unit: TimeUnit) -> Cell<'a> {
+    fn duration<'a, T: ArrowPrimitiveType<Native = i64>>(
+        array: &'a dyn Array,
+        unit: TimeUnit,
+    ) -> Cell<'a> {
         let per_second = per_second(unit) as i128;
-        each::<T>(array, move |v, out| write_interval(0, 0, v as i128 * 1_000_000 / per_second, out))
+        each::<T>(array, move |v, out| {
+            write_interval(0, 0, v as i128 * 1_000_000 / per_second, out)
+        })
     }
     match array.data_type() {
         DataType::Interval(IntervalUnit::YearMonth) => {
-            each::<IntervalYearMonthType>(array, |months, out| write_interval(months as i64, 0, 0, out))
+            each::<IntervalYearMonthType>(array, |months, out| {
+                write_interval(months as i64, 0, 0, out)
+            })
         }
-        DataType::Interval(IntervalUnit::DayTime) => each::<IntervalDayTimeType>(array, |v, out| {
-            write_interval(0, v.days as i64, v.milliseconds as i128 * 1_000, out);
-        }),
-        DataType::Interval(IntervalUnit::MonthDayNano) => each::<IntervalMonthDayNanoType>(array, |v, out| {
-            write_interval(v.months as i64, v.days as i64, v.nanoseconds as i128 / 1_000, out);
-        }),
+        DataType::Interval(IntervalUnit::DayTime) => {
+            each::<IntervalDayTimeType>(array, |v, out| {
+                write_interval(0, v.days as i64, v.milliseconds as i128 * 1_000, out);
+            })
+        }
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            each::<IntervalMonthDayNanoType>(array, |v, out| {
+                write_interval(
+                    v.months as i64,
+                    v.days as i64,
+                    v.nanoseconds as i128 / 1_000,
+                    out,
+                );
+            })
+        }
         DataType::Duration(unit @ TimeUnit::Second) => duration::<DurationSecondType>(array, *unit),
-        DataType::Duration(unit @ TimeUnit::Millisecond) => duration::<DurationMillisecondType>(array, *unit),
-        DataType::Duration(unit @ TimeUnit::Microsecond) => duration::<DurationMicrosecondType>(array, *unit),
-        DataType::Duration(unit @ TimeUnit::Nanosecond) => duration::<DurationNanosecondType>(array, *unit),
+        DataType::Duration(unit @ TimeUnit::Millisecond) => {
+            duration::<DurationMillisecondType>(array, *unit)
+        }
+        DataType::Duration(unit @ TimeUnit::Microsecond) => {
+            duration::<DurationMicrosecondType>(array, *unit)
+        }
+        DataType::Duration(unit @ TimeUnit::Nanosecond) => {
+            duration::<DurationNanosecondType>(array, *unit)
+        }
         other => unreachable!("{other} is no span of time"),
     }
 }
@@ -216,21 +269,30 @@ fn list_cell<'a>(array: &'a dyn Array, sql_type: &SqlType) -> Cell<'a> {
         },
     };
     let nested = matches!(element, SqlType::Array(_));
-    let (values, range): (&'a ArrayRef, Box<dyn Fn(usize) -> (usize, usize) + Send + Sync + 'a>) = match array.data_type() {
+    let (values, range): (&'a ArrayRef, Elements<'a>) = match array.data_type() {
         DataType::List(_) => {
             let list = array.as_list::<i32>();
             let offsets = list.value_offsets();
-            (list.values(), Box::new(move |row| (offsets[row] as usize, offsets[row + 1] as usize)))
+            (
+                list.values(),
+                Box::new(move |row| (offsets[row] as usize, offsets[row + 1] as usize)),
+            )
         }
         DataType::LargeList(_) => {
             let list = array.as_list::<i64>();
             let offsets = list.value_offsets();
-            (list.values(), Box::new(move |row| (offsets[row] as usize, offsets[row + 1] as usize)))
+            (
+                list.values(),
+                Box::new(move |row| (offsets[row] as usize, offsets[row + 1] as usize)),
+            )
         }
         _ => {
             let list = array.as_fixed_size_list();
             let length = list.value_length() as usize;
-            (list.values(), Box::new(move |row| (row * length, (row + 1) * length)))
+            (
+                list.values(),
+                Box::new(move |row| (row * length, (row + 1) * length)),
+            )
         }
     };
     let writer = TextWriter::new(values.as_ref(), &element);
@@ -264,7 +326,9 @@ fn struct_cell<'a>(array: &'a dyn Array, sql_type: &SqlType) -> Cell<'a> {
         .zip(record.fields())
         .enumerate()
         .map(|(index, (column, field))| match sql_type {
-            SqlType::Record(fields) if index < fields.len() => TextWriter::new(column.as_ref(), &fields[index].1),
+            SqlType::Record(fields) if index < fields.len() => {
+                TextWriter::new(column.as_ref(), &fields[index].1)
+            }
             _ => TextWriter::new(column.as_ref(), &SqlType::from_field(field)),
         })
         .collect();
@@ -302,7 +366,8 @@ fn other_cell(array: &dyn Array) -> Cell<'_> {
         // The formatter is not `Sync`, and such columns are rare: one is made per value.
         Ok(_) => Box::new(move |row, out| {
             let options = FormatOptions::new().with_null("NULL");
-            let formatter = ArrayFormatter::try_new(array, &options).expect("made one for this array before");
+            let formatter =
+                ArrayFormatter::try_new(array, &options).expect("made one for this array before");
             write!(out, "{}", formatter.value(row)).expect("writing to a string");
         }),
         Err(_) => {
