@@ -174,6 +174,10 @@ pub enum NoticeSeverity {
 
 impl Notice {
     /// A `NOTICE` (00000), as for `DROP … IF EXISTS` of what does not exist.
+    #[expect(
+        clippy::self_named_constructors,
+        reason = "it is of the severity NOTICE"
+    )]
     pub fn notice(message: impl Into<String>) -> Self {
         Self {
             severity: NoticeSeverity::Notice,
@@ -202,9 +206,17 @@ pub enum CancelReason {
 impl CancelReason {
     pub fn error(self) -> SqlError {
         let (state, message) = match self {
-            CancelReason::UserRequest => (SqlState::QUERY_CANCELED, "canceling statement due to user request"),
-            CancelReason::StatementTimeout => (SqlState::QUERY_CANCELED, "canceling statement due to statement timeout"),
-            CancelReason::ConnectionLost => (SqlState::CONNECTION_FAILURE, "connection to client lost"),
+            CancelReason::UserRequest => (
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to user request",
+            ),
+            CancelReason::StatementTimeout => (
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to statement timeout",
+            ),
+            CancelReason::ConnectionLost => {
+                (SqlState::CONNECTION_FAILURE, "connection to client lost")
+            }
             CancelReason::Shutdown => (
                 SqlState::ADMIN_SHUTDOWN,
                 "terminating connection due to administrator command",
@@ -291,7 +303,10 @@ pub struct SessionOptions {
 /// A database as the frontend sees it.
 pub trait DatabaseApi: Send + Sync + 'static {
     /// Fails with 22023 or 42704 for a setting that is refused, 57P03 while starting or stopping.
-    fn open_session(self: Arc<Self>, options: SessionOptions) -> Result<Box<dyn SessionApi>, SqlError>;
+    fn open_session(
+        self: Arc<Self>,
+        options: SessionOptions,
+    ) -> Result<Box<dyn SessionApi>, SqlError>;
 
     /// Prometheus text of everything the engine counts.
     fn metrics(&self) -> String;
@@ -320,7 +335,11 @@ pub trait SessionApi: Send {
     ///
     /// A prepared statement whose relations changed since is planned again; if its columns then differ it fails with
     /// 0A000 `cached plan must not change result type`.
-    async fn execute(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Response, SqlError>;
+    async fn execute(
+        &mut self,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<Response, SqlError>;
 
     /// Takes the rows of a `COPY … FROM STDIN` and returns how many there were. An error in `rows` undoes the statement.
     async fn copy_in(&mut self, copy: CopyIn, rows: RowStream) -> Result<u64, SqlError>;

@@ -34,21 +34,36 @@ pub async fn serve(
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    axum::serve(listener, router(database, metrics)).with_graceful_shutdown(stopped).await
+    axum::serve(listener, router(database, metrics))
+        .with_graceful_shutdown(stopped)
+        .await
 }
 
 fn router(database: Arc<dyn DatabaseApi>, metrics: Arc<FrontendMetrics>) -> Router {
     Router::new()
-        .route("/healthz", get(async |State(s): State<Shared>| verdict(s.database.health())))
-        .route("/readyz", get(async |State(s): State<Shared>| verdict(s.database.ready())))
-        .route("/metrics", get(async |State(s): State<Shared>| exposition(&s)))
+        .route(
+            "/healthz",
+            get(async |State(s): State<Shared>| verdict(s.database.health())),
+        )
+        .route(
+            "/readyz",
+            get(async |State(s): State<Shared>| verdict(s.database.ready())),
+        )
+        .route(
+            "/metrics",
+            get(async |State(s): State<Shared>| exposition(&s)),
+        )
         .with_state(Shared { database, metrics })
 }
 
 fn verdict(result: Result<(), SqlError>) -> Response {
     match result {
         Ok(()) => (StatusCode::OK, "ok\n").into_response(),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}: {error}\n", error.state)).into_response(),
+        Err(error) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}: {error}\n", error.state),
+        )
+            .into_response(),
     }
 }
 
@@ -75,7 +90,10 @@ mod tests {
     struct Starting;
 
     impl DatabaseApi for Starting {
-        fn open_session(self: Arc<Self>, _: SessionOptions) -> Result<Box<dyn SessionApi>, SqlError> {
+        fn open_session(
+            self: Arc<Self>,
+            _: SessionOptions,
+        ) -> Result<Box<dyn SessionApi>, SqlError> {
             self.ready().map(|()| unreachable!("it is never ready"))
         }
 
@@ -88,7 +106,10 @@ mod tests {
         }
 
         fn ready(&self) -> Result<(), SqlError> {
-            Err(SqlError::new(SqlState::CANNOT_CONNECT_NOW, "the database system is starting up"))
+            Err(SqlError::new(
+                SqlState::CANNOT_CONNECT_NOW,
+                "the database system is starting up",
+            ))
         }
     }
 
@@ -108,9 +129,14 @@ mod tests {
         };
         assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
         let ready = get("/readyz").await;
-        assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("57P03: the database system is starting up"));
+        assert!(
+            ready.starts_with("HTTP/1.1 503")
+                && ready.contains("57P03: the database system is starting up")
+        );
         let metrics = get("/metrics").await;
-        assert!(metrics.contains("engine 1\n") && metrics.contains("tidegate_frontend_connections 0\n"));
+        assert!(
+            metrics.contains("engine 1\n") && metrics.contains("tidegate_frontend_connections 0\n")
+        );
         assert_eq!(metrics.matches("# EOF").count(), 1);
         assert!(get("/else").await.starts_with("HTTP/1.1 404"));
         stop.send(true).unwrap();

@@ -25,19 +25,31 @@ impl Default for FrontendMetrics {
             rows: Counter::default(),
         };
         let registry = &mut metrics.registry;
-        registry.register("tidegate_frontend_connections", "Open sessions", metrics.connections.clone());
+        registry.register(
+            "tidegate_frontend_connections",
+            "Open sessions",
+            metrics.connections.clone(),
+        );
         registry.register(
             "tidegate_frontend_connections_opened",
             "Sessions opened since the start",
             metrics.connections_opened.clone(),
         );
-        registry.register("tidegate_frontend_statements", "Statements executed", metrics.statements.clone());
+        registry.register(
+            "tidegate_frontend_statements",
+            "Statements executed",
+            metrics.statements.clone(),
+        );
         registry.register(
             "tidegate_frontend_statement_errors",
             "Statements that ended with an error",
             metrics.statement_errors.clone(),
         );
-        registry.register("tidegate_frontend_rows", "Rows sent to clients", metrics.rows.clone());
+        registry.register(
+            "tidegate_frontend_rows",
+            "Rows sent to clients",
+            metrics.rows.clone(),
+        );
         metrics
     }
 }

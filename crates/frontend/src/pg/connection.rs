@@ -42,7 +42,11 @@ impl<'a> Connection<'a> {
     ) -> Result<(), ConnectionError> {
         let startup = startup.with_peer(peer);
         let user = startup.options.user.clone();
-        let session = shared.database.clone().open_session(startup.options).map_err(ConnectionError::Fatal)?;
+        let session = shared
+            .database
+            .clone()
+            .open_session(startup.options)
+            .map_err(ConnectionError::Fatal)?;
         let token = session.cancel_token();
         let registered = shared.registry.register(token.clone());
         if let Some(unknown) = &startup.negotiate {
@@ -76,7 +80,10 @@ impl<'a> Connection<'a> {
             match message {
                 Message::Terminate => return Ok(()),
                 Message::Query(sql) => self.simple_query(&sql).await?,
-                Message::Malformed { error, extended: false } => {
+                Message::Malformed {
+                    error,
+                    extended: false,
+                } => {
                     self.statement_failed(&error).await?;
                     self.end_of_cycle().await?;
                 }
@@ -133,7 +140,10 @@ impl<'a> Connection<'a> {
     }
 
     /// Tells an error; an open transaction block is failed by it.
-    pub(super) async fn statement_failed(&mut self, error: &SqlError) -> Result<(), ConnectionError> {
+    pub(super) async fn statement_failed(
+        &mut self,
+        error: &SqlError,
+    ) -> Result<(), ConnectionError> {
         self.session.fail_transaction();
         self.send_asides();
         self.metrics.statement_failed();

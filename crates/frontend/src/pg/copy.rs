@@ -38,8 +38,19 @@ impl Connection<'_> {
         Ok(())
     }
 
-    async fn run_copy_in(&mut self, copy: CopyIn, rows: RowStream, reader: CopyReader, sender: BatchSender) -> Result<u64, Failure> {
-        let Connection { inbox, session, token, .. } = self;
+    async fn run_copy_in(
+        &mut self,
+        copy: CopyIn,
+        rows: RowStream,
+        reader: CopyReader,
+        sender: BatchSender,
+    ) -> Result<u64, Failure> {
+        let Connection {
+            inbox,
+            session,
+            token,
+            ..
+        } = self;
         let mut work = std::pin::pin!(session.copy_in(copy, rows));
         let fed = tokio::select! {
             biased;
@@ -57,7 +68,12 @@ impl Connection<'_> {
         }
     }
 
-    pub(super) async fn copy_out(&mut self, schema: &Schema, mut rows: RowStream, options: &CopyOptions) -> Result<(), Failure> {
+    pub(super) async fn copy_out(
+        &mut self,
+        schema: &Schema,
+        mut rows: RowStream,
+        options: &CopyOptions,
+    ) -> Result<(), Failure> {
         self.outbox.copy_out(schema.fields().len());
         let mut writer = CopyWriter::new(schema, options);
         if let Some(header) = writer.header() {
@@ -83,7 +99,12 @@ impl Connection<'_> {
 
 /// Reads the client's data up to its end, and hands batches on. What is wrong with the data goes the same way, so that the
 /// session undoes the statement with it; only the loss of the connection is returned.
-async fn feed(inbox: &mut Inbox, token: &CancelToken, mut reader: CopyReader, sender: BatchSender) -> Result<(), ConnectionError> {
+async fn feed(
+    inbox: &mut Inbox,
+    token: &CancelToken,
+    mut reader: CopyReader,
+    sender: BatchSender,
+) -> Result<(), ConnectionError> {
     loop {
         let message = tokio::select! {
             biased;
@@ -97,7 +118,10 @@ async fn feed(inbox: &mut Inbox, token: &CancelToken, mut reader: CopyReader, se
             Ok(Message::CopyData(data)) => (Ok(data), false),
             Ok(Message::CopyDone) => (Ok(Default::default()), true),
             Ok(Message::CopyFail(reason)) => (
-                Err(SqlError::new(SqlState::QUERY_CANCELED, format!("COPY from stdin failed: {reason}"))),
+                Err(SqlError::new(
+                    SqlState::QUERY_CANCELED,
+                    format!("COPY from stdin failed: {reason}"),
+                )),
                 true,
             ),
             Ok(Message::Flush | Message::Sync) => continue,
@@ -106,9 +130,14 @@ async fn feed(inbox: &mut Inbox, token: &CancelToken, mut reader: CopyReader, se
                 let _ = sender.send(Err(CancelReason::ConnectionLost.error())).await;
                 return Err(message.err().unwrap_or(ConnectionError::Closed));
             }
-            Ok(_) => (Err(violation("unexpected message type during COPY from stdin")), true),
+            Ok(_) => (
+                Err(violation("unexpected message type during COPY from stdin")),
+                true,
+            ),
         };
-        let read = data.and_then(|data| reader.push(&data)).and_then(|()| if last { reader.finish() } else { Ok(()) });
+        let read = data
+            .and_then(|data| reader.push(&data))
+            .and_then(|()| if last { reader.finish() } else { Ok(()) });
         let batches: Vec<_> = match read {
             Ok(()) => reader.take_batches().into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error)],

@@ -62,17 +62,26 @@ impl Extended {
                 "" => "unnamed prepared statement".to_owned(),
                 name => format!("prepared statement \"{name}\""),
             };
-            SqlError::new(SqlState::INVALID_STATEMENT_NAME, format!("{which} does not exist"))
+            SqlError::new(
+                SqlState::INVALID_STATEMENT_NAME,
+                format!("{which} does not exist"),
+            )
         })
     }
 }
 
 fn no_portal(name: &str) -> SqlError {
-    SqlError::new(SqlState::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist"))
+    SqlError::new(
+        SqlState::INVALID_CURSOR_NAME,
+        format!("portal \"{name}\" does not exist"),
+    )
 }
 
 impl Connection<'_> {
-    pub(super) async fn extended_message(&mut self, message: Message) -> Result<(), ConnectionError> {
+    pub(super) async fn extended_message(
+        &mut self,
+        message: Message,
+    ) -> Result<(), ConnectionError> {
         if let Message::Sync = message {
             return self.sync().await;
         }
@@ -96,7 +105,9 @@ impl Connection<'_> {
             }
             Message::Flush => self.outbox.flush().await.map_err(Failure::Connection),
             Message::Malformed { error, .. } => Err(Failure::Statement(error)),
-            other => Err(Failure::Statement(SqlError::internal(format!("{other:?} is not of the extended protocol")))),
+            other => Err(Failure::Statement(SqlError::internal(format!(
+                "{other:?} is not of the extended protocol"
+            )))),
         };
         match result {
             Ok(()) => Ok(()),
@@ -114,7 +125,13 @@ impl Connection<'_> {
     async fn sync(&mut self) -> Result<(), ConnectionError> {
         self.extended.skipping = false;
         if std::mem::take(&mut self.extended.implicit) {
-            match watched(&mut self.inbox, &self.token, self.session.end_implicit(true)).await {
+            match watched(
+                &mut self.inbox,
+                &self.token,
+                self.session.end_implicit(true),
+            )
+            .await
+            {
                 Ok(()) => {}
                 Err(Failure::Statement(error)) => self.statement_failed(&error).await?,
                 Err(Failure::Connection(error)) => return Err(error),
@@ -143,7 +160,11 @@ impl Connection<'_> {
                 "cannot insert multiple commands into a prepared statement",
             )));
         }
-        let declared = parse.parameter_oids.iter().map(|oid| declared_type(*oid)).collect::<Result<Vec<_>, _>>()?;
+        let declared = parse
+            .parameter_oids
+            .iter()
+            .map(|oid| declared_type(*oid))
+            .collect::<Result<Vec<_>, _>>()?;
         let prepared = match statements.pop() {
             Some(statement) => {
                 let work = self.session.prepare(statement, declared);
@@ -161,7 +182,13 @@ impl Connection<'_> {
                 _ => oid_of(inferred),
             })
             .collect();
-        self.extended.statements.insert(parse.name, Arc::new(Statement { prepared, parameter_oids }));
+        self.extended.statements.insert(
+            parse.name,
+            Arc::new(Statement {
+                prepared,
+                parameter_oids,
+            }),
+        );
         self.outbox.parse_complete();
         Ok(())
     }
@@ -185,7 +212,11 @@ impl Connection<'_> {
             None => (&[][..], vec![]),
         };
         let parameters = parameters(&bind, types)?;
-        let portal = Portal { statement, columns, state: PortalState::Bound(parameters) };
+        let portal = Portal {
+            statement,
+            columns,
+            state: PortalState::Bound(parameters),
+        };
         self.extended.portals.insert(bind.portal, portal);
         self.outbox.bind_complete();
         Ok(())
@@ -206,8 +237,17 @@ impl Connection<'_> {
                 }
             }
             Target::Portal(name) => {
-                let portal = self.extended.portals.get(&name).ok_or_else(|| no_portal(&name))?;
-                match portal.statement.prepared.as_ref().is_some_and(|p| p.columns.is_some()) {
+                let portal = self
+                    .extended
+                    .portals
+                    .get(&name)
+                    .ok_or_else(|| no_portal(&name))?;
+                match portal
+                    .statement
+                    .prepared
+                    .as_ref()
+                    .is_some_and(|p| p.columns.is_some())
+                {
                     true => self.outbox.row_description(&portal.columns),
                     false => self.outbox.no_data(),
                 }
@@ -218,7 +258,11 @@ impl Connection<'_> {
 
     async fn execute(&mut self, name: &str, limit: Limit) -> Result<(), Failure> {
         self.token.reset();
-        let mut portal = self.extended.portals.remove(name).ok_or_else(|| no_portal(name))?;
+        let mut portal = self
+            .extended
+            .portals
+            .remove(name)
+            .ok_or_else(|| no_portal(name))?;
         let state = std::mem::replace(&mut portal.state, PortalState::Finished);
         let (tag, sent) = match state {
             PortalState::Finished => {
@@ -235,7 +279,10 @@ impl Connection<'_> {
             }
             PortalState::Suspended(rows) => {
                 let tag = rows.tag.clone();
-                (Some(tag), self.send_rows(*rows, &portal.columns, limit).await?)
+                (
+                    Some(tag),
+                    self.send_rows(*rows, &portal.columns, limit).await?,
+                )
             }
             PortalState::Bound(parameters) => match &portal.statement.prepared {
                 None => {
@@ -265,7 +312,11 @@ impl Connection<'_> {
     }
 
     /// Begins a statement, in a transaction with its neighbours if it has any.
-    async fn start(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Response, Failure> {
+    async fn start(
+        &mut self,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<Response, Failure> {
         self.metrics.statement();
         if !self.extended.implicit && self.session.transaction_status() == TransactionStatus::Idle {
             let alone = matches!(self.inbox.peek().await?, Message::Sync);
@@ -281,8 +332,16 @@ impl Connection<'_> {
 
 /// The rows must be what was described when the statement was prepared.
 fn same_columns(described: &[Column], actual: &[Column]) -> Result<(), SqlError> {
-    let same = described.len() == actual.len() && described.iter().zip(actual).all(|(a, b)| a.oid == b.oid);
-    if same { Ok(()) } else { Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")) }
+    let same = described.len() == actual.len()
+        && described.iter().zip(actual).all(|(a, b)| a.oid == b.oid);
+    if same {
+        Ok(())
+    } else {
+        Err(SqlError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "cached plan must not change result type",
+        ))
+    }
 }
 
 fn parameters(bind: &Bind, types: &[SqlType]) -> Result<Vec<ScalarValue>, SqlError> {
@@ -304,7 +363,9 @@ fn parameters(bind: &Bind, types: &[SqlType]) -> Result<Vec<ScalarValue>, SqlErr
     }
     let mut values = Vec::with_capacity(types.len());
     for (index, (bytes, sql_type)) in bind.parameters.iter().zip(types).enumerate() {
-        let format = formats.get(index).or(formats.first().filter(|_| formats.len() == 1));
+        let format = formats
+            .get(index)
+            .or(formats.first().filter(|_| formats.len() == 1));
         let value = match (bytes, format) {
             (None, _) => Value::Null,
             (Some(bytes), Some(Format::Binary)) => {

@@ -21,7 +21,11 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(reader: OwnedReadHalf, buffer: BytesMut) -> Self {
-        Self { reader, buffer, peeked: None }
+        Self {
+            reader,
+            buffer,
+            peeked: None,
+        }
     }
 
     /// The next message; waits for it.

@@ -18,7 +18,10 @@ pub(super) enum Message {
     Parse(Parse),
     Bind(Bind),
     Describe(Target),
-    Execute { portal: String, max_rows: usize },
+    Execute {
+        portal: String,
+        max_rows: usize,
+    },
     Close(Target),
     Flush,
     Sync,
@@ -27,7 +30,10 @@ pub(super) enum Message {
     CopyFail(String),
     Terminate,
     /// Its body could not be read. `extended` messages are skipped up to the next `Sync` after that.
-    Malformed { error: SqlError, extended: bool },
+    Malformed {
+        error: SqlError,
+        extended: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -80,9 +86,9 @@ pub(super) fn decode(buffer: &mut BytesMut) -> Result<Option<Message>, SqlError>
     buffer.advance(5);
     let body = buffer.split_to(length - 4).freeze();
     let extended = matches!(kind, b'P' | b'B' | b'D' | b'E' | b'C');
-    Ok(Some(
-        read(kind, body).unwrap_or_else(|error| Message::Malformed { error, extended }),
-    ))
+    Ok(Some(read(kind, body).unwrap_or_else(|error| {
+        Message::Malformed { error, extended }
+    })))
 }
 
 /// How many bytes the message at the front still lacks, as far as that is known.
@@ -100,7 +106,9 @@ fn read(kind: u8, body: Bytes) -> Result<Message, SqlError> {
         b'P' => Message::Parse(Parse {
             name: body.string()?,
             sql: body.string()?,
-            parameter_oids: (0..body.u16()?).map(|_| body.u32()).collect::<Result<_, _>>()?,
+            parameter_oids: (0..body.u16()?)
+                .map(|_| body.u32())
+                .collect::<Result<_, _>>()?,
         }),
         b'B' => Message::Bind(read_bind(&mut body)?),
         b'D' => Message::Describe(body.target()?),
@@ -136,7 +144,9 @@ fn read_bind(body: &mut Body) -> Result<Bind, SqlError> {
     for _ in 0..count {
         parameters.push(match body.u32()? as i32 {
             -1 => None,
-            length => Some(body.bytes(usize::try_from(length).map_err(|_| violation("invalid message format"))?)?),
+            length => Some(body.bytes(
+                usize::try_from(length).map_err(|_| violation("invalid message format"))?,
+            )?),
         });
     }
     Ok(Bind {
@@ -198,13 +208,21 @@ impl Body {
 /// Text from a client; 22021 with the offending bytes, as Postgres words it.
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, SqlError> {
     let invalid = |at: usize, length: usize| {
-        let shown: Vec<String> = bytes[at..].iter().take(length).map(|b| format!("0x{b:02x}")).collect();
+        let shown: Vec<String> = bytes[at..]
+            .iter()
+            .take(length)
+            .map(|b| format!("0x{b:02x}"))
+            .collect();
         SqlError::new(
             SqlState::from_code("22021"),
-            format!("invalid byte sequence for encoding \"UTF8\": {}", shown.join(" ")),
+            format!(
+                "invalid byte sequence for encoding \"UTF8\": {}",
+                shown.join(" ")
+            ),
         )
     };
-    let text = std::str::from_utf8(bytes).map_err(|e| invalid(e.valid_up_to(), e.error_len().unwrap_or(4)))?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| invalid(e.valid_up_to(), e.error_len().unwrap_or(4)))?;
     match bytes.iter().position(|b| *b == 0) {
         Some(at) => Err(invalid(at, 1)),
         None => Ok(text),
@@ -238,7 +256,9 @@ mod tests {
             assert!(missing(&part) > 0);
         }
         let mut buffer = whole;
-        assert!(matches!(decode(&mut buffer).unwrap(), Some(Message::Query(sql)) if sql == "select 1"));
+        assert!(
+            matches!(decode(&mut buffer).unwrap(), Some(Message::Query(sql)) if sql == "select 1")
+        );
         assert!(buffer.is_empty());
     }
 
@@ -257,7 +277,10 @@ mod tests {
 
     #[test]
     fn an_unknown_type_or_length_ends_the_connection() {
-        assert_eq!(decode(&mut framed(b'?', b"")).unwrap_err().state.code(), "08P01");
+        assert_eq!(
+            decode(&mut framed(b'?', b"")).unwrap_err().state.code(),
+            "08P01"
+        );
         let mut long = BytesMut::from(&[b'S', 0x7f, 0, 0, 0][..]);
         assert_eq!(decode(&mut long).unwrap_err().state.code(), "08P01");
         let mut negative = BytesMut::from(&[b'Q', 0xff, 0xff, 0xff, 0xff][..]);
@@ -266,10 +289,15 @@ mod tests {
 
     #[test]
     fn invalid_text_is_named() {
-        let Some(Message::Malformed { error, .. }) = decode(&mut framed(b'Q', b"a\xffb\0")).unwrap() else {
+        let Some(Message::Malformed { error, .. }) =
+            decode(&mut framed(b'Q', b"a\xffb\0")).unwrap()
+        else {
             panic!("refused");
         };
         assert_eq!(error.state.code(), "22021");
-        assert_eq!(error.message, "invalid byte sequence for encoding \"UTF8\": 0xff");
+        assert_eq!(
+            error.message,
+            "invalid byte sequence for encoding \"UTF8\": 0xff"
+        );
     }
 }

@@ -21,7 +21,10 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(writer: OwnedWriteHalf) -> Self {
-        Self { writer, buffer: BytesMut::with_capacity(READY_BYTES) }
+        Self {
+            writer,
+            buffer: BytesMut::with_capacity(READY_BYTES),
+        }
     }
 
     pub(super) async fn flush(&mut self) -> Result<(), ConnectionError> {

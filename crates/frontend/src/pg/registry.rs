@@ -36,7 +36,11 @@ impl Registry {
             }
         };
         sessions.insert(pid, Entry { secret, token });
-        Registered { pid, secret, registry: self.clone() }
+        Registered {
+            pid,
+            secret,
+            registry: self.clone(),
+        }
     }
 
     /// Cancels the session's statement if the secret is right; says nothing in either case.
@@ -49,7 +53,9 @@ impl Registry {
     }
 
     pub(super) fn cancel_all(&self, reason: CancelReason) {
-        self.sessions().values().for_each(|entry| entry.token.cancel(reason));
+        self.sessions()
+            .values()
+            .for_each(|entry| entry.token.cancel(reason));
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Entry>> {

@@ -35,10 +35,25 @@ pub(super) enum Sent {
 
 impl Connection<'_> {
     /// Sends a response up to its `CommandComplete`; a description of its rows was sent before, or was not wanted.
-    pub(super) async fn respond(&mut self, response: Response, columns: &[Column], limit: Limit) -> Result<Sent, Failure> {
+    pub(super) async fn respond(
+        &mut self,
+        response: Response,
+        columns: &[Column],
+        limit: Limit,
+    ) -> Result<Sent, Failure> {
         match response {
             Response::Rows { stream, tag, .. } => {
-                return self.send_rows(Rows { stream, tag, rest: None }, columns, limit).await;
+                return self
+                    .send_rows(
+                        Rows {
+                            stream,
+                            tag,
+                            rest: None,
+                        },
+                        columns,
+                        limit,
+                    )
+                    .await;
             }
             Response::Command { tag } => {
                 self.send_asides();
@@ -46,12 +61,21 @@ impl Connection<'_> {
             }
             Response::Empty => self.outbox.empty_query(),
             Response::CopyIn(copy) => self.copy_in(copy).await?,
-            Response::CopyOut { schema, stream, options } => self.copy_out(&schema, stream, &options).await?,
+            Response::CopyOut {
+                schema,
+                stream,
+                options,
+            } => self.copy_out(&schema, stream, &options).await?,
         }
         Ok(Sent::Complete)
     }
 
-    pub(super) async fn send_rows(&mut self, mut rows: Rows, columns: &[Column], limit: Limit) -> Result<Sent, Failure> {
+    pub(super) async fn send_rows(
+        &mut self,
+        mut rows: Rows,
+        columns: &[Column],
+        limit: Limit,
+    ) -> Result<Sent, Failure> {
         let mut sent = 0usize;
         loop {
             let (batch, start) = match rows.rest.take() {
@@ -76,11 +100,17 @@ impl Connection<'_> {
         }
         self.metrics.rows(sent as u64);
         self.send_asides();
-        self.outbox.command_complete(&rows.tag.complete(sent as u64));
+        self.outbox
+            .command_complete(&rows.tag.complete(sent as u64));
         Ok(Sent::Complete)
     }
 
-    async fn send_batch(&mut self, batch: &RecordBatch, rows: std::ops::Range<usize>, columns: &[Column]) -> Result<(), Failure> {
+    async fn send_batch(
+        &mut self,
+        batch: &RecordBatch,
+        rows: std::ops::Range<usize>,
+        columns: &[Column],
+    ) -> Result<(), Failure> {
         let mut writer = RowWriter::new(batch, columns)?;
         for row in rows {
             writer.write(row, self.outbox.buffer())?;
@@ -93,7 +123,10 @@ impl Connection<'_> {
 
     /// The next batch of a stream. What is in the outbox is sent first if the stream has to be waited for, so that rows of
     /// a stream without end arrive when they are there.
-    pub(super) async fn next_batch(&mut self, stream: &mut RowStream) -> Result<Option<RecordBatch>, Failure> {
+    pub(super) async fn next_batch(
+        &mut self,
+        stream: &mut RowStream,
+    ) -> Result<Option<RecordBatch>, Failure> {
         self.token.check()?;
         let mut next = stream.next();
         let ready = match (&mut next).now_or_never() {
@@ -114,19 +147,18 @@ impl Connection<'_> {
     pub(super) async fn flush_watched(&mut self) -> Result<(), Failure> {
         let Connection { outbox, token, .. } = self;
         let mut flush = std::pin::pin!(outbox.flush());
-        loop {
-            tokio::select! {
-                biased;
-                flushed = &mut flush => return Ok(flushed?),
-                reason = token.cancelled() => match reason {
-                    // Half a message may be out: nothing more can be said on this connection.
-                    CancelReason::Shutdown | CancelReason::ConnectionLost => {
-                        return Err(Failure::Connection(ConnectionError::Closed));
-                    }
-                    // The client reads on until it finds the error.
-                    CancelReason::UserRequest | CancelReason::StatementTimeout => return Ok(flush.await?),
-                },
+        let reason = tokio::select! {
+            biased;
+            flushed = &mut flush => return Ok(flushed?),
+            reason = token.cancelled() => reason,
+        };
+        match reason {
+            // Half a message may be out: nothing more can be said on this connection.
+            CancelReason::Shutdown | CancelReason::ConnectionLost => {
+                Err(Failure::Connection(ConnectionError::Closed))
             }
+            // The client reads on until it finds the error.
+            CancelReason::UserRequest | CancelReason::StatementTimeout => Ok(flush.await?),
         }
     }
 }

@@ -46,13 +46,25 @@ pub(super) struct RowWriter<'a> {
 impl<'a> RowWriter<'a> {
     pub(super) fn new(batch: &'a RecordBatch, columns: &[Column]) -> Result<Self, SqlError> {
         if batch.num_columns() != columns.len() {
-            return Err(SqlError::internal("a batch has other columns than its statement"));
+            return Err(SqlError::internal(
+                "a batch has other columns than its statement",
+            ));
         }
-        let writers = batch.columns().iter().zip(columns).map(|(array, column)| match column.format {
-            Format::Text => Writer::Text(TextWriter::new(array.as_ref(), &column.sql_type)),
-            Format::Binary => Writer::Binary(BinaryWriter::new(array.as_ref(), &column.sql_type)),
-        });
-        Ok(Self { writers: writers.collect(), cell: String::new() })
+        let writers =
+            batch
+                .columns()
+                .iter()
+                .zip(columns)
+                .map(|(array, column)| match column.format {
+                    Format::Text => Writer::Text(TextWriter::new(array.as_ref(), &column.sql_type)),
+                    Format::Binary => {
+                        Writer::Binary(BinaryWriter::new(array.as_ref(), &column.sql_type))
+                    }
+                });
+        Ok(Self {
+            writers: writers.collect(),
+            cell: String::new(),
+        })
     }
 
     /// Appends a row; nothing of it when it fails.

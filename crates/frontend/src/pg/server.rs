@@ -31,7 +31,9 @@ pub struct PgConfig {
 
 impl Default for PgConfig {
     fn default() -> Self {
-        Self { max_connections: 1_000 }
+        Self {
+            max_connections: 1_000,
+        }
     }
 }
 
@@ -49,7 +51,11 @@ pub(super) struct Shared {
 }
 
 impl PgServer {
-    pub fn new(database: Arc<dyn DatabaseApi>, metrics: Arc<FrontendMetrics>, config: PgConfig) -> Self {
+    pub fn new(
+        database: Arc<dyn DatabaseApi>,
+        metrics: Arc<FrontendMetrics>,
+        config: PgConfig,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 database,
@@ -77,7 +83,9 @@ impl PgServer {
             match accepted {
                 Ok((stream, peer)) => {
                     let span = info_span!("connection", %peer);
-                    connections.spawn(serve_one(self.shared.clone(), stream, peer, stop.clone()).instrument(span));
+                    connections.spawn(
+                        serve_one(self.shared.clone(), stream, peer, stop.clone()).instrument(span),
+                    );
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
@@ -89,7 +97,10 @@ impl PgServer {
         self.shared.registry.cancel_all(CancelReason::Shutdown);
         let all = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
-            warn!(open = connections.len(), "sessions did not end in time and are cut off");
+            warn!(
+                open = connections.len(),
+                "sessions did not end in time and are cut off"
+            );
             connections.shutdown().await;
         }
     }
@@ -101,7 +112,12 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn serve_one(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, mut stop: watch::Receiver<bool>) {
+async fn serve_one(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+) {
     // Answers are short and waited for: they must not be held back.
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
@@ -117,13 +133,14 @@ async fn serve_one(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, mut
             shared.registry.cancel(pid, secret);
             return;
         }
-        Ok(Ok(Opening::Session { inbox, startup })) => match shared.permits.clone().try_acquire_owned() {
+        Ok(Ok(Opening::Session(opened))) => match shared.permits.clone().try_acquire_owned() {
             Err(_) => Err(ConnectionError::Fatal(SqlError::new(
                 SqlState::TOO_MANY_CONNECTIONS,
                 "sorry, too many clients already",
             ))),
             Ok(_permit) => {
                 let _open = shared.metrics.connection();
+                let (inbox, startup) = *opened;
                 Connection::run(&shared, inbox, &mut outbox, startup, peer, stop).await
             }
         },

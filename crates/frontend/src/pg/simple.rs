@@ -42,7 +42,12 @@ impl Connection<'_> {
             }
         }
         if together {
-            watched(&mut self.inbox, &self.token, self.session.end_implicit(true)).await?;
+            watched(
+                &mut self.inbox,
+                &self.token,
+                self.session.end_implicit(true),
+            )
+            .await?;
         }
         Ok(())
     }
@@ -55,7 +60,12 @@ impl Connection<'_> {
     }
 
     async fn run_statement(&mut self, statement: ParsedStatement) -> Result<(), Failure> {
-        let prepared = watched(&mut self.inbox, &self.token, self.session.prepare(statement, vec![])).await?;
+        let prepared = watched(
+            &mut self.inbox,
+            &self.token,
+            self.session.prepare(statement, vec![]),
+        )
+        .await?;
         if !prepared.parameters.is_empty() {
             return Err(Failure::Statement(SqlError::new(
                 SqlState::UNDEFINED_PARAMETER,

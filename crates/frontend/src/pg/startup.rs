@@ -20,7 +20,7 @@ const MAX_BYTES: usize = 10_000;
 
 pub(super) enum Opening {
     Cancel { pid: i32, secret: i32 },
-    Session { inbox: Inbox, startup: Startup },
+    Session(Box<(Inbox, Startup)>),
 }
 
 pub(super) struct Startup {
@@ -30,7 +30,10 @@ pub(super) struct Startup {
 }
 
 /// Reads up to and including the message that says what the connection is for.
-pub(super) async fn begin(mut reader: OwnedReadHalf, outbox: &mut Outbox) -> Result<Opening, ConnectionError> {
+pub(super) async fn begin(
+    mut reader: OwnedReadHalf,
+    outbox: &mut Outbox,
+) -> Result<Opening, ConnectionError> {
     let mut buffer = BytesMut::new();
     loop {
         let mut body = packet(&mut reader, &mut buffer).await?;
@@ -38,17 +41,25 @@ pub(super) async fn begin(mut reader: OwnedReadHalf, outbox: &mut Outbox) -> Res
             SSL_REQUEST | GSS_REQUEST => {
                 // Anything sent before our answer would have been meant to be encrypted.
                 if !buffer.is_empty() {
-                    return Err(ConnectionError::Fatal(violation("received unencrypted data after SSL request")));
+                    return Err(ConnectionError::Fatal(violation(
+                        "received unencrypted data after SSL request",
+                    )));
                 }
                 outbox.byte(b'N');
                 outbox.flush().await?;
             }
             CANCEL_REQUEST if body.len() >= 8 => {
-                return Ok(Opening::Cancel { pid: body.get_i32(), secret: body.get_i32() });
+                return Ok(Opening::Cancel {
+                    pid: body.get_i32(),
+                    secret: body.get_i32(),
+                });
             }
             version if version >> 16 == 3 => {
                 let startup = read_startup(version, &body).map_err(ConnectionError::Fatal)?;
-                return Ok(Opening::Session { inbox: Inbox::new(reader, buffer), startup });
+                return Ok(Opening::Session(Box::new((
+                    Inbox::new(reader, buffer),
+                    startup,
+                ))));
             }
             version => {
                 return Err(ConnectionError::Fatal(SqlError::not_supported(format!(
@@ -62,12 +73,17 @@ pub(super) async fn begin(mut reader: OwnedReadHalf, outbox: &mut Outbox) -> Res
 }
 
 /// A packet without its length.
-async fn packet(reader: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Result<BytesMut, ConnectionError> {
+async fn packet(
+    reader: &mut OwnedReadHalf,
+    buffer: &mut BytesMut,
+) -> Result<BytesMut, ConnectionError> {
     loop {
         if let Some(mut length) = buffer.get(..4) {
             let length = length.get_i32() as usize;
             if !(8..=MAX_BYTES).contains(&length) {
-                return Err(ConnectionError::Fatal(violation("invalid length of startup packet")));
+                return Err(ConnectionError::Fatal(violation(
+                    "invalid length of startup packet",
+                )));
             }
             if buffer.len() >= length {
                 let mut packet = buffer.split_to(length);
@@ -88,7 +104,9 @@ fn read_startup(version: u32, body: &[u8]) -> Result<Startup, SqlError> {
     let mut unknown = Vec::new();
     let mut cells = body.split(|b| *b == 0);
     while let Some(name) = cells.next().filter(|name| !name.is_empty()) {
-        let value = cells.next().ok_or_else(|| violation("invalid startup packet layout: expected terminator as last byte"))?;
+        let value = cells.next().ok_or_else(|| {
+            violation("invalid startup packet layout: expected terminator as last byte")
+        })?;
         let (name, value) = (utf8(name)?, utf8(value)?.to_owned());
         match name {
             "user" => options.user = value,
@@ -109,11 +127,18 @@ fn read_startup(version: u32, body: &[u8]) -> Result<Startup, SqlError> {
     if options.database.is_empty() {
         options.database = options.user.clone();
     }
-    if let Some((_, name)) = options.params.iter().find(|(name, _)| name == "application_name") {
+    if let Some((_, name)) = options
+        .params
+        .iter()
+        .find(|(name, _)| name == "application_name")
+    {
         options.application_name = name.clone();
     }
     let newer = version & 0xffff > 0;
-    Ok(Startup { options, negotiate: (newer || !unknown.is_empty()).then_some(unknown) })
+    Ok(Startup {
+        options,
+        negotiate: (newer || !unknown.is_empty()).then_some(unknown),
+    })
 }
 
 /// Settings from `-c name=value` and `--name=value`; a backslash keeps a space.
@@ -136,7 +161,10 @@ fn command_line(text: &str) -> Result<Vec<(String, String)>, SqlError> {
     let mut words = words.into_iter().filter(|w| !w.is_empty());
     while let Some(word) = words.next() {
         let refused = |word: &str| {
-            SqlError::new(SqlState::SYNTAX_ERROR, format!("invalid command-line argument for server process: {word}"))
+            SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                format!("invalid command-line argument for server process: {word}"),
+            )
         };
         let setting = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
             (Some(setting), _) => setting.to_owned(),
@@ -164,18 +192,29 @@ mod tests {
 
     #[test]
     fn user_database_and_settings_are_found() {
-        let body = b"user\0ann\0options\0-c a=1 --b-c=x\\ y -cd=2\0application_name\0psql\0_pq_.new\01\0\0";
+        let body = b"user\0ann\0options\0-c a=1 --b-c=x\\ y -cd=2\0application_name\0psql\0_pq_.new\x001\0\0";
         let startup = read_startup(3 << 16 | 2, body).unwrap();
         assert_eq!(startup.options.database, "ann");
         assert_eq!(startup.options.application_name, "psql");
-        let settings: Vec<_> = startup.options.params.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        let settings: Vec<_> = startup
+            .options
+            .params
+            .iter()
+            .map(|(n, v)| format!("{n}={v}"))
+            .collect();
         assert_eq!(settings, ["a=1", "b_c=x y", "d=2", "application_name=psql"]);
         assert_eq!(startup.negotiate, Some(vec!["_pq_.new".to_owned()]));
     }
 
     #[test]
     fn a_user_is_asked_for() {
-        assert_eq!(read_startup(3 << 16, b"\0").err().unwrap().state.code(), "28000");
-        assert_eq!(read_startup(3 << 16, b"user").err().unwrap().state.code(), "08P01");
+        assert_eq!(
+            read_startup(3 << 16, b"\0").err().unwrap().state.code(),
+            "28000"
+        );
+        assert_eq!(
+            read_startup(3 << 16, b"user").err().unwrap().state.code(),
+            "08P01"
+        );
     }
 }

@@ -69,7 +69,11 @@ fn length_of(sql_type: &SqlType) -> i16 {
         SqlType::Boolean => 1,
         SqlType::SmallInt => 2,
         SqlType::Integer | SqlType::Real | SqlType::Date => 4,
-        SqlType::BigInt | SqlType::Double | SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz => 8,
+        SqlType::BigInt
+        | SqlType::Double
+        | SqlType::Time
+        | SqlType::Timestamp
+        | SqlType::TimestampTz => 8,
         SqlType::Interval | SqlType::Uuid => 16,
         _ => -1,
     }
@@ -97,7 +101,10 @@ pub(super) fn declared_type(oid: u32) -> Result<Option<SqlType>, SqlError> {
             )),
         };
     };
-    let plain_numeric = SqlType::Numeric { precision: DEFAULT_NUMERIC.0, scale: DEFAULT_NUMERIC.1 };
+    let plain_numeric = SqlType::Numeric {
+        precision: DEFAULT_NUMERIC.0,
+        scale: DEFAULT_NUMERIC.1,
+    };
     Ok(Some(match declared {
         Type::UNKNOWN => return Ok(None),
         Type::BOOL => SqlType::Boolean,
@@ -118,7 +125,8 @@ pub(super) fn declared_type(oid: u32) -> Result<Option<SqlType>, SqlError> {
         Type::JSON | Type::JSONB => SqlType::Jsonb,
         other => {
             let element = ELEMENTS.iter().find(|element| pair(element).1 == other);
-            let element = element.ok_or_else(|| SqlError::not_supported(format!("a parameter of type {other}")))?;
+            let element = element
+                .ok_or_else(|| SqlError::not_supported(format!("a parameter of type {other}")))?;
             SqlType::Array(Box::new(element.clone()))
         }
     }))
@@ -132,7 +140,10 @@ const ELEMENTS: [SqlType; 18] = [
     SqlType::BigInt,
     SqlType::Real,
     SqlType::Double,
-    SqlType::Numeric { precision: DEFAULT_NUMERIC.0, scale: DEFAULT_NUMERIC.1 },
+    SqlType::Numeric {
+        precision: DEFAULT_NUMERIC.0,
+        scale: DEFAULT_NUMERIC.1,
+    },
     SqlType::Text,
     SqlType::Varchar { length: u32::MAX },
     SqlType::Char { length: u32::MAX },
@@ -160,16 +171,36 @@ mod tests {
         };
         assert_eq!(column(SqlType::Integer), (23, 4, -1));
         assert_eq!(column(SqlType::Varchar { length: 12 }), (1043, -1, 16));
-        assert_eq!(column(SqlType::Numeric { precision: 7, scale: 2 }), (1700, -1, 458_758));
+        assert_eq!(
+            column(SqlType::Numeric {
+                precision: 7,
+                scale: 2
+            }),
+            (1700, -1, 458_758)
+        );
         assert_eq!(column(SqlType::Uuid), (2950, 16, -1));
-        assert_eq!(column(SqlType::Array(Box::new(SqlType::Text))), (1009, -1, -1));
-        assert_eq!(column(SqlType::Array(Box::new(SqlType::Array(Box::new(SqlType::Integer))))), (1007, -1, -1));
+        assert_eq!(
+            column(SqlType::Array(Box::new(SqlType::Text))),
+            (1009, -1, -1)
+        );
+        assert_eq!(
+            column(SqlType::Array(Box::new(SqlType::Array(Box::new(
+                SqlType::Integer
+            ))))),
+            (1007, -1, -1)
+        );
     }
 
     #[test]
     fn declared_types_are_found_again() {
-        for element in ELEMENTS.iter().filter(|e| !matches!(e, SqlType::Varchar { .. } | SqlType::Char { .. })) {
-            assert_eq!(declared_type(oid_of(element)).unwrap().as_ref(), Some(element));
+        for element in ELEMENTS
+            .iter()
+            .filter(|e| !matches!(e, SqlType::Varchar { .. } | SqlType::Char { .. }))
+        {
+            assert_eq!(
+                declared_type(oid_of(element)).unwrap().as_ref(),
+                Some(element)
+            );
             let array = SqlType::Array(Box::new(element.clone()));
             assert_eq!(declared_type(oid_of(&array)).unwrap(), Some(array));
         }

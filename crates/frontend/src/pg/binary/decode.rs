@@ -8,9 +8,17 @@ use tidegate_types::text::{IntervalValue, Value, parse_text};
 use tidegate_types::{SqlError, SqlState, SqlType};
 
 /// Reads a value of a type from its binary form. `what` names it in errors: `bind parameter 1`.
-pub(in crate::pg) fn decode_binary(mut bytes: &[u8], sql_type: &SqlType, what: &str) -> Result<Value, SqlError> {
+pub(in crate::pg) fn decode_binary(
+    mut bytes: &[u8],
+    sql_type: &SqlType,
+    what: &str,
+) -> Result<Value, SqlError> {
     let value = take(&mut bytes, sql_type, what)?;
-    if bytes.is_empty() { Ok(value) } else { Err(incorrect(what)) }
+    if bytes.is_empty() {
+        Ok(value)
+    } else {
+        Err(incorrect(what))
+    }
 }
 
 fn incorrect(what: &str) -> SqlError {
@@ -21,7 +29,9 @@ fn incorrect(what: &str) -> SqlError {
 }
 
 fn array<const N: usize>(bytes: &mut &[u8], what: &str) -> Result<[u8; N], SqlError> {
-    let (taken, rest) = bytes.split_first_chunk::<N>().ok_or_else(|| incorrect(what))?;
+    let (taken, rest) = bytes
+        .split_first_chunk::<N>()
+        .ok_or_else(|| incorrect(what))?;
     *bytes = rest;
     Ok(*taken)
 }
@@ -32,7 +42,9 @@ fn take(bytes: &mut &[u8], sql_type: &SqlType, what: &str) -> Result<Value, SqlE
         SqlType::SmallInt => Value::SmallInt(i16::from_be_bytes(array(bytes, what)?)),
         SqlType::Integer => Value::Integer(i32::from_be_bytes(array(bytes, what)?)),
         // An oid has four bytes, and no type of its own here.
-        SqlType::BigInt if bytes.len() == 4 => Value::BigInt(u32::from_be_bytes(array(bytes, what)?) as i64),
+        SqlType::BigInt if bytes.len() == 4 => {
+            Value::BigInt(u32::from_be_bytes(array(bytes, what)?) as i64)
+        }
         SqlType::BigInt => Value::BigInt(i64::from_be_bytes(array(bytes, what)?)),
         SqlType::Real => Value::Real(f32::from_be_bytes(array(bytes, what)?)),
         SqlType::Double => Value::Double(f64::from_be_bytes(array(bytes, what)?)),
@@ -44,35 +56,52 @@ fn take(bytes: &mut &[u8], sql_type: &SqlType, what: &str) -> Result<Value, SqlE
         SqlType::Jsonb => match std::mem::take(bytes) {
             [1, text @ ..] => parse_text(utf8(text)?, sql_type)?,
             // The type json has no version byte.
-            text @ ([b'{' | b'[' | b'"' | b't' | b'f' | b'n' | b'-' | b' ' | b'\t' | b'\n' | b'\r', ..] | [b'0'..=b'9', ..]) => {
-                parse_text(utf8(text)?, sql_type)?
-            }
+            text @ ([
+                b'{' | b'[' | b'"' | b't' | b'f' | b'n' | b'-' | b' ' | b'\t' | b'\n' | b'\r',
+                ..,
+            ]
+            | [b'0'..=b'9', ..]) => parse_text(utf8(text)?, sql_type)?,
             _ => return Err(incorrect(what)),
         },
         SqlType::Bytea => Value::Bytea(std::mem::take(bytes).to_vec()),
         SqlType::Date => match i32::from_be_bytes(array(bytes, what)?) {
             infinite @ (i32::MAX | i32::MIN) => Value::Date(infinite),
-            days => Value::Date(days.checked_add(EPOCH_DAYS).ok_or_else(|| out_of_range("date"))?),
+            days => Value::Date(
+                days.checked_add(EPOCH_DAYS)
+                    .ok_or_else(|| out_of_range("date"))?,
+            ),
         },
         SqlType::Time => match i64::from_be_bytes(array(bytes, what)?) {
             micros @ 0..=86_400_000_000 => Value::Time(micros),
             _ => return Err(out_of_range("time")),
         },
-        SqlType::Timestamp | SqlType::TimestampTz => match i64::from_be_bytes(array(bytes, what)?) {
-            infinite @ (i64::MAX | i64::MIN) => Value::Timestamp(infinite),
-            micros => Value::Timestamp(micros.checked_add(EPOCH_MICROS).ok_or_else(|| out_of_range("timestamp"))?),
-        },
+        SqlType::Timestamp | SqlType::TimestampTz => {
+            match i64::from_be_bytes(array(bytes, what)?) {
+                infinite @ (i64::MAX | i64::MIN) => Value::Timestamp(infinite),
+                micros => Value::Timestamp(
+                    micros
+                        .checked_add(EPOCH_MICROS)
+                        .ok_or_else(|| out_of_range("timestamp"))?,
+                ),
+            }
+        }
         SqlType::Interval => {
             let micros = i64::from_be_bytes(array(bytes, what)?);
             Value::Interval(IntervalValue {
-                nanos: micros.checked_mul(1_000).ok_or_else(|| out_of_range("interval"))?,
+                nanos: micros
+                    .checked_mul(1_000)
+                    .ok_or_else(|| out_of_range("interval"))?,
                 days: i32::from_be_bytes(array(bytes, what)?),
                 months: i32::from_be_bytes(array(bytes, what)?),
             })
         }
         SqlType::Uuid => Value::Uuid(array(bytes, what)?),
         SqlType::Array(element) => Value::List(take_array(bytes, element, what)?),
-        SqlType::Record(_) => return Err(SqlError::not_supported("a parameter of a composite type in binary format")),
+        SqlType::Record(_) => {
+            return Err(SqlError::not_supported(
+                "a parameter of a composite type in binary format",
+            ));
+        }
     })
 }
 
@@ -90,13 +119,20 @@ fn take_array(bytes: &mut &[u8], element: &SqlType, what: &str) -> Result<Vec<Va
     if oid as u32 != oid_of(element) && !(text(oid as u32) && text(oid_of(element))) {
         return Err(SqlError::new(
             SqlState::DATATYPE_MISMATCH,
-            format!("binary data has array element type {oid} instead of expected {}", oid_of(element)),
+            format!(
+                "binary data has array element type {oid} instead of expected {}",
+                oid_of(element)
+            ),
         ));
     }
     let length = match dimensions {
         0 => return Ok(vec![]),
         1 => i32::from_be_bytes(array(bytes, what)?),
-        _ => return Err(SqlError::not_supported("an array of more than one dimension")),
+        _ => {
+            return Err(SqlError::not_supported(
+                "an array of more than one dimension",
+            ));
+        }
     };
     let _lower_bound: [u8; 4] = array(bytes, what)?;
     let mut values = Vec::new();
@@ -118,7 +154,12 @@ fn take_array(bytes: &mut &[u8], element: &SqlType, what: &str) -> Result<Vec<Va
 /// From digits in base 10,000 to a decimal text.
 fn numeric_text(bytes: &mut &[u8], what: &str) -> Result<String, SqlError> {
     let mut header: &[u8] = &array::<8>(bytes, what)?;
-    let (count, weight, sign, decimals) = (header.get_u16(), header.get_i16(), header.get_u16(), header.get_u16());
+    let (count, weight, sign, decimals) = (
+        header.get_u16(),
+        header.get_i16(),
+        header.get_u16(),
+        header.get_u16(),
+    );
     let mut text = match sign {
         0 => String::new(),
         0x4000 => "-".to_owned(),
@@ -136,7 +177,11 @@ fn numeric_text(bytes: &mut &[u8], what: &str) -> Result<String, SqlError> {
     }
     let group = |place: i64| -> u16 {
         let index = weight as i64 - place;
-        usize::try_from(index).ok().and_then(|i| digits.get(i)).copied().unwrap_or(0)
+        usize::try_from(index)
+            .ok()
+            .and_then(|i| digits.get(i))
+            .copied()
+            .unwrap_or(0)
     };
     text.push('0');
     for place in (0..=weight as i64).rev() {

@@ -13,6 +13,9 @@ use tidegate_types::{SqlError, SqlState, SqlType};
 
 type Cell<'a> = Box<dyn Fn(usize, &mut BytesMut) -> Result<(), SqlError> + Send + Sync + 'a>;
 
+/// Where the elements of a row's list begin and end.
+type Elements<'a> = Box<dyn Fn(usize) -> (usize, usize) + Send + Sync + 'a>;
+
 /// Writes the values of one column in the binary format of its SQL type.
 pub(in crate::pg) struct BinaryWriter<'a> {
     nulls: Option<NullBuffer>,
@@ -37,7 +40,11 @@ impl<'a> BinaryWriter<'a> {
     }
 
     /// Appends a length and the value; the length -1 for NULL.
-    pub(in crate::pg) fn write_sized(&self, row: usize, out: &mut BytesMut) -> Result<(), SqlError> {
+    pub(in crate::pg) fn write_sized(
+        &self,
+        row: usize,
+        out: &mut BytesMut,
+    ) -> Result<(), SqlError> {
         if self.is_null(row) {
             out.put_i32(-1);
             return Ok(());
@@ -64,7 +71,9 @@ fn cell<'a>(array: &'a dyn Array, sql_type: &SqlType) -> Cell<'a> {
         DataType::UInt8 => each::<UInt8Type>(array, |v, out| out.put_i16(v as i16)),
         DataType::UInt16 => each::<UInt16Type>(array, |v, out| out.put_i32(v as i32)),
         DataType::UInt32 => each::<UInt32Type>(array, |v, out| out.put_i64(v as i64)),
-        DataType::UInt64 => each::<UInt64Type>(array, |v, out| put_numeric(&v.to_string(), 0, false, out)),
+        DataType::UInt64 => {
+            each::<UInt64Type>(array, |v, out| put_numeric(&v.to_string(), 0, false, out))
+        }
         DataType::Float16 => each::<Float16Type>(array, |v, out| out.put_f32(v.to_f32())),
         DataType::Float32 => each::<Float32Type>(array, |v, out| out.put_f32(v)),
         DataType::Float64 => each::<Float64Type>(array, |v, out| out.put_f64(v)),
@@ -72,16 +81,29 @@ fn cell<'a>(array: &'a dyn Array, sql_type: &SqlType) -> Cell<'a> {
         DataType::Decimal64(_, scale) => decimal::<Decimal64Type>(array, *scale, sql_type),
         DataType::Decimal128(_, scale) => decimal::<Decimal128Type>(array, *scale, sql_type),
         DataType::Decimal256(_, scale) => decimal::<Decimal256Type>(array, *scale, sql_type),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => bytes_cell(array),
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => bytes_cell(array),
         DataType::Date32 => each::<Date32Type>(array, |v, out| out.put_i32(days(v as i64))),
-        DataType::Date64 => each::<Date64Type>(array, |v, out| out.put_i32(days(v.div_euclid(86_400_000)))),
-        DataType::Time32(TimeUnit::Second) => each::<Time32SecondType>(array, |v, out| out.put_i64(v as i64 * 1_000_000)),
-        DataType::Time32(_) => each::<Time32MillisecondType>(array, |v, out| out.put_i64(v as i64 * 1_000)),
-        DataType::Time64(TimeUnit::Microsecond) => each::<Time64MicrosecondType>(array, |v, out| out.put_i64(v)),
+        DataType::Date64 => {
+            each::<Date64Type>(array, |v, out| out.put_i32(days(v.div_euclid(86_400_000))))
+        }
+        DataType::Time32(TimeUnit::Second) => {
+            each::<Time32SecondType>(array, |v, out| out.put_i64(v as i64 * 1_000_000))
+        }
+        DataType::Time32(_) => {
+            each::<Time32MillisecondType>(array, |v, out| out.put_i64(v as i64 * 1_000))
+        }
+        DataType::Time64(TimeUnit::Microsecond) => {
+            each::<Time64MicrosecondType>(array, |v, out| out.put_i64(v))
+        }
         DataType::Time64(_) => each::<Time64NanosecondType>(array, |v, out| out.put_i64(v / 1_000)),
         DataType::Timestamp(unit, _) => timestamp_cell(array, *unit),
         DataType::Interval(_) | DataType::Duration(_) => interval_cell(array),
-        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => list_cell(array, sql_type),
+        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => {
+            list_cell(array, sql_type)
+        }
         DataType::Struct(_) => struct_cell(array, sql_type),
         DataType::Dictionary(..) => dictionary_cell(array, sql_type),
         // Strings, and everything that is shown as text.
@@ -96,7 +118,10 @@ fn infallible<'a>(write: impl Fn(usize, &mut BytesMut) + Send + Sync + 'a) -> Ce
     })
 }
 
-fn each<'a, T: ArrowPrimitiveType>(array: &'a dyn Array, write: impl Fn(T::Native, &mut BytesMut) + Send + Sync + 'a) -> Cell<'a> {
+fn each<'a, T: ArrowPrimitiveType>(
+    array: &'a dyn Array,
+    write: impl Fn(T::Native, &mut BytesMut) + Send + Sync + 'a,
+) -> Cell<'a> {
     let values: &PrimitiveArray<T> = array.as_primitive();
     infallible(move |row, out| write(values.value(row), out))
 }
@@ -118,10 +143,16 @@ fn timestamp_cell(array: &dyn Array, unit: TimeUnit) -> Cell<'_> {
         });
     };
     match unit {
-        TimeUnit::Second => each::<TimestampSecondType>(array, move |v, out| put(v.saturating_mul(1_000_000), out)),
-        TimeUnit::Millisecond => each::<TimestampMillisecondType>(array, move |v, out| put(v.saturating_mul(1_000), out)),
+        TimeUnit::Second => {
+            each::<TimestampSecondType>(array, move |v, out| put(v.saturating_mul(1_000_000), out))
+        }
+        TimeUnit::Millisecond => {
+            each::<TimestampMillisecondType>(array, move |v, out| put(v.saturating_mul(1_000), out))
+        }
         TimeUnit::Microsecond => each::<TimestampMicrosecondType>(array, put),
-        TimeUnit::Nanosecond => each::<TimestampNanosecondType>(array, move |v, out| put(v.div_euclid(1_000), out)),
+        TimeUnit::Nanosecond => {
+            each::<TimestampNanosecondType>(array, move |v, out| put(v.div_euclid(1_000), out))
+        }
     }
 }
 
@@ -132,12 +163,18 @@ fn interval_cell(array: &dyn Array) -> Cell<'_> {
         out.put_i32(months);
     }
     match array.data_type() {
-        DataType::Interval(IntervalUnit::YearMonth) => each::<IntervalYearMonthType>(array, |v, out| put(0, 0, v, out)),
+        DataType::Interval(IntervalUnit::YearMonth) => {
+            each::<IntervalYearMonthType>(array, |v, out| put(0, 0, v, out))
+        }
         DataType::Interval(IntervalUnit::DayTime) => {
-            each::<IntervalDayTimeType>(array, |v, out| put(v.milliseconds as i64 * 1_000, v.days, 0, out))
+            each::<IntervalDayTimeType>(array, |v, out| {
+                put(v.milliseconds as i64 * 1_000, v.days, 0, out)
+            })
         }
         DataType::Interval(IntervalUnit::MonthDayNano) => {
-            each::<IntervalMonthDayNanoType>(array, |v, out| put(v.nanoseconds / 1_000, v.days, v.months, out))
+            each::<IntervalMonthDayNanoType>(array, |v, out| {
+                put(v.nanoseconds / 1_000, v.days, v.months, out)
+            })
         }
         DataType::Duration(TimeUnit::Second) => {
             each::<DurationSecondType>(array, |v, out| put(v.saturating_mul(1_000_000), 0, 0, out))
@@ -145,7 +182,9 @@ fn interval_cell(array: &dyn Array) -> Cell<'_> {
         DataType::Duration(TimeUnit::Millisecond) => {
             each::<DurationMillisecondType>(array, |v, out| put(v.saturating_mul(1_000), 0, 0, out))
         }
-        DataType::Duration(TimeUnit::Microsecond) => each::<DurationMicrosecondType>(array, |v, out| put(v, 0, 0, out)),
+        DataType::Duration(TimeUnit::Microsecond) => {
+            each::<DurationMicrosecondType>(array, |v, out| put(v, 0, 0, out))
+        }
         DataType::Duration(TimeUnit::Nanosecond) => {
             each::<DurationNanosecondType>(array, |v, out| put(v / 1_000, 0, 0, out))
         }
@@ -153,9 +192,15 @@ fn interval_cell(array: &dyn Array) -> Cell<'_> {
     }
 }
 
-fn decimal<'a, T: ArrowPrimitiveType<Native: Display>>(array: &'a dyn Array, scale: i8, sql_type: &SqlType) -> Cell<'a> {
+fn decimal<'a, T: ArrowPrimitiveType<Native: Display>>(
+    array: &'a dyn Array,
+    scale: i8,
+    sql_type: &SqlType,
+) -> Cell<'a> {
     let plain = matches!(sql_type, SqlType::Numeric { precision, scale } if (*precision, *scale) == DEFAULT_NUMERIC);
-    each::<T>(array, move |v, out| put_numeric(&v.to_string(), scale, plain, out))
+    each::<T>(array, move |v, out| {
+        put_numeric(&v.to_string(), scale, plain, out)
+    })
 }
 
 /// An unscaled value in decimal: number of digits in base 10,000, weight of the first, sign, decimals, digits.
@@ -192,13 +237,20 @@ pub(super) fn put_numeric(unscaled: &str, scale: i8, plain: bool, out: &mut Byte
     let (significant, weight) = match (first, last) {
         (Some(first), Some(last)) => {
             let whole_groups = (groups.len() - after / 4) as i64;
-            (&groups[first..=last], (whole_groups - 1 - first as i64) as i16)
+            (
+                &groups[first..=last],
+                (whole_groups - 1 - first as i64) as i16,
+            )
         }
         _ => (&groups[..0], 0),
     };
     out.put_u16(significant.len() as u16);
     out.put_i16(weight);
-    out.put_u16(if negative && !significant.is_empty() { 0x4000 } else { 0 });
+    out.put_u16(if negative && !significant.is_empty() {
+        0x4000
+    } else {
+        0
+    });
     out.put_u16(shown_decimals as u16);
     significant.iter().for_each(|g| out.put_u16(*g));
 }
@@ -260,24 +312,37 @@ fn element_type(array: &dyn Array, sql_type: &SqlType) -> SqlType {
 fn list_cell<'a>(array: &'a dyn Array, sql_type: &SqlType) -> Cell<'a> {
     let element = element_type(array, sql_type);
     if matches!(element, SqlType::Array(_)) {
-        return Box::new(|_, _| Err(SqlError::not_supported("an array of more than one dimension in binary format")));
+        return Box::new(|_, _| {
+            Err(SqlError::not_supported(
+                "an array of more than one dimension in binary format",
+            ))
+        });
     }
     let oid = oid_of(&element);
-    let (values, range): (_, Box<dyn Fn(usize) -> (usize, usize) + Send + Sync + 'a>) = match array.data_type() {
+    let (values, range): (_, Elements<'a>) = match array.data_type() {
         DataType::List(_) => {
             let list = array.as_list::<i32>();
             let offsets = list.value_offsets();
-            (list.values(), Box::new(move |row| (offsets[row] as usize, offsets[row + 1] as usize)))
+            (
+                list.values(),
+                Box::new(move |row| (offsets[row] as usize, offsets[row + 1] as usize)),
+            )
         }
         DataType::LargeList(_) => {
             let list = array.as_list::<i64>();
             let offsets = list.value_offsets();
-            (list.values(), Box::new(move |row| (offsets[row] as usize, offsets[row + 1] as usize)))
+            (
+                list.values(),
+                Box::new(move |row| (offsets[row] as usize, offsets[row + 1] as usize)),
+            )
         }
         _ => {
             let list = array.as_fixed_size_list();
             let length = list.value_length() as usize;
-            (list.values(), Box::new(move |row| (row * length, (row + 1) * length)))
+            (
+                list.values(),
+                Box::new(move |row| (row * length, (row + 1) * length)),
+            )
         }
     };
     let writer = BinaryWriter::new(values.as_ref(), &element);
@@ -289,8 +354,12 @@ fn list_cell<'a>(array: &'a dyn Array, sql_type: &SqlType) -> Cell<'a> {
         if start == end {
             return Ok(());
         }
-        let length = i32::try_from(end - start)
-            .map_err(|_| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "array size exceeds the maximum allowed"))?;
+        let length = i32::try_from(end - start).map_err(|_| {
+            SqlError::new(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                "array size exceeds the maximum allowed",
+            )
+        })?;
         out.put_i32(length);
         out.put_i32(1);
         (start..end).try_for_each(|index| writer.write_sized(index, out))
@@ -309,7 +378,10 @@ fn struct_cell<'a>(array: &'a dyn Array, sql_type: &SqlType) -> Cell<'a> {
                 SqlType::Record(fields) if index < fields.len() => fields[index].1.clone(),
                 _ => SqlType::from_field(field),
             };
-            (oid_of(&field_type), BinaryWriter::new(column.as_ref(), &field_type))
+            (
+                oid_of(&field_type),
+                BinaryWriter::new(column.as_ref(), &field_type),
+            )
         })
         .collect();
     Box::new(move |row, out| {

@@ -31,9 +31,18 @@ pub(super) struct CopyReader {
 
 impl CopyReader {
     pub(super) fn new(schema: &Schema, options: CopyOptions) -> Self {
-        let types: Vec<SqlType> = schema.fields().iter().map(|f| SqlType::from_field(f)).collect();
+        let types: Vec<SqlType> = schema
+            .fields()
+            .iter()
+            .map(|f| SqlType::from_field(f))
+            .collect();
         // Names and types as the target has them; whether NULL is allowed is the session's to check.
-        let fields: Vec<_> = schema.fields().iter().zip(&types).map(|(f, t)| t.field(f.name(), true)).collect();
+        let fields: Vec<_> = schema
+            .fields()
+            .iter()
+            .zip(&types)
+            .map(|(f, t)| t.field(f.name(), true))
+            .collect();
         Self {
             options,
             schema: Arc::new(Schema::new(fields)),
@@ -93,7 +102,11 @@ impl CopyReader {
             match byte {
                 b'\n' if !self.in_quotes => return Some(at),
                 b'\\' if !csv => self.escaped = true,
-                byte if csv && self.in_quotes && byte == self.options.escape && byte != self.options.quote => {
+                byte if csv
+                    && self.in_quotes
+                    && byte == self.options.escape
+                    && byte != self.options.quote =>
+                {
                     self.escaped = true;
                 }
                 byte if csv && byte == self.options.quote => self.in_quotes = !self.in_quotes,
@@ -119,7 +132,9 @@ impl CopyReader {
         let mut values = Vec::with_capacity(self.types.len());
         for (index, sql_type) in self.types.iter().enumerate() {
             let name = self.schema.field(index).name();
-            let cell = cells.get(index).ok_or_else(|| malformed(format!("missing data for column \"{name}\"")));
+            let cell = cells
+                .get(index)
+                .ok_or_else(|| malformed(format!("missing data for column \"{name}\"")));
             let value = cell.and_then(|cell| match cell {
                 Some(bytes) => parse_text(utf8(bytes)?, sql_type),
                 None => Ok(Value::Null),
@@ -130,18 +145,27 @@ impl CopyReader {
             })?);
         }
         if cells.len() > self.types.len() {
-            return Err(malformed("extra data after last expected column").with_detail(format!("COPY line {}.", self.line)));
+            return Err(malformed("extra data after last expected column")
+                .with_detail(format!("COPY line {}.", self.line)));
         }
-        self.columns.iter_mut().zip(&values).for_each(|(c, v)| c.append(v));
+        self.columns
+            .iter_mut()
+            .zip(&values)
+            .for_each(|(c, v)| c.append(v));
         self.rows += 1;
-        if self.rows == BATCH_ROWS { self.cut_batch() } else { Ok(()) }
+        if self.rows == BATCH_ROWS {
+            self.cut_batch()
+        } else {
+            Ok(())
+        }
     }
 
     fn cut_batch(&mut self) -> Result<(), SqlError> {
         if self.rows > 0 {
             self.rows = 0;
             let columns = self.columns.iter_mut().map(ValueAppender::finish).collect();
-            let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(SqlError::internal)?;
+            let batch =
+                RecordBatch::try_new(self.schema.clone(), columns).map_err(SqlError::internal)?;
             self.batches.push(batch);
         }
         Ok(())
@@ -208,7 +232,11 @@ fn text_cell(cell: &[u8], options: &CopyOptions) -> Option<Vec<u8>> {
 }
 
 /// A byte from at most so many digits; what does not fit into a byte is cut off, as in Postgres.
-fn byte_number(bytes: &mut std::iter::Peekable<impl Iterator<Item = u8>>, radix: u32, most: usize) -> Option<u8> {
+fn byte_number(
+    bytes: &mut std::iter::Peekable<impl Iterator<Item = u8>>,
+    radix: u32,
+    most: usize,
+) -> Option<u8> {
     let mut value = None;
     for _ in 0..most {
         let Some(digit) = bytes.peek().and_then(|b| (*b as char).to_digit(radix)) else {
@@ -229,7 +257,9 @@ fn csv_cells(line: &[u8], options: &CopyOptions) -> Vec<Option<Vec<u8>>> {
         at += 1;
         if in_quotes {
             let next = line.get(at).copied();
-            if byte == options.escape && next.is_some_and(|n| n == options.quote || n == options.escape) {
+            if byte == options.escape
+                && next.is_some_and(|n| n == options.quote || n == options.escape)
+            {
                 cell.extend(next);
                 at += 1;
             } else if byte == options.quote {
@@ -261,7 +291,10 @@ mod tests {
     use tidegate_types::text::TextWriter;
 
     fn read(options: &CopyOptions, data: &[u8], piece: usize) -> Result<Vec<String>, SqlError> {
-        let schema = Schema::new(vec![SqlType::Integer.field("a", true), SqlType::Text.field("b", true)]);
+        let schema = Schema::new(vec![
+            SqlType::Integer.field("a", true),
+            SqlType::Text.field("b", true),
+        ]);
         let mut reader = CopyReader::new(&schema, options.clone());
         data.chunks(piece).try_for_each(|d| reader.push(d))?;
         reader.finish()?;
@@ -271,9 +304,15 @@ mod tests {
                 let writer = TextWriter::new(batch.column(column), &SqlType::Text);
                 let mut out = String::new();
                 writer.write(row, &mut out);
-                if writer.is_null(row) { "∅".to_owned() } else { out }
+                if writer.is_null(row) {
+                    "∅".to_owned()
+                } else {
+                    out
+                }
             };
-            rows.extend((0..batch.num_rows()).map(|row| format!("{}|{}", cell(0, row), cell(1, row))));
+            rows.extend(
+                (0..batch.num_rows()).map(|row| format!("{}|{}", cell(0, row), cell(1, row))),
+            );
         }
         Ok(rows)
     }
@@ -284,14 +323,20 @@ mod tests {
         let data = b"1\tx\n\\N\t\\N\n2\ta\\tb\\\\c\\x41\\101\n3\tl1\\\nl2\r\n4\t\n\\.\nignored\n";
         let expected = ["1|x", "∅|∅", "2|a\tb\\cAA", "3|l1\nl2", "4|"];
         for piece in [1, 2, 3, 7, 1000] {
-            assert_eq!(read(&CopyOptions::of(CopyFormat::Text), data, piece).unwrap(), expected);
+            assert_eq!(
+                read(&CopyOptions::of(CopyFormat::Text), data, piece).unwrap(),
+                expected
+            );
         }
     }
 
     #[test]
     fn csv_is_read_however_it_is_cut() {
         let data = b"a,b\n1,\"x, \"\"y\"\"\"\n,\n2,\"\"\n3,\"l1\nl2\"\r\n4,p\"q r\"s\n5,last";
-        let options = CopyOptions { header: true, ..CopyOptions::of(CopyFormat::Csv) };
+        let options = CopyOptions {
+            header: true,
+            ..CopyOptions::of(CopyFormat::Csv)
+        };
         let expected = ["1|x, \"y\"", "∅|∅", "2|", "3|l1\nl2", "4|pq rs", "5|last"];
         for piece in [1, 2, 3, 7, 1000] {
             assert_eq!(read(&options, data, piece).unwrap(), expected);
@@ -303,13 +348,28 @@ mod tests {
         let text = CopyOptions::of(CopyFormat::Text);
         let cases: [(&[u8], &str, &str); 4] = [
             (b"1\n", "22P04", "missing data for column \"b\""),
-            (b"1\tx\ty\n", "22P04", "extra data after last expected column"),
-            (b"1\tx\nz\tx\n", "22P02", "invalid input syntax for type integer: \"z\""),
-            (b"1\t\xff\n", "22021", "invalid byte sequence for encoding \"UTF8\": 0xff"),
+            (
+                b"1\tx\ty\n",
+                "22P04",
+                "extra data after last expected column",
+            ),
+            (
+                b"1\tx\nz\tx\n",
+                "22P02",
+                "invalid input syntax for type integer: \"z\"",
+            ),
+            (
+                b"1\t\xff\n",
+                "22021",
+                "invalid byte sequence for encoding \"UTF8\": 0xff",
+            ),
         ];
         for (data, state, message) in cases {
             let error = read(&text, data, 1000).unwrap_err();
-            assert_eq!((error.state.code(), error.message.as_str()), (state, message));
+            assert_eq!(
+                (error.state.code(), error.message.as_str()),
+                (state, message)
+            );
         }
         let error = read(&CopyOptions::of(CopyFormat::Csv), b"1,\"x\n", 1000).unwrap_err();
         assert_eq!(error.message, "unterminated CSV quoted field");

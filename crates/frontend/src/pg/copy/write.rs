@@ -19,7 +19,11 @@ impl CopyWriter {
         Self {
             options: options.clone(),
             names: schema.fields().iter().map(|f| f.name().clone()).collect(),
-            types: schema.fields().iter().map(|f| SqlType::from_field(f)).collect(),
+            types: schema
+                .fields()
+                .iter()
+                .map(|f| SqlType::from_field(f))
+                .collect(),
             line: String::new(),
             cell: String::new(),
         }
@@ -41,12 +45,19 @@ impl CopyWriter {
         Some(&self.line)
     }
 
-    pub(super) fn columns<'b>(&self, batch: &'b RecordBatch) -> Result<Vec<TextWriter<'b>>, SqlError> {
+    pub(super) fn columns<'b>(
+        &self,
+        batch: &'b RecordBatch,
+    ) -> Result<Vec<TextWriter<'b>>, SqlError> {
         if batch.num_columns() != self.types.len() {
-            return Err(SqlError::internal("a batch has other columns than its statement"));
+            return Err(SqlError::internal(
+                "a batch has other columns than its statement",
+            ));
         }
         let columns = batch.columns().iter().zip(&self.types);
-        Ok(columns.map(|(array, sql_type)| TextWriter::new(array.as_ref(), sql_type)).collect())
+        Ok(columns
+            .map(|(array, sql_type)| TextWriter::new(array.as_ref(), sql_type))
+            .collect())
     }
 
     pub(super) fn line(&mut self, columns: &[TextWriter<'_>], row: usize) -> &str {
@@ -97,7 +108,8 @@ fn write_text_cell(cell: &str, options: &CopyOptions, out: &mut String) {
 
 /// Quoted where it would be read as something else: as NULL, as more than one cell or line, or as the end of data.
 fn write_csv_cell(cell: &str, options: &CopyOptions, out: &mut String) {
-    let special = |b: u8| b == options.delimiter || b == options.quote || matches!(b, b'\n' | b'\r');
+    let special =
+        |b: u8| b == options.delimiter || b == options.quote || matches!(b, b'\n' | b'\r');
     if cell != options.null && cell != "\\." && !cell.bytes().any(special) {
         out.push_str(cell);
         return;
@@ -123,7 +135,12 @@ mod tests {
     fn lines_are_those_of_postgres() {
         // copy (values (1, E'a,"b'), (null, null), (2, ''), (3, E'x\ty\\')) to stdout [csv header], in Postgres.
         let a: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None, Some(2), Some(3)]));
-        let b: ArrayRef = Arc::new(StringArray::from(vec![Some("a,\"b"), None, Some(""), Some("x\ty\\")]));
+        let b: ArrayRef = Arc::new(StringArray::from(vec![
+            Some("a,\"b"),
+            None,
+            Some(""),
+            Some("x\ty\\"),
+        ]));
         let batch = RecordBatch::try_from_iter([("a", a), ("b", b)]).unwrap();
         let lines = |options: CopyOptions| {
             let mut writer = CopyWriter::new(&batch.schema(), &options);
@@ -132,8 +149,14 @@ mod tests {
             (0..4).for_each(|row| all.push_str(writer.line(&columns, row)));
             all
         };
-        assert_eq!(lines(CopyOptions::of(CopyFormat::Text)), "1\ta,\"b\n\\N\t\\N\n2\t\n3\tx\\ty\\\\\n");
-        let csv = CopyOptions { header: true, ..CopyOptions::of(CopyFormat::Csv) };
+        assert_eq!(
+            lines(CopyOptions::of(CopyFormat::Text)),
+            "1\ta,\"b\n\\N\t\\N\n2\t\n3\tx\\ty\\\\\n"
+        );
+        let csv = CopyOptions {
+            header: true,
+            ..CopyOptions::of(CopyFormat::Csv)
+        };
         assert_eq!(lines(csv), "a,b\n1,\"a,\"\"b\"\n,\n2,\"\"\n3,x\ty\\\n");
     }
 }

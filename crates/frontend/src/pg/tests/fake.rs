@@ -28,8 +28,15 @@ impl Fake {
 }
 
 impl DatabaseApi for Fake {
-    fn open_session(self: Arc<Self>, options: SessionOptions) -> Result<Box<dyn SessionApi>, SqlError> {
-        if let Some((name, _)) = options.params.iter().find(|(name, _)| name == "no_such_setting") {
+    fn open_session(
+        self: Arc<Self>,
+        options: SessionOptions,
+    ) -> Result<Box<dyn SessionApi>, SqlError> {
+        if let Some((name, _)) = options
+            .params
+            .iter()
+            .find(|(name, _)| name == "no_such_setting")
+        {
             let message = format!("unrecognized configuration parameter \"{name}\"");
             return Err(SqlError::new(SqlState::UNDEFINED_OBJECT, message));
         }
@@ -38,7 +45,10 @@ impl DatabaseApi for Fake {
             token: CancelToken::new(),
             status: TransactionStatus::Idle,
             notices: vec![],
-            changes: vec![("application_name".into(), options.application_name), ("TimeZone".into(), "UTC".into())],
+            changes: vec![
+                ("application_name".into(), options.application_name),
+                ("TimeZone".into(), "UTC".into()),
+            ],
         }))
     }
 
@@ -51,7 +61,10 @@ impl DatabaseApi for Fake {
     }
 
     fn ready(&self) -> Result<(), SqlError> {
-        Err(SqlError::new(SqlState::CANNOT_CONNECT_NOW, "the database system is starting up"))
+        Err(SqlError::new(
+            SqlState::CANNOT_CONNECT_NOW,
+            "the database system is starting up",
+        ))
     }
 }
 
@@ -94,7 +107,10 @@ pub(super) fn type_named(name: &str) -> SqlType {
         "bigint" => SqlType::BigInt,
         "real" => SqlType::Real,
         "double" => SqlType::Double,
-        "numeric" => SqlType::Numeric { precision: 7, scale: 2 },
+        "numeric" => SqlType::Numeric {
+            precision: 7,
+            scale: 2,
+        },
         "text" => SqlType::Text,
         "varchar" => SqlType::Varchar { length: 5 },
         "char" => SqlType::Char { length: 5 },
@@ -117,7 +133,10 @@ fn numbers(values: impl IntoIterator<Item = i32>) -> RecordBatch {
 }
 
 fn all_types() -> RecordBatch {
-    let fields: Vec<_> = ALL_TYPES.iter().map(|(name, _)| type_named(name).field(name, true)).collect();
+    let fields: Vec<_> = ALL_TYPES
+        .iter()
+        .map(|(name, _)| type_named(name).field(name, true))
+        .collect();
     let columns = ALL_TYPES.iter().map(|(name, text)| {
         let sql_type = type_named(name);
         let mut appender = ValueAppender::new(&sql_type, 2);
@@ -130,7 +149,12 @@ fn all_types() -> RecordBatch {
 
 /// The number in `SELECT word(number)`.
 fn argument(text: &str, word: &str) -> Option<i32> {
-    text.strip_prefix("SELECT ")?.strip_prefix(word)?.strip_prefix('(')?.strip_suffix(')')?.parse().ok()
+    text.strip_prefix("SELECT ")?
+        .strip_prefix(word)?
+        .strip_prefix('(')?
+        .strip_suffix(')')?
+        .parse()
+        .ok()
 }
 
 struct CountsDrop(Arc<AtomicUsize>);
@@ -146,7 +170,12 @@ impl FakeSession {
         self.fake.log.lock().unwrap().push(entry.into());
     }
 
-    fn rows(&self, schema: SchemaRef, batches: impl Iterator<Item = RecordBatch> + Send + 'static, pause: Duration) -> Response {
+    fn rows(
+        &self,
+        schema: SchemaRef,
+        batches: impl Iterator<Item = RecordBatch> + Send + 'static,
+        pause: Duration,
+    ) -> Response {
         let polled = self.fake.polled.clone();
         let guard = CountsDrop(self.fake.dropped.clone());
         let stream = stream::unfold((batches, guard), move |(mut batches, guard)| {
@@ -159,7 +188,11 @@ impl FakeSession {
                 batches.next().map(|batch| (Ok(batch), (batches, guard)))
             }
         });
-        Response::Rows { schema, stream: stream.boxed(), tag: RowsTag::Select }
+        Response::Rows {
+            schema,
+            stream: stream.boxed(),
+            tag: RowsTag::Select,
+        }
     }
 
     fn columns(&self, text: &str, parameters: &[SqlType]) -> Option<SchemaRef> {
@@ -167,7 +200,11 @@ impl FakeSession {
             return Some(all_types().schema());
         }
         if text.starts_with("SELECT echo(") {
-            let fields: Vec<_> = parameters.iter().enumerate().map(|(i, t)| t.field(&format!("p{}", i + 1), true)).collect();
+            let fields: Vec<_> = parameters
+                .iter()
+                .enumerate()
+                .map(|(i, t)| t.field(&format!("p{}", i + 1), true))
+                .collect();
             return Some(Arc::new(Schema::new(fields)));
         }
         (text.starts_with("SELECT") && !text.contains("hang")).then(|| numbers([]).schema())
@@ -186,36 +223,68 @@ impl SessionApi for FakeSession {
             Ok(statements) => return Ok(statements),
             Err(error) => error,
         };
-        Err(SqlError::new(SqlState::from_code(error.sqlstate), error.message).with_position(error.position))
+        Err(
+            SqlError::new(SqlState::from_code(error.sqlstate), error.message)
+                .with_position(error.position),
+        )
     }
 
-    async fn prepare(&mut self, statement: ParsedStatement, declared: Vec<Option<SqlType>>) -> Result<Prepared, SqlError> {
+    async fn prepare(
+        &mut self,
+        statement: ParsedStatement,
+        declared: Vec<Option<SqlType>>,
+    ) -> Result<Prepared, SqlError> {
         let text = statement.text.clone();
-        let count = (1..10).take_while(|n| text.contains(&format!("${n}"))).count();
-        let parameters: Vec<SqlType> =
-            (0..count).map(|i| declared.get(i).cloned().flatten().unwrap_or(SqlType::Text)).collect();
+        let count = (1..10)
+            .take_while(|n| text.contains(&format!("${n}")))
+            .count();
+        let parameters: Vec<SqlType> = (0..count)
+            .map(|i| declared.get(i).cloned().flatten().unwrap_or(SqlType::Text))
+            .collect();
         let columns = self.columns(&text, &parameters);
-        Ok(Prepared { statement: Arc::new(statement), parameters, columns, plan: None })
+        Ok(Prepared {
+            statement: Arc::new(statement),
+            parameters,
+            columns,
+            plan: None,
+        })
     }
 
-    async fn execute(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Response, SqlError> {
+    async fn execute(
+        &mut self,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<Response, SqlError> {
         let text = prepared.statement.text.as_str();
         self.log(text);
         let schema = numbers([]).schema();
         if self.status == TransactionStatus::Failed && text != "ROLLBACK" {
-            return Err(SqlError::new(SqlState::IN_FAILED_TRANSACTION, "current transaction is aborted"));
+            return Err(SqlError::new(
+                SqlState::IN_FAILED_TRANSACTION,
+                "current transaction is aborted",
+            ));
         }
         if let Some(count) = argument(text, "generate") {
-            let batches = (0..count).step_by(3).map(move |first| numbers(first..count.min(first + 3)));
+            let batches = (0..count)
+                .step_by(3)
+                .map(move |first| numbers(first..count.min(first + 3)));
             return Ok(self.rows(schema, batches, Duration::ZERO));
         }
         if let Some(rows) = argument(text, "endless") {
             let batches = std::iter::repeat_with(move || numbers(0..rows));
-            let pause = if rows == 1 { Duration::from_millis(20) } else { Duration::ZERO };
+            let pause = if rows == 1 {
+                Duration::from_millis(20)
+            } else {
+                Duration::ZERO
+            };
             return Ok(self.rows(schema, batches, pause));
         }
         Ok(match text {
-            "SELECT all_types" => self.rows(all_types().schema(), std::iter::once(all_types()), Duration::ZERO),
+            "SELECT all_types" => self.rows(
+                all_types().schema(),
+                std::iter::once(all_types()),
+                Duration::ZERO,
+            ),
             text if text.starts_with("SELECT echo(") => {
                 let schema = prepared.columns.clone().unwrap();
                 let columns = parameters.iter().map(|p| p.to_array().unwrap()).collect();
@@ -228,39 +297,65 @@ impl SessionApi for FakeSession {
                 return Err(reason.error());
             }
             "SELECT fail()" => {
-                return Err(SqlError::new(SqlState::DIVISION_BY_ZERO, "division by zero")
-                    .with_detail("a detail")
-                    .with_hint("a hint")
-                    .with_position(8));
+                return Err(
+                    SqlError::new(SqlState::DIVISION_BY_ZERO, "division by zero")
+                        .with_detail("a detail")
+                        .with_hint("a hint")
+                        .with_position(8),
+                );
             }
             "SELECT broken()" => {
                 let error = SqlError::new(SqlState::DIVISION_BY_ZERO, "division by zero");
                 let stream = stream::iter([Ok(numbers([1])), Err(error)]).boxed();
-                Response::Rows { schema, stream, tag: RowsTag::Select }
+                Response::Rows {
+                    schema,
+                    stream,
+                    tag: RowsTag::Select,
+                }
             }
-            "BEGIN" | "START TRANSACTION" => self.set_status(TransactionStatus::InTransaction, "BEGIN"),
+            "BEGIN" | "START TRANSACTION" => {
+                self.set_status(TransactionStatus::InTransaction, "BEGIN")
+            }
             "COMMIT" => self.set_status(TransactionStatus::Idle, "COMMIT"),
             "ROLLBACK" => self.set_status(TransactionStatus::Idle, "ROLLBACK"),
             text if text.starts_with("SET ") => {
-                self.changes.push(("application_name".into(), "changed".into()));
+                self.changes
+                    .push(("application_name".into(), "changed".into()));
                 self.notices.push(Notice::notice("it was set"));
                 Response::Command { tag: "SET".into() }
             }
             text if text.starts_with("COPY") => {
-                let schema = Arc::new(Schema::new(vec![SqlType::Integer.field("a", true), SqlType::Text.field("b", true)]));
-                let format = if text.contains("CSV") { CopyFormat::Csv } else { CopyFormat::Text };
+                let schema = Arc::new(Schema::new(vec![
+                    SqlType::Integer.field("a", true),
+                    SqlType::Text.field("b", true),
+                ]));
+                let format = if text.contains("CSV") {
+                    CopyFormat::Csv
+                } else {
+                    CopyFormat::Text
+                };
                 let options = CopyOptions::of(format);
                 if text.contains("FROM") {
-                    return Ok(Response::CopyIn(CopyIn { schema, options, target: Arc::new(()) }));
+                    return Ok(Response::CopyIn(CopyIn {
+                        schema,
+                        options,
+                        target: Arc::new(()),
+                    }));
                 }
                 let columns: Vec<ArrayRef> = vec![
                     Arc::new(Int32Array::from(vec![Some(1), None])),
                     Arc::new(arrow::array::StringArray::from(vec![Some("a\tb"), None])),
                 ];
                 let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
-                Response::CopyOut { schema, stream: stream::iter([Ok(batch)]).boxed(), options }
+                Response::CopyOut {
+                    schema,
+                    stream: stream::iter([Ok(batch)]).boxed(),
+                    options,
+                }
             }
-            text if text.starts_with("INSERT") => Response::Command { tag: "INSERT 0 1".into() },
+            text if text.starts_with("INSERT") => Response::Command {
+                tag: "INSERT 0 1".into(),
+            },
             _ => return Err(SqlError::not_supported(text)),
         })
     }
@@ -286,7 +381,11 @@ impl SessionApi for FakeSession {
     }
 
     async fn end_implicit(&mut self, commit: bool) -> Result<(), SqlError> {
-        self.log(if commit { "commit implicit" } else { "roll back implicit" });
+        self.log(if commit {
+            "commit implicit"
+        } else {
+            "roll back implicit"
+        });
         Ok(())
     }
 
