@@ -13,9 +13,9 @@ use crate::delta::{self, CHAIN_LENGTH, COMPLETE_BYTES};
 use crate::error::{CheckpointError, Result};
 use crate::inventory::{EPOCH_BLOCK, Known};
 use crate::layout;
-use crate::manifest::{Content, Manifest, TableDescriptor, TableEntry};
+use crate::manifest::{Content, Manifest, ManifestFile, TableDescriptor, TableEntry};
 use crate::run_file::{RunRef, encode_runs};
-use crate::store::{CheckpointStore, State, file, json_bytes, wall_clock_ms};
+use crate::store::{CheckpointStore, Purpose, State, file, json_bytes, wall_clock_ms};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,17 +62,23 @@ impl CheckpointStore {
         let mut state = self.state.lock();
         if checkpoint <= state.last_checkpoint {
             let last = state.last_checkpoint;
-            return Err(CheckpointError::OutOfOrder(format!("checkpoint {checkpoint} begins after {last}")));
+            return Err(CheckpointError::OutOfOrder(format!(
+                "checkpoint {checkpoint} begins after {last}"
+            )));
         }
         if epoch > state.reserved {
             let reserved = state.reserved;
-            return Err(CheckpointError::OutOfOrder(format!("epoch {epoch} is above the reserved {reserved}")));
+            return Err(CheckpointError::OutOfOrder(format!(
+                "epoch {epoch} is above the reserved {reserved}"
+            )));
         }
         state.last_checkpoint = checkpoint;
-        state.next_serial += 1;
-        let pin = state.next_serial;
-        state.pins.insert(pin, BTreeSet::new());
-        Ok(PendingCheckpoint { checkpoint, epoch, pin })
+        let pin = state.pin(Purpose::Upload, BTreeSet::new());
+        Ok(PendingCheckpoint {
+            checkpoint,
+            epoch,
+            pin,
+        })
     }
 
     /// Stores the runs that a worker sealed for this checkpoint, as one object.
@@ -84,24 +90,44 @@ impl CheckpointStore {
     ) -> Result<UploadedRuns> {
         if runs.is_empty() {
             let none = Duration::ZERO;
-            return Ok(UploadedRuns { worker, object: None, runs: vec![], bytes: 0, encoding: none, writing: none });
+            return Ok(UploadedRuns {
+                worker,
+                object: None,
+                runs: vec![],
+                bytes: 0,
+                encoding: none,
+                writing: none,
+            });
         }
         let checkpoint = pending.checkpoint;
         let object = layout::checkpoint_run(self.generation(), self.serial(), checkpoint, worker);
         {
             // Known and pinned before it exists, so that it can neither be deleted too early nor forgotten.
             let mut state = self.state.lock();
-            state.pins.get_mut(&pending.pin).ok_or_else(|| gone(checkpoint))?.insert(object.clone());
+            state
+                .pins
+                .get_mut(&pending.pin)
+                .ok_or_else(|| gone(checkpoint))?
+                .objects
+                .insert(object.clone());
             state.run_objects.insert(object.clone(), 0);
         }
         let started = Instant::now();
         let name = object.clone();
-        let encoded = self.handle.spawn_blocking(move || encode_runs(&name, checkpoint, &runs)).await;
-        let encoded = encoded.map_err(|e| CheckpointError::OutOfOrder(format!("encoding runs was cut short: {e}")))?;
+        let encoded = self
+            .handle
+            .spawn_blocking(move || encode_runs(&name, checkpoint, &runs))
+            .await;
+        let encoded = encoded.map_err(|e| {
+            CheckpointError::OutOfOrder(format!("encoding runs was cut short: {e}"))
+        })?;
         let encoding = started.elapsed();
         let started = Instant::now();
         self.storage.put(&object, &encoded.chunks).await?;
-        self.state.lock().run_objects.insert(object.clone(), encoded.bytes);
+        self.state
+            .lock()
+            .run_objects
+            .insert(object.clone(), encoded.bytes);
         Ok(UploadedRuns {
             worker,
             object: Some(object),
@@ -113,36 +139,64 @@ impl CheckpointStore {
     }
 
     /// Makes the checkpoint exist. See the module for what each outcome means.
-    pub async fn commit(&self, pending: PendingCheckpoint, commit: Commit) -> Result<Arc<Manifest>> {
+    pub async fn commit(
+        &self,
+        pending: PendingCheckpoint,
+        commit: Commit,
+    ) -> Result<Arc<Manifest>> {
         let _writing = self.writing.lock().await;
         let plan = self.plan_commit(&pending, commit)?;
-        let Plan { mut manifest, base, adopted, catalog_bytes } = plan;
+        let Plan {
+            mut manifest,
+            base,
+            considered,
+            catalog_bytes,
+        } = plan;
         let (relative, retained) = {
             let state = self.state.lock();
-            let relative = state.relative_base(base.as_ref(), estimated_bytes(&manifest) + catalog_bytes);
+            let relative =
+                state.relative_base(base.as_ref(), estimated_bytes(&manifest) + catalog_bytes);
             let retained = state.retained_with(relative.as_ref(), self.options.lock().retained);
             (relative, retained)
         };
         let snapshot = delta::snapshot(&manifest, relative.as_ref().map(|k| &*k.manifest));
-        let (generation, reserved) = (manifest.generation, manifest.reserved_epoch);
+        let (generation, reserved, created_ms) = (
+            manifest.generation,
+            manifest.reserved_epoch,
+            manifest.created_ms,
+        );
         let content = Content::Checkpoint(Box::new(snapshot));
-        let number = self.append(|number| file(number, generation, reserved, retained.clone(), content)).await?;
+        let stays = retained.clone();
+        let make = |number| ManifestFile {
+            created_ms,
+            ..file(number, generation, reserved, stays, content)
+        };
+        let number = self.append(make).await?;
         manifest.number = number;
         let manifest = Arc::new(manifest);
         let mut chain = relative.map(|k| k.chain).unwrap_or_default();
         chain.push(number);
         let mut state = self.state.lock();
-        state.checkpoints.retain(|k| retained.contains(&k.manifest.number));
-        state.checkpoints.push(Known { manifest: manifest.clone(), chain });
+        if state.pins.remove(&pending.pin).is_none() {
+            // Recovery began meanwhile, from an older checkpoint: this one expires unused.
+            return Err(gone(pending.checkpoint));
+        }
+        state
+            .checkpoints
+            .retain(|k| retained.contains(&k.manifest.number));
+        state.checkpoints.push(Known {
+            manifest: manifest.clone(),
+            chain,
+        });
         state.skipped.clear();
         state.keep_older_objects = !state.broken_savepoints.is_empty();
-        state.merges.retain(|m| !adopted.contains(&m.id));
-        state.pins.remove(&pending.pin);
+        // Those that did not fit will not fit later either: their inputs are gone.
+        state.merges.retain(|m| !considered.contains(&m.id));
         state.last_committed = manifest.checkpoint;
         state.catalog_bytes = catalog_bytes;
         state.base = Some(manifest.clone());
         drop(state);
-        self.committed.notify_waiters();
+        self.committed.notify_one();
         Ok(manifest)
     }
 
@@ -160,7 +214,9 @@ impl CheckpointStore {
         }
         if checkpoint <= state.last_committed {
             let last = state.last_committed;
-            return Err(CheckpointError::OutOfOrder(format!("checkpoint {checkpoint} cannot follow {last}")));
+            return Err(CheckpointError::OutOfOrder(format!(
+                "checkpoint {checkpoint} cannot follow {last}"
+            )));
         }
         let base = state.base.clone();
         let bytes_written = commit.uploads.iter().map(|u| u.bytes).sum();
@@ -181,11 +237,20 @@ impl CheckpointStore {
             tables.insert(id, entry);
         }
         if let Some(id) = uploaded.keys().next() {
-            return Err(CheckpointError::OutOfOrder(format!("runs of table {id} were uploaded, which is not listed")));
+            return Err(CheckpointError::OutOfOrder(format!(
+                "runs of table {id} were uploaded, which is not listed"
+            )));
         }
-        let adopted = state.merges.iter().filter(|m| m.apply(&mut tables)).map(|m| m.id).collect();
+        let considered = state.merges.iter().map(|m| m.id).collect();
+        state.merges.iter().for_each(|merge| {
+            merge.apply(&mut tables);
+        });
         let same_catalog = base.as_ref().is_some_and(|b| b.catalog == commit.catalog);
-        let catalog_bytes = if same_catalog { state.catalog_bytes } else { json_bytes(&commit.catalog) };
+        let catalog_bytes = if same_catalog {
+            state.catalog_bytes
+        } else {
+            json_bytes(&commit.catalog)
+        };
         let manifest = Manifest {
             number: 0,
             generation: self.generation(),
@@ -201,15 +266,20 @@ impl CheckpointStore {
             sink_tokens: commit.sink_tokens,
             bytes_written,
         };
-        Ok(Plan { manifest, base, adopted, catalog_bytes })
+        Ok(Plan {
+            manifest,
+            base,
+            considered,
+            catalog_bytes,
+        })
     }
 }
 
 struct Plan {
     manifest: Manifest,
     base: Option<Arc<Manifest>>,
-    /// Ids of the merges that it contains.
-    adopted: BTreeSet<u64>,
+    /// Ids of the merges that were applied, or could not be.
+    considered: BTreeSet<u64>,
     catalog_bytes: usize,
 }
 
@@ -230,7 +300,11 @@ fn uploaded_runs(mut uploads: Vec<UploadedRuns>) -> HashMap<TableId, Vec<RunRef>
 /// Roughly the size of the manifest as a complete file, without its catalog.
 fn estimated_bytes(manifest: &Manifest) -> usize {
     let run = |r: &RunRef| 160 + 40 * r.blocks.len();
-    manifest.tables.values().map(|t| 250 + t.runs.iter().map(run).sum::<usize>()).sum()
+    manifest
+        .tables
+        .values()
+        .map(|t| 250 + t.runs.iter().map(run).sum::<usize>())
+        .sum()
 }
 
 impl State {
@@ -240,7 +314,10 @@ impl State {
             return None;
         }
         let base = base?;
-        let known = self.checkpoints.iter().find(|k| k.manifest.number == base.number && base.savepoint.is_none())?;
+        let known = self
+            .checkpoints
+            .iter()
+            .find(|k| k.manifest.number == base.number && base.savepoint.is_none())?;
         (known.chain.len() < CHAIN_LENGTH).then(|| known.clone())
     }
 

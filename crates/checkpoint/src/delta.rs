@@ -5,7 +5,9 @@
 //! complete file on.
 
 use crate::error::Damage;
-use crate::manifest::{Content, Manifest, ManifestFile, Snapshot, TableDescriptor, TableEntry, hex};
+use crate::manifest::{
+    Content, Manifest, ManifestFile, Snapshot, TableDescriptor, TableEntry, hex,
+};
 use crate::run_file::RunRef;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -32,27 +34,44 @@ impl RunChanges {
     fn between(table: TableId, old: &[RunRef], new: &[RunRef]) -> Option<Self> {
         let in_new: HashSet<_> = new.iter().map(RunRef::identity).collect();
         let in_old: HashSet<_> = old.iter().map(RunRef::identity).collect();
-        let removed: Vec<_> =
-            old.iter().filter(|r| !in_new.contains(&r.identity())).map(|r| (r.object.clone(), r.index)).collect();
+        let removed: Vec<_> = old
+            .iter()
+            .filter(|r| !in_new.contains(&r.identity()))
+            .map(|r| (r.object.clone(), r.index))
+            .collect();
         let inserted: Vec<_> = new
             .iter()
             .enumerate()
             .filter(|(_, r)| !in_old.contains(&r.identity()))
             .map(|(place, r)| (place as u32, r.clone()))
             .collect();
-        (!removed.is_empty() || !inserted.is_empty()).then_some(Self { table, removed, inserted })
+        (!removed.is_empty() || !inserted.is_empty()).then_some(Self {
+            table,
+            removed,
+            inserted,
+        })
     }
 
     fn apply(&self, runs: &mut Vec<RunRef>) -> Result<(), String> {
         let before = runs.len();
-        let removed: HashSet<_> = self.removed.iter().map(|(object, index)| (&**object, *index)).collect();
+        let removed: HashSet<_> = self
+            .removed
+            .iter()
+            .map(|(object, index)| (&**object, *index))
+            .collect();
         runs.retain(|r| !removed.contains(&r.identity()));
         if before - runs.len() != removed.len() {
-            return Err(format!("it removes runs that table {} does not have", self.table));
+            return Err(format!(
+                "it removes runs that table {} does not have",
+                self.table
+            ));
         }
         for (place, run) in &self.inserted {
             if *place as usize > runs.len() {
-                return Err(format!("it inserts a run of table {} beyond the end", self.table));
+                return Err(format!(
+                    "it inserts a run of table {} beyond the end",
+                    self.table
+                ));
             }
             runs.insert(*place as usize, run.clone());
         }
@@ -74,7 +93,11 @@ pub(crate) fn snapshot(manifest: &Manifest, base: Option<&Manifest>) -> Snapshot
         if old.is_none_or(|o| o.descriptor != entry.descriptor) {
             tables.push(entry.descriptor.clone());
         }
-        runs.extend(RunChanges::between(*id, old.map_or(&[], |o| &o.runs), &entry.runs));
+        runs.extend(RunChanges::between(
+            *id,
+            old.map_or(&[], |o| &o.runs),
+            &entry.runs,
+        ));
     }
     let same_catalog = base.is_some_and(|b| b.catalog == manifest.catalog);
     Snapshot {
@@ -87,34 +110,61 @@ pub(crate) fn snapshot(manifest: &Manifest, base: Option<&Manifest>) -> Snapshot
         catalog: (!same_catalog).then(|| manifest.catalog.clone()),
         sink_tokens: manifest.sink_tokens.clone(),
         tables,
-        dropped: old_tables.keys().filter(|id| !manifest.tables.contains_key(id)).copied().collect(),
+        dropped: old_tables
+            .keys()
+            .filter(|id| !manifest.tables.contains_key(id))
+            .copied()
+            .collect(),
         runs,
     }
 }
 
 /// The manifest that a file describes. `base` is the one that it is relative to, which the caller has read already.
-pub(crate) fn resolve(object: &str, file: &ManifestFile, base: Option<&Manifest>) -> Result<Manifest, Damage> {
-    let damage = |what: String| Damage { object: object.into(), offset: None, what };
+pub(crate) fn resolve(
+    object: &str,
+    file: &ManifestFile,
+    base: Option<&Manifest>,
+) -> Result<Manifest, Damage> {
+    let damage = |what: String| Damage {
+        object: object.into(),
+        offset: None,
+        what,
+    };
     let (snapshot, savepoint) = match &file.content {
         Content::Checkpoint(snapshot) => (snapshot, None),
         Content::Savepoint { name, snapshot } => (snapshot, Some(name.clone())),
         Content::Fence {} => return Err(damage("it holds no state".to_owned())),
     };
     if snapshot.relative_to != base.map(|b| b.number) {
-        return Err(damage(format!("it is relative to manifest {:?}", snapshot.relative_to)));
+        return Err(damage(format!(
+            "it is relative to manifest {:?}",
+            snapshot.relative_to
+        )));
     }
     let mut tables = base.map(|b| b.tables.clone()).unwrap_or_default();
     for id in &snapshot.dropped {
         tables.remove(id);
     }
     for descriptor in &snapshot.tables {
-        let runs = tables.get(&descriptor.table).map(|t| t.runs.clone()).unwrap_or_default();
-        tables.insert(descriptor.table, Arc::new(TableEntry { descriptor: descriptor.clone(), runs }));
+        let runs = tables
+            .get(&descriptor.table)
+            .map(|t| t.runs.clone())
+            .unwrap_or_default();
+        tables.insert(
+            descriptor.table,
+            Arc::new(TableEntry {
+                descriptor: descriptor.clone(),
+                runs,
+            }),
+        );
     }
     for changes in &snapshot.runs {
-        let entry =
-            tables.get_mut(&changes.table).ok_or_else(|| damage(format!("table {} is unknown", changes.table)))?;
-        changes.apply(&mut Arc::make_mut(entry).runs).map_err(damage)?;
+        let entry = tables
+            .get_mut(&changes.table)
+            .ok_or_else(|| damage(format!("table {} is unknown", changes.table)))?;
+        changes
+            .apply(&mut Arc::make_mut(entry).runs)
+            .map_err(damage)?;
     }
     let catalog = match (&snapshot.catalog, base) {
         (Some(catalog), _) => catalog.clone(),

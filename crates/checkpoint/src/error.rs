@@ -77,12 +77,17 @@ pub enum CheckpointError {
     Storage(#[from] StorageError),
     #[error(transparent)]
     Damaged(#[from] Damage),
-    #[error("another server has taken over this storage: it claimed generation {by}, this one is generation {generation}")]
+    #[error(
+        "another server has taken over this storage: it claimed generation {by}, this one is generation {generation}"
+    )]
     TakenOver { generation: u64, by: u64 },
     #[error("another server is using \"{location}\"")]
     InUse { location: String },
     #[error("it is unknown whether checkpoint {checkpoint} became durable: {cause}")]
-    Uncertain { checkpoint: CheckpointId, cause: String },
+    Uncertain {
+        checkpoint: CheckpointId,
+        cause: String,
+    },
     #[error("savepoint \"{0}\" already exists")]
     SavepointExists(String),
     #[error("savepoint \"{0}\" does not exist")]
@@ -90,7 +95,12 @@ pub enum CheckpointError {
     #[error("invalid savepoint name \"{name}\": {cause}")]
     SavepointName { name: String, cause: &'static str },
     #[error("object \"{object}\" has {what} {found}; this server reads up to {supported}")]
-    Unsupported { object: String, what: &'static str, found: u64, supported: u64 },
+    Unsupported {
+        object: String,
+        what: &'static str,
+        found: u64,
+        supported: u64,
+    },
     /// The caller asked for something out of order.
     #[error("{0}")]
     OutOfOrder(String),
@@ -114,18 +124,32 @@ impl From<CheckpointError> for SqlError {
         match error {
             CheckpointError::Storage(e) => SqlError::new(e.sql_state(), message),
             CheckpointError::Damaged(_) => SqlError::new(SqlState::DATA_CORRUPTED, message),
-            CheckpointError::TakenOver { .. } => SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
-                .with_hint("stop this server, or give it a checkpoint_storage of its own"),
+            CheckpointError::TakenOver { .. } => {
+                SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+                    .with_hint("stop this server, or give it a checkpoint_storage of its own")
+            }
             CheckpointError::InUse { .. } => SqlError::new(SqlState::OBJECT_IN_USE, message)
                 .with_hint("stop the other server, or choose another directory"),
-            CheckpointError::Uncertain { .. } => SqlError::new(SqlState::CONNECTION_FAILURE, message),
-            CheckpointError::SavepointExists(_) => SqlError::new(SqlState::DUPLICATE_OBJECT, message),
-            CheckpointError::SavepointUnknown(_) => SqlError::new(SqlState::INVALID_SAVEPOINT, message)
-                .with_hint("SHOW SAVEPOINTS lists the savepoints there are"),
-            CheckpointError::SavepointName { .. } => SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message),
-            CheckpointError::Unsupported { .. } => SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)
-                .with_hint("the storage was written by a newer version of tidegate"),
-            CheckpointError::OutOfOrder(_) => SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message),
+            CheckpointError::Uncertain { .. } => {
+                SqlError::new(SqlState::CONNECTION_FAILURE, message)
+            }
+            CheckpointError::SavepointExists(_) => {
+                SqlError::new(SqlState::DUPLICATE_OBJECT, message)
+            }
+            CheckpointError::SavepointUnknown(_) => {
+                SqlError::new(SqlState::INVALID_SAVEPOINT, message)
+                    .with_hint("SHOW SAVEPOINTS lists the savepoints there are")
+            }
+            CheckpointError::SavepointName { .. } => {
+                SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message)
+            }
+            CheckpointError::Unsupported { .. } => {
+                SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)
+                    .with_hint("the storage was written by a newer version of tidegate")
+            }
+            CheckpointError::OutOfOrder(_) => {
+                SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            }
         }
     }
 }

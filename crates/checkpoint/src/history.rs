@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use tidegate_types::{CheckpointId, Epoch, WorkerId};
 
-const PART_RECORDS: usize = 64;
-const PARTS_KEPT: usize = 8;
+const PART_RECORDS: usize = 32;
+const PARTS_KEPT: usize = 32;
 const KEPT: usize = PART_RECORDS * PARTS_KEPT;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,20 +95,36 @@ impl History {
         let recent = listed.len().saturating_sub(PARTS_KEPT);
         for (i, part) in listed.into_iter().enumerate() {
             if i >= recent {
-                let bytes = storage.get(&part.object).await?;
+                let bytes = match storage.get(&part.object).await {
+                    Ok(bytes) => bytes,
+                    // The server before this one was just removing it.
+                    Err(e) if e.is_not_found() => continue,
+                    Err(e) => return Err(e),
+                };
                 match serde_json::from_slice::<Vec<CheckpointRecord>>(&bytes) {
                     Ok(part) => records.all.extend(part),
-                    Err(error) => tracing::warn!(object = part.object, %error, "history of checkpoints is damaged"),
+                    Err(error) => {
+                        tracing::warn!(object = part.object, %error, "history of checkpoints is damaged")
+                    }
                 }
             }
             records.parts.push_back(part.object);
         }
         records.trim();
-        Ok(Self { generation, records: Mutex::new(records) })
+        Ok(Self {
+            generation,
+            records: Mutex::new(records),
+        })
     }
 
     pub fn newest(&self) -> CheckpointId {
-        self.records.lock().all.iter().map(|r| r.checkpoint).max().unwrap_or_default()
+        self.records
+            .lock()
+            .all
+            .iter()
+            .map(|r| r.checkpoint)
+            .max()
+            .unwrap_or_default()
     }
 }
 
@@ -132,9 +148,19 @@ impl CheckpointStore {
 
     /// Newest first. Retained checkpoints of which the record was lost are there with what their manifest says.
     pub fn checkpoints(&self) -> Vec<CheckpointRecord> {
-        let mut all: BTreeMap<CheckpointId, CheckpointRecord> =
-            self.retained().iter().map(|m| (m.checkpoint, record_of(m))).collect();
-        all.extend(self.history.records.lock().all.iter().map(|r| (r.checkpoint, r.clone())));
+        let mut all: BTreeMap<CheckpointId, CheckpointRecord> = self
+            .retained()
+            .iter()
+            .map(|m| (m.checkpoint, record_of(m)))
+            .collect();
+        all.extend(
+            self.history
+                .records
+                .lock()
+                .all
+                .iter()
+                .map(|r| (r.checkpoint, r.clone())),
+        );
         all.into_values().rev().collect()
     }
 

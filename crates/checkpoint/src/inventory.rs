@@ -54,24 +54,41 @@ pub(crate) struct Inventory {
 /// The newest generation that was claimed; 0: none.
 pub(crate) async fn newest_generation(storage: &Storage) -> Result<u64, StorageError> {
     let listed = storage.list(layout::GENERATIONS).await?;
-    Ok(listed.iter().filter_map(|l| layout::number_of(&l.object)).max().unwrap_or(0))
+    Ok(listed
+        .iter()
+        .filter_map(|l| layout::number_of(&l.object))
+        .max()
+        .unwrap_or(0))
 }
 
 pub(crate) async fn last_number(storage: &Storage) -> Result<u64, StorageError> {
     let listed = storage.list(layout::MANIFESTS).await?;
-    Ok(listed.iter().filter_map(|l| layout::number_of(&l.object)).max().unwrap_or(0))
+    Ok(listed
+        .iter()
+        .filter_map(|l| layout::number_of(&l.object))
+        .max()
+        .unwrap_or(0))
 }
 
 impl Inventory {
     pub async fn read(storage: &Storage) -> Result<Self> {
         let manifests = storage.list(layout::MANIFESTS).await?;
         let mut files = read_files(storage, &manifests).await?;
-        let run_objects: BTreeMap<Arc<str>, u64> =
-            storage.list(layout::RUNS).await?.into_iter().map(|l| (l.object.into(), l.bytes)).collect();
+        let run_objects: BTreeMap<Arc<str>, u64> = storage
+            .list(layout::RUNS)
+            .await?
+            .into_iter()
+            .map(|l| (l.object.into(), l.bytes))
+            .collect();
         let numbers: BTreeSet<u64> = files.keys().copied().collect();
         if numbers.is_empty() && !run_objects.is_empty() {
             let what = "there are run objects but no manifest".to_owned();
-            return Err(Damage { object: layout::MANIFESTS.into(), offset: None, what }.into());
+            return Err(Damage {
+                object: layout::MANIFESTS.into(),
+                offset: None,
+                what,
+            }
+            .into());
         }
         let mut inventory = Self {
             last_number: numbers.last().copied().unwrap_or(0),
@@ -104,7 +121,11 @@ impl Inventory {
     /// Each file extends the reservation by at most one block, so that unreadable ones can be allowed for.
     fn reserved_epoch(&self, files: &BTreeMap<u64, Result<ManifestFile>>) -> Epoch {
         let unreadable = files.values().rev().take_while(|f| f.is_err()).count() as u64;
-        let readable = files.values().rev().find_map(|f| f.as_ref().ok()).map(|f| f.reserved_epoch);
+        let readable = files
+            .values()
+            .rev()
+            .find_map(|f| f.as_ref().ok())
+            .map(|f| f.reserved_epoch);
         let pinned = self.savepoints.values().map(|s| s.reserved_epoch).max();
         Epoch(readable.max(pinned).unwrap_or_default().0 + unreadable * EPOCH_BLOCK)
     }
@@ -114,7 +135,12 @@ impl Inventory {
         let known = match known {
             Ok(known) => known,
             Err(cause) => {
-                self.skipped.push(Skipped { number, checkpoint: None, epoch: None, cause });
+                self.skipped.push(Skipped {
+                    number,
+                    checkpoint: None,
+                    epoch: None,
+                    cause,
+                });
                 return Ok(());
             }
         };
@@ -167,9 +193,15 @@ impl Inventory {
 }
 
 /// Every manifest file, parsed or with the damage that was found. A file that went away meanwhile is left out.
-async fn read_files(storage: &Storage, listed: &[Listed]) -> Result<BTreeMap<u64, Result<ManifestFile>>> {
-    let numbered = listed.iter().filter_map(|l| layout::number_of(&l.object).map(|n| (n, l.object.clone())));
-    let reads = futures::stream::iter(numbered.map(|(number, object)| async move {
+async fn read_files(
+    storage: &Storage,
+    listed: &[Listed],
+) -> Result<BTreeMap<u64, Result<ManifestFile>>> {
+    let numbered: Vec<(u64, String)> = listed
+        .iter()
+        .filter_map(|l| layout::number_of(&l.object).map(|n| (n, l.object.clone())))
+        .collect();
+    let reads = futures::stream::iter(numbered.into_iter().map(|(number, object)| async move {
         match storage.get(&object).await {
             Ok(bytes) => match ManifestFile::parse(&object, &bytes) {
                 Err(e) if !e.is_damage() => Err(e),
@@ -179,20 +211,35 @@ async fn read_files(storage: &Storage, listed: &[Listed]) -> Result<BTreeMap<u64
             Err(e) => Err(e.into()),
         }
     }));
-    reads.buffered(PARALLEL_READS).try_filter_map(|file| async { Ok(file) }).try_collect().await
+    reads
+        .buffered(PARALLEL_READS)
+        .try_filter_map(|file| async { Ok(file) })
+        .try_collect()
+        .await
 }
 
 /// What may be restored, oldest first: what the newest readable file says is retained, itself, and what is after it.
 fn candidates(files: &BTreeMap<u64, Result<ManifestFile>>) -> Vec<u64> {
-    let newest = files.iter().rev().find_map(|(number, file)| Some((*number, file.as_ref().ok()?)));
+    let newest = files
+        .iter()
+        .rev()
+        .find_map(|(number, file)| Some((*number, file.as_ref().ok()?)));
     let Some((newest, file)) = newest else {
         return files.keys().copied().collect();
     };
     let retained: BTreeSet<u64> = file.retained.iter().copied().collect();
-    files.keys().copied().filter(|n| *n >= newest || retained.contains(n)).collect()
+    files
+        .keys()
+        .copied()
+        .filter(|n| *n >= newest || retained.contains(n))
+        .collect()
 }
 
-fn resolve(number: u64, file: &ManifestFile, resolved: &HashMap<u64, Result<Known>>) -> Result<Known> {
+fn resolve(
+    number: u64,
+    file: &ManifestFile,
+    resolved: &HashMap<u64, Result<Known>>,
+) -> Result<Known> {
     let object = layout::manifest(number);
     let relative_to = match &file.content {
         Content::Checkpoint(snapshot) => snapshot.relative_to,
@@ -204,11 +251,21 @@ fn resolve(number: u64, file: &ManifestFile, resolved: &HashMap<u64, Result<Know
             Some(Ok(known)) => Some(known),
             Some(Err(cause)) => {
                 let what = format!("it is relative to manifest {base}, and {cause}");
-                return Err(Damage { object: object.into(), offset: None, what }.into());
+                return Err(Damage {
+                    object: object.into(),
+                    offset: None,
+                    what,
+                }
+                .into());
             }
             None => {
                 let what = format!("it is relative to manifest {base}, which is missing");
-                return Err(Damage { object: object.into(), offset: None, what }.into());
+                return Err(Damage {
+                    object: object.into(),
+                    offset: None,
+                    what,
+                }
+                .into());
             }
         },
     };
@@ -234,7 +291,11 @@ async fn missing_run(
                 None if storage.exists(&run.object).await? => continue,
                 None => "it is missing".to_owned(),
             };
-            return Ok(Some(Damage { object: run.object.clone(), offset: None, what }));
+            return Ok(Some(Damage {
+                object: run.object.clone(),
+                offset: None,
+                what,
+            }));
         }
     }
     Ok(None)

@@ -32,7 +32,12 @@ pub(crate) fn history(generation: u64, part: u64) -> String {
     format!("{HISTORY}/{generation:010}-{part:06}.json")
 }
 
-pub(crate) fn checkpoint_run(generation: u64, serial: u64, checkpoint: CheckpointId, worker: WorkerId) -> Arc<str> {
+pub(crate) fn checkpoint_run(
+    generation: u64,
+    serial: u64,
+    checkpoint: CheckpointId,
+    worker: WorkerId,
+) -> Arc<str> {
     format!("{RUNS}/{generation:010}/{serial:010}-c{checkpoint}-w{worker}.run").into()
 }
 
@@ -42,12 +47,23 @@ pub(crate) fn merged_run(generation: u64, serial: u64, table: TableId) -> Arc<st
 
 /// The number in `folder/<number>.json`.
 pub(crate) fn number_of(object: &str) -> Option<u64> {
-    object.rsplit_once('/')?.1.strip_suffix(".json")?.parse().ok()
+    object
+        .rsplit_once('/')?
+        .1
+        .strip_suffix(".json")?
+        .parse()
+        .ok()
 }
 
 /// The generation that wrote a run object.
 pub(crate) fn generation_of_run(object: &str) -> Option<u64> {
-    object.strip_prefix(RUNS)?.strip_prefix('/')?.split_once('/')?.0.parse().ok()
+    object
+        .strip_prefix(RUNS)?
+        .strip_prefix('/')?
+        .split_once('/')?
+        .0
+        .parse()
+        .ok()
 }
 
 /// The object of a savepoint: letters, digits, `_` and `-` as they are, other bytes as `=XX`.
@@ -95,10 +111,17 @@ mod tests {
         for name in ["before_upgrade", "Größe/1 %", "..", "a=b", "x.json"] {
             let object = savepoint(name).expect("valid");
             assert_eq!(savepoint_name(&object).as_deref(), Some(name));
-            assert!(object["savepoints/".len()..].bytes().all(|b| b.is_ascii_alphanumeric() || b"_-=.".contains(&b)));
+            assert!(
+                object["savepoints/".len()..]
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_-=.".contains(&b))
+            );
         }
         assert!(savepoint("").is_err() && savepoint(&"ü".repeat(100)).is_err());
-        assert_eq!(generation_of_run("runs/0000000012/0000000001-c1-w0.run"), Some(12));
+        assert_eq!(
+            generation_of_run("runs/0000000012/0000000001-c1-w0.run"),
+            Some(12)
+        );
         assert_eq!(number_of(&manifest(77)), Some(77));
     }
 }

@@ -4,21 +4,27 @@
 //! - [`storage`]: a directory, memory or a bucket; [`local`] makes files durable.
 //! - [`run_file`]: the one format of state, sorted runs as Arrow IPC; [`manifest`]: what a checkpoint consists of.
 //! - [`store`]: who owns the storage, what is in it, where recovery starts; [`commit`]: taking a checkpoint.
-//! - [`restore`], [`savepoint`], [`retention`], [`merge`], [`history`]: what happens to checkpoints afterwards.
+//! - [`restore`], [`savepoint`], [`retention`], [`merge`], [`history`]: what happens to checkpoints afterwards;
+//!   [`maintenance`] does what is due in the background.
+//! - [`faults`]: an object store that fails on purpose, for tests here and elsewhere.
 //!
 //! **Invariants.** Objects are never changed after they were written. The conditional creation of a manifest file is the
 //! only commit point. Nothing is decoded before its checksum was verified. Nothing that a retained checkpoint or a
 //! savepoint refers to is deleted. All of it is async and has no threads of its own.
 
+mod bucket;
 pub mod commit;
 mod delta;
 pub mod error;
+pub mod faults;
 pub mod history;
 mod inventory;
 mod layout;
 pub mod local;
+pub mod maintenance;
 pub mod manifest;
 pub mod merge;
+mod merge_policy;
 pub mod restore;
 pub mod retention;
 pub mod run_file;
@@ -30,7 +36,9 @@ pub use commit::{Commit, PendingCheckpoint, UploadedRuns};
 pub use error::{CheckpointError, Damage, StorageError};
 pub use history::{CheckpointRecord, CheckpointStatus, WorkerRecord};
 pub use inventory::Skipped;
+pub use maintenance::Maintenance;
 pub use manifest::{Manifest, TableDescriptor, TableEntry};
+pub use merge::MergeReport;
 pub use restore::Restorer;
 pub use retention::Removed;
 pub use run_file::{BlockRef, RunRef};

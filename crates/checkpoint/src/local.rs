@@ -14,8 +14,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, UploadPart,
 };
 use std::collections::BTreeSet;
 use std::fmt;
@@ -99,7 +99,11 @@ impl Disk {
             let mut name = target.as_os_str().to_owned();
             name.push(format!("#{number}"));
             let staging = PathBuf::from(name);
-            match OpenOptions::new().write(true).create_new(true).open(&staging) {
+            match OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&staging)
+            {
                 Ok(file) => return Ok((file, staging)),
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(e),
@@ -163,7 +167,10 @@ impl Disk {
         }
         for directory in directories {
             if let Err(e) = self.sync_directory(&directory) {
-                results.iter_mut().filter(|r| r.is_ok()).for_each(|r| *r = Err(copy_of(&e)));
+                results
+                    .iter_mut()
+                    .filter(|r| r.is_ok())
+                    .for_each(|r| *r = Err(copy_of(&e)));
             }
         }
         results
@@ -205,10 +212,22 @@ fn remove_staging_files(directory: &Path) -> io::Result<()> {
 
 fn store_error(object: &str, error: io::Error) -> Error {
     match error.kind() {
-        ErrorKind::AlreadyExists => Error::AlreadyExists { path: object.to_owned(), source: error.into() },
-        ErrorKind::NotFound => Error::NotFound { path: object.to_owned(), source: error.into() },
-        ErrorKind::PermissionDenied => Error::PermissionDenied { path: object.to_owned(), source: error.into() },
-        _ => Error::Generic { store: "local files", source: error.into() },
+        ErrorKind::AlreadyExists => Error::AlreadyExists {
+            path: object.to_owned(),
+            source: error.into(),
+        },
+        ErrorKind::NotFound => Error::NotFound {
+            path: object.to_owned(),
+            source: error.into(),
+        },
+        ErrorKind::PermissionDenied => Error::PermissionDenied {
+            path: object.to_owned(),
+            source: error.into(),
+        },
+        _ => Error::Generic {
+            store: "local files",
+            source: error.into(),
+        },
     }
 }
 
@@ -228,7 +247,10 @@ impl fmt::Display for LocalFiles {
     }
 }
 
-const WRITTEN: PutResult = PutResult { e_tag: None, version: None };
+const WRITTEN: PutResult = PutResult {
+    e_tag: None,
+    version: None,
+};
 
 #[async_trait]
 impl ObjectStore for LocalFiles {
@@ -250,7 +272,10 @@ impl ObjectStore for LocalFiles {
         };
         let target = self.inner.path_to_filesystem(location)?;
         let disk = self.disk.clone();
-        blocking(location.to_string(), move || disk.write(&target, &payload, create)).await?;
+        blocking(location.to_string(), move || {
+            disk.write(&target, &payload, create)
+        })
+        .await?;
         Ok(WRITTEN)
     }
 
@@ -273,7 +298,11 @@ impl ObjectStore for LocalFiles {
         }))
     }
 
-    async fn get_opts(&self, location: &ObjectPath, options: GetOptions) -> object_store::Result<GetResult> {
+    async fn get_opts(
+        &self,
+        location: &ObjectPath,
+        options: GetOptions,
+    ) -> object_store::Result<GetResult> {
         self.inner.get_opts(location, options).await
     }
 
@@ -289,21 +318,32 @@ impl ObjectStore for LocalFiles {
                 .map(|l| this.inner.path_to_filesystem(l))
                 .collect::<object_store::Result<Vec<_>>>()?;
             let disk = this.disk.clone();
-            let results = blocking("deleted files".to_owned(), move || Ok(disk.remove(&files))).await?;
-            let answers = locations.into_iter().zip(results).map(|(location, result)| match result {
-                Ok(()) => Ok(location),
-                Err(e) => Err(store_error(location.as_ref(), e)),
-            });
+            let results =
+                blocking("deleted files".to_owned(), move || Ok(disk.remove(&files))).await?;
+            let answers =
+                locations
+                    .into_iter()
+                    .zip(results)
+                    .map(|(location, result)| match result {
+                        Ok(()) => Ok(location),
+                        Err(e) => Err(store_error(location.as_ref(), e)),
+                    });
             Ok::<_, Error>(futures::stream::iter(answers.collect::<Vec<_>>()))
         };
         futures::stream::once(removed).try_flatten().boxed()
     }
 
-    fn list(&self, prefix: Option<&ObjectPath>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+    fn list(
+        &self,
+        prefix: Option<&ObjectPath>,
+    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
         self.inner.list(prefix)
     }
 
-    async fn list_with_delimiter(&self, prefix: Option<&ObjectPath>) -> object_store::Result<ListResult> {
+    async fn list_with_delimiter(
+        &self,
+        prefix: Option<&ObjectPath>,
+    ) -> object_store::Result<ListResult> {
         self.inner.list_with_delimiter(prefix).await
     }
 
@@ -313,7 +353,10 @@ impl ObjectStore for LocalFiles {
         _to: &ObjectPath,
         _options: CopyOptions,
     ) -> object_store::Result<()> {
-        Err(Error::NotImplemented { operation: "copy".into(), implementer: self.to_string() })
+        Err(Error::NotImplemented {
+            operation: "copy".into(),
+            implementer: self.to_string(),
+        })
     }
 }
 
@@ -346,7 +389,8 @@ impl MultipartUpload for StagedUpload {
 
     async fn complete(&mut self) -> object_store::Result<PutResult> {
         self.finished = true;
-        let (disk, staging, target) = (self.disk.clone(), self.staging.clone(), self.target.clone());
+        let (disk, staging, target) =
+            (self.disk.clone(), self.staging.clone(), self.target.clone());
         let file = self.file.clone();
         blocking(self.object.clone(), move || {
             disk.event(|| SyncEvent::Written(staging.clone()));

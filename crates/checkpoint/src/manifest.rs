@@ -17,7 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidegate_state::{Form, Merge};
 use tidegate_types::key::CODEC_VERSION;
-use tidegate_types::{CheckpointId, Epoch, KEY_GROUPS, LogPosition, OperatorId, RelationId, TableId};
+use tidegate_types::{
+    CheckpointId, Epoch, KEY_GROUPS, LogPosition, OperatorId, RelationId, TableId,
+};
 
 /// The version of manifests and of run objects that this build writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -64,7 +66,10 @@ impl Manifest {
 
     /// Every run object that it needs.
     pub fn objects(&self) -> BTreeSet<Arc<str>> {
-        self.tables.values().flat_map(|t| t.runs.iter().map(|r| r.object.clone())).collect()
+        self.tables
+            .values()
+            .flat_map(|t| t.runs.iter().map(|r| r.object.clone()))
+            .collect()
     }
 }
 
@@ -123,7 +128,10 @@ pub(crate) struct ManifestFile {
 pub(crate) enum Content {
     Fence {},
     Checkpoint(Box<Snapshot>),
-    Savepoint { name: String, snapshot: Box<Snapshot> },
+    Savepoint {
+        name: String,
+        snapshot: Box<Snapshot>,
+    },
 }
 
 /// The state that a file describes, complete or relative to another file.
@@ -140,7 +148,11 @@ pub(crate) struct Snapshot {
     /// None: as in the other file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog: Option<Arc<serde_json::Value>>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "hex::tokens")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        with = "hex::tokens"
+    )]
     pub sink_tokens: BTreeMap<RelationId, Vec<u8>>,
     /// New tables, and those whose description changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -179,32 +191,67 @@ impl ManifestFile {
     /// Reads a file, or says where it is damaged, or that it is too new.
     pub fn parse(object: &str, bytes: &[u8]) -> Result<Self> {
         let damage = |offset: usize, what: String| {
-            CheckpointError::from(Damage { object: object.into(), offset: Some(offset as u64), what })
+            CheckpointError::from(Damage {
+                object: object.into(),
+                offset: Some(offset as u64),
+                what,
+            })
         };
-        let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
-        let header: Header =
-            serde_json::from_slice(&bytes[..end]).map_err(|e| damage(0, format!("its header does not parse: {e}")))?;
+        let end = bytes
+            .iter()
+            .position(|b| *b == b'\n')
+            .unwrap_or(bytes.len());
+        let header: Header = serde_json::from_slice(&bytes[..end])
+            .map_err(|e| damage(0, format!("its header does not parse: {e}")))?;
         let unsupported = |what, found: u64, supported: u64| {
-            Err(CheckpointError::Unsupported { object: object.to_owned(), what, found, supported })
+            Err(CheckpointError::Unsupported {
+                object: object.to_owned(),
+                what,
+                found,
+                supported,
+            })
         };
         if header.tidegate != "manifest" {
-            return Err(damage(0, format!("it is a {:?}, not a manifest", header.tidegate)));
+            return Err(damage(
+                0,
+                format!("it is a {:?}, not a manifest", header.tidegate),
+            ));
         }
         if header.format > FORMAT_VERSION {
-            return unsupported("format version", header.format.into(), FORMAT_VERSION.into());
+            return unsupported(
+                "format version",
+                header.format.into(),
+                FORMAT_VERSION.into(),
+            );
         }
         let start = end + 1;
-        let body = bytes.get(start..start.saturating_add(header.bytes as usize)).ok_or_else(|| {
-            damage(start, format!("it ends after {} of {} bytes", bytes.len().saturating_sub(start), header.bytes))
-        })?;
+        let body = bytes
+            .get(start..start.saturating_add(header.bytes as usize))
+            .ok_or_else(|| {
+                damage(
+                    start,
+                    format!(
+                        "it ends after {} of {} bytes",
+                        bytes.len().saturating_sub(start),
+                        header.bytes
+                    ),
+                )
+            })?;
         let found = format!("{:08x}", crc32c::crc32c(body));
         if found != header.crc32c {
-            return Err(damage(start, format!("its checksum is {found} instead of {}", header.crc32c)));
+            return Err(damage(
+                start,
+                format!("its checksum is {found} instead of {}", header.crc32c),
+            ));
         }
-        let file: Self =
-            serde_json::from_slice(body).map_err(|e| damage(start, format!("its body does not parse: {e}")))?;
+        let file: Self = serde_json::from_slice(body)
+            .map_err(|e| damage(start, format!("its body does not parse: {e}")))?;
         if file.key_groups != KEY_GROUPS {
-            return unsupported("number of key groups", file.key_groups as u64, KEY_GROUPS as u64);
+            return unsupported(
+                "number of key groups",
+                file.key_groups as u64,
+                KEY_GROUPS as u64,
+            );
         }
         if file.codec > CODEC_VERSION {
             return unsupported("row codec version", file.codec.into(), CODEC_VERSION.into());
@@ -220,7 +267,8 @@ pub(crate) mod hex {
     use tidegate_types::{OperatorId, RelationId, TableId};
 
     fn parse<E: Error>(text: &str) -> Result<u64, E> {
-        u64::from_str_radix(text, 16).map_err(|e| E::custom(format!("\"{text}\" is not an id: {e}")))
+        u64::from_str_radix(text, 16)
+            .map_err(|e| E::custom(format!("\"{text}\" is not an id: {e}")))
     }
 
     pub mod table {
@@ -249,27 +297,46 @@ pub(crate) mod hex {
             s.collect_seq(ids.iter().map(ToString::to_string))
         }
         pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<TableId>, D::Error> {
-            Vec::<String>::deserialize(d)?.iter().map(|t| parse(t).map(TableId)).collect()
+            Vec::<String>::deserialize(d)?
+                .iter()
+                .map(|t| parse(t).map(TableId))
+                .collect()
         }
     }
 
     pub mod tokens {
         use super::*;
-        pub fn serialize<S: Serializer>(tokens: &BTreeMap<RelationId, Vec<u8>>, s: S) -> Result<S::Ok, S::Error> {
+        pub fn serialize<S: Serializer>(
+            tokens: &BTreeMap<RelationId, Vec<u8>>,
+            s: S,
+        ) -> Result<S::Ok, S::Error> {
             let text = |t: &Vec<u8>| t.iter().map(|b| format!("{b:02x}")).collect::<String>();
-            tokens.iter().map(|(id, t)| (id.0.to_string(), text(t))).collect::<BTreeMap<_, _>>().serialize(s)
+            tokens
+                .iter()
+                .map(|(id, t)| (id.0.to_string(), text(t)))
+                .collect::<BTreeMap<_, _>>()
+                .serialize(s)
         }
-        pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<RelationId, Vec<u8>>, D::Error> {
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            d: D,
+        ) -> Result<BTreeMap<RelationId, Vec<u8>>, D::Error> {
             let byte = |pair: &[u8]| {
                 let text = std::str::from_utf8(pair).ok()?;
-                (text.len() == 2).then(|| u8::from_str_radix(text, 16).ok()).flatten()
+                (text.len() == 2)
+                    .then(|| u8::from_str_radix(text, 16).ok())
+                    .flatten()
             };
             BTreeMap::<String, String>::deserialize(d)?
                 .into_iter()
                 .map(|(id, text)| {
-                    let id = id.parse().map_err(|e| D::Error::custom(format!("\"{id}\" is not an id: {e}")))?;
+                    let id = id
+                        .parse()
+                        .map_err(|e| D::Error::custom(format!("\"{id}\" is not an id: {e}")))?;
                     let token: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
-                    Ok((RelationId(id), token.ok_or_else(|| D::Error::custom("a sink token is not hex"))?))
+                    Ok((
+                        RelationId(id),
+                        token.ok_or_else(|| D::Error::custom("a sink token is not hex"))?,
+                    ))
                 })
                 .collect()
         }

@@ -1,10 +1,41 @@
-//! Merged runs, and how a later manifest adopts them.
+//! Merging runs in the background, so that restoring reads a bounded multiple of what is alive.
+//!
+//! [`CheckpointStore::merge_once`] picks windows of neighbouring runs (see [`crate::merge_policy`]) of one or several
+//! tables, merges each into one run, and writes them as one object. The result waits until the next checkpoint's
+//! manifest puts it in the place of its inputs; if that never happens it is deleted. Neither workers nor readers notice.
+//!
+//! An object that holds runs of many tables stays as long as one of them is needed. When little of a large object is
+//! needed, what is left is copied elsewhere, block by block.
+//!
+//! - Replace: the newest entry of a cell wins; a deletion goes away when nothing older is below it.
+//! - Sum: counts add up; zero goes away.
 
-use crate::manifest::TableEntry;
-use crate::run_file::RunRef;
-use std::collections::BTreeMap;
+use crate::error::{CheckpointError, Damage, Result};
+use crate::layout;
+use crate::manifest::{TableDescriptor, TableEntry};
+use crate::merge_policy::{levels, pick};
+use crate::restore::Restorer;
+use crate::run_file::{
+    BLOCK_BYTES, BLOCK_ROWS, BlockRef, ObjectEncoder, RunRef, decode_block, empty_reference,
+    verify_block,
+};
+use crate::storage::ObjectWriter;
+use crate::store::{CheckpointStore, Purpose};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use tidegate_types::TableId;
+use tidegate_state::{Merge, Run, RunBuilder};
+use tidegate_types::{CheckpointId, KeyGroupRange, TableId};
+use tokio::task::JoinHandle;
+
+/// Small tables are merged together up to so many input bytes.
+const JOB_BYTES: u64 = 64 << 20;
+/// Objects below this size are not worth copying.
+const COPY_BYTES: u64 = 256 << 10;
+/// An object is copied when less than one in so many of its bytes is needed.
+const COPY_FRACTION: u64 = 4;
+/// What is encoded goes out in pieces of about this size.
+const WRITE_BYTES: usize = 4 << 20;
 
 /// A merge that is done and waits for the next manifest.
 #[derive(Debug, Clone)]
@@ -28,10 +59,475 @@ impl FinishedMerge {
             return false;
         };
         let window = first..first + self.inputs.len();
-        let all = entry.runs.get(window.clone()).is_some_and(|w| w.iter().zip(&self.inputs).all(|(r, i)| same(r, i)));
+        let all = entry
+            .runs
+            .get(window.clone())
+            .is_some_and(|w| w.iter().zip(&self.inputs).all(|(r, i)| same(r, i)));
         if all {
-            Arc::make_mut(entry).runs.splice(window, self.output.clone());
+            Arc::make_mut(entry)
+                .runs
+                .splice(window, self.output.clone());
         }
         all
+    }
+}
+
+/// What a merge did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MergeReport {
+    pub tables: usize,
+    pub runs: usize,
+    pub rows_read: u64,
+    pub rows_written: u64,
+    pub bytes_read: u64,
+    pub bytes_written: u64,
+}
+
+/// One table's part of a merge.
+#[derive(Debug, Clone)]
+struct Task {
+    descriptor: TableDescriptor,
+    runs: Vec<RunRef>,
+    /// Nothing older is below the runs.
+    bottom: bool,
+    /// One run that only moves.
+    copy: bool,
+}
+
+impl CheckpointStore {
+    /// Merges once, if any table needs it. Call again until it returns `None`.
+    ///
+    /// Tables in `except` are left alone: those whose runs were found damaged.
+    pub async fn merge_once(&self, except: &BTreeSet<TableId>) -> Result<Option<MergeReport>> {
+        let _merging = self.merging.lock().await;
+        let (tasks, object, pinned) = {
+            let mut state = self.state.lock();
+            let Some(base) = state.base.clone() else {
+                return Ok(None);
+            };
+            let mut tables = base.tables.clone();
+            state.merges.iter().for_each(|m| {
+                m.apply(&mut tables);
+            });
+            let mut tasks = merge_tasks(&tables, except);
+            if tasks.is_empty() {
+                tasks = copy_tasks(&tables, &state.run_objects, except);
+            }
+            if tasks.is_empty() {
+                return Ok(None);
+            }
+            let serial = state.serial();
+            let object = layout::merged_run(self.generation(), serial, tasks[0].descriptor.table);
+            let inputs = tasks
+                .iter()
+                .flat_map(|t| t.runs.iter().map(|r| r.object.clone()));
+            let pin = state.pin(Purpose::Merge, inputs.chain([object.clone()]).collect());
+            state.run_objects.insert(object.clone(), 0);
+            (tasks, object, Pinned { store: self, pin })
+        };
+        let job = Job {
+            restorer: self.restorer(),
+            writer: self.storage.writer(&object),
+            object,
+            tasks,
+        };
+        let handle = self.handle.clone();
+        let done = self.handle.spawn_blocking(move || job.run(&handle)).await;
+        let done =
+            done.map_err(|e| CheckpointError::OutOfOrder(format!("merging was cut short: {e}")))?;
+        let (writer, outputs, mut report) = done?;
+        if outputs.iter().any(|(_, output)| output.is_some()) {
+            report.bytes_written = outputs
+                .iter()
+                .filter_map(|(_, o)| o.as_ref())
+                .map(|r| r.bytes)
+                .sum();
+            writer.finish().await?;
+        }
+        let mut state = self.state.lock();
+        if let Some(object) = outputs
+            .iter()
+            .find_map(|(_, o)| o.as_ref())
+            .map(|r| r.object.clone())
+        {
+            state.run_objects.insert(object, report.bytes_written);
+        }
+        for (task, output) in outputs {
+            let id = state.serial();
+            let inputs = task
+                .runs
+                .iter()
+                .map(|r| (r.object.clone(), r.index))
+                .collect();
+            state.merges.push(FinishedMerge {
+                id,
+                table: task.descriptor.table,
+                inputs,
+                output,
+            });
+        }
+        drop(state);
+        drop(pinned);
+        Ok(Some(report))
+    }
+}
+
+/// Keeps objects from being deleted while it lives.
+struct Pinned<'a> {
+    store: &'a CheckpointStore,
+    pin: u64,
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        self.store.state.lock().pins.remove(&self.pin);
+    }
+}
+
+/// Tables that need merging: one large, or several small ones.
+fn merge_tasks(
+    tables: &BTreeMap<TableId, Arc<TableEntry>>,
+    except: &BTreeSet<TableId>,
+) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    let mut bytes = 0;
+    for (id, entry) in tables {
+        if except.contains(id) {
+            continue;
+        }
+        let levels = levels(&entry.runs);
+        let Some(picked) = pick(&entry.runs, &levels) else {
+            continue;
+        };
+        let window = levels[picked.start].start..levels[picked.end - 1].end;
+        let runs = entry.runs[window.clone()].to_vec();
+        let size = runs.iter().map(|r| r.bytes).sum::<u64>();
+        if !tasks.is_empty() && bytes + size > JOB_BYTES {
+            continue;
+        }
+        bytes += size;
+        tasks.push(Task {
+            descriptor: entry.descriptor.clone(),
+            runs,
+            bottom: window.start == 0,
+            copy: false,
+        });
+        if bytes > JOB_BYTES {
+            break;
+        }
+    }
+    tasks
+}
+
+/// What is left of the object of which the least is needed, if that is little.
+fn copy_tasks(
+    tables: &BTreeMap<TableId, Arc<TableEntry>>,
+    objects: &BTreeMap<Arc<str>, u64>,
+    except: &BTreeSet<TableId>,
+) -> Vec<Task> {
+    let mut needed: HashMap<&Arc<str>, u64> = HashMap::new();
+    for run in tables.values().flat_map(|t| &t.runs) {
+        *needed.entry(&run.object).or_default() += run.bytes;
+    }
+    let waste = |object: &Arc<str>, needed: u64| {
+        let size = objects.get(object).copied().unwrap_or(0);
+        (size >= COPY_BYTES && needed * COPY_FRACTION < size).then(|| size - needed)
+    };
+    let worst = needed
+        .iter()
+        .filter_map(|(object, needed)| Some((waste(object, *needed)?, *object)))
+        .max();
+    let Some((_, object)) = worst else {
+        return Vec::new();
+    };
+    let mut tasks = Vec::new();
+    for entry in tables
+        .values()
+        .filter(|t| !except.contains(&t.descriptor.table))
+    {
+        for run in entry.runs.iter().filter(|r| r.object == *object) {
+            let descriptor = entry.descriptor.clone();
+            tasks.push(Task {
+                descriptor,
+                runs: vec![run.clone()],
+                bottom: false,
+                copy: true,
+            });
+        }
+    }
+    tasks
+}
+
+/// Everything that one merge needs on its blocking thread.
+struct Job {
+    restorer: Arc<Restorer>,
+    writer: ObjectWriter,
+    object: Arc<str>,
+    tasks: Vec<Task>,
+}
+
+type Outputs = Vec<(Task, Option<RunRef>)>;
+
+impl Job {
+    fn run(
+        mut self,
+        handle: &tokio::runtime::Handle,
+    ) -> Result<(ObjectWriter, Outputs, MergeReport)> {
+        let mut encoder = ObjectEncoder::new();
+        let mut report = MergeReport::default();
+        let mut outputs = Vec::with_capacity(self.tasks.len());
+        for task in std::mem::take(&mut self.tasks) {
+            let index = outputs
+                .iter()
+                .filter(|(_, o): &&(Task, Option<RunRef>)| o.is_some())
+                .count() as u32;
+            let newest = task
+                .runs
+                .iter()
+                .map(|r| r.checkpoint)
+                .max()
+                .unwrap_or(CheckpointId(0));
+            let mut output = empty_reference(&self.object, index, newest);
+            report.tables += 1;
+            report.runs += task.runs.len();
+            report.rows_read += task.runs.iter().map(|r| r.rows).sum::<u64>();
+            report.bytes_read += task.runs.iter().map(|r| r.bytes).sum::<u64>();
+            if task.copy {
+                self.copy(&task.runs[0], &mut encoder, &mut output, handle)?;
+            } else {
+                self.merge(&task, &mut encoder, &mut output, handle)?;
+            }
+            report.rows_written += output.rows;
+            outputs.push((task, (output.rows > 0).then_some(output)));
+        }
+        let rest = encoder.finish();
+        handle.block_on(self.writer.write(rest.into()))?;
+        Ok((self.writer, outputs, report))
+    }
+
+    fn write_out(
+        &mut self,
+        encoder: &mut ObjectEncoder,
+        handle: &tokio::runtime::Handle,
+    ) -> Result<()> {
+        if encoder.pending() >= WRITE_BYTES {
+            handle.block_on(self.writer.write(encoder.take().into()))?;
+        }
+        Ok(())
+    }
+
+    fn copy(
+        &mut self,
+        run: &RunRef,
+        encoder: &mut ObjectEncoder,
+        output: &mut RunRef,
+        handle: &tokio::runtime::Handle,
+    ) -> Result<()> {
+        output.tombstones = run.tombstones;
+        for block in &run.blocks {
+            let bytes = handle.block_on(self.restorer.fetch(&run.object, block))?;
+            verify_block(&run.object, block, &bytes)?;
+            encoder.copy_block(block, &bytes, output);
+            self.write_out(encoder, handle)?;
+        }
+        Ok(())
+    }
+
+    fn merge(
+        &mut self,
+        task: &Task,
+        encoder: &mut ObjectEncoder,
+        output: &mut RunRef,
+        handle: &tokio::runtime::Handle,
+    ) -> Result<()> {
+        let cursors = levels(&task.runs).into_iter().map(|level| {
+            let blocks = task.runs[level]
+                .iter()
+                .flat_map(|r| r.blocks.iter().map(|b| (r.object.clone(), *b)));
+            Cursor::new(
+                &task.descriptor,
+                blocks.collect(),
+                self.restorer.clone(),
+                handle.clone(),
+            )
+        });
+        let mut cursors: Vec<Cursor> = cursors.collect::<Result<_>>()?;
+        let new_block = || {
+            RunBuilder::new(
+                task.descriptor.table,
+                task.descriptor.form == tidegate_state::Form::Map,
+                0,
+            )
+        };
+        let (mut block, mut bytes) = (new_block(), 0);
+        while let Some(least) = least_cursor(&cursors) {
+            let value = merged_value(&cursors, least, task.descriptor.merge)?;
+            let tombstone_goes = task.bottom || task.descriptor.merge == Merge::Sum;
+            if value.is_some() || !tombstone_goes {
+                let e = cursors[least].entry();
+                block.push_in_group(e.group, e.key, e.sub, value.as_deref());
+                bytes += e.key.len() + e.sub.len() + value.as_ref().map_or(0, |v| v.len());
+            }
+            advance_past(&mut cursors, least)?;
+            if block.len() >= BLOCK_ROWS || bytes >= BLOCK_BYTES {
+                let full = std::mem::replace(&mut block, new_block());
+                encode_block(full, encoder, output);
+                bytes = 0;
+                self.write_out(encoder, handle)?;
+            }
+        }
+        encode_block(block, encoder, output);
+        self.write_out(encoder, handle)
+    }
+}
+
+fn encode_block(block: RunBuilder, encoder: &mut ObjectEncoder, output: &mut RunRef) {
+    if let Some(run) = block.finish() {
+        encoder.block(&run, 0..run.len(), output);
+    }
+}
+
+/// The first cursor, in order of age, at the smallest cell.
+fn least_cursor(cursors: &[Cursor]) -> Option<usize> {
+    let live = cursors.iter().enumerate().filter(|(_, c)| c.run.is_some());
+    live.min_by(|(_, a), (_, b)| a.cell().cmp(&b.cell()))
+        .map(|(i, _)| i)
+}
+
+/// The value of the cell at `least` over all cursors; `None`: it is deleted, or sums up to zero.
+fn merged_value(
+    cursors: &[Cursor],
+    least: usize,
+    merge: Merge,
+) -> Result<Option<std::borrow::Cow<'_, [u8]>>> {
+    let cell = cursors[least].cell();
+    // Cursors are in order of age, and none before `least` is at the cell.
+    let mut at_cell = cursors[least..]
+        .iter()
+        .filter(|c| c.run.is_some() && c.cell() == cell);
+    match merge {
+        Merge::Replace => Ok(at_cell
+            .next_back()
+            .and_then(|c| c.entry().value)
+            .map(Into::into)),
+        Merge::Sum => {
+            let mut sum = 0i64;
+            for cursor in at_cell {
+                let count = cursor
+                    .entry()
+                    .value
+                    .and_then(|v| v.try_into().ok())
+                    .map(i64::from_le_bytes);
+                sum += count.ok_or_else(|| cursor.damage("a count in it is not 8 bytes long"))?;
+            }
+            Ok((sum != 0).then(|| sum.to_le_bytes().to_vec().into()))
+        }
+    }
+}
+
+/// Moves every cursor at the cell of `least` on, `least` itself last since it holds the cell.
+fn advance_past(cursors: &mut [Cursor], least: usize) -> Result<()> {
+    for i in least + 1..cursors.len() {
+        if cursors[i].run.is_some() && cursors[i].cell() == cursors[least].cell() {
+            cursors[i].advance()?;
+        }
+    }
+    cursors[least].advance()
+}
+
+/// Goes through one level, block by block, with the next block on its way.
+struct Cursor {
+    descriptor: TableDescriptor,
+    restorer: Arc<Restorer>,
+    handle: tokio::runtime::Handle,
+    blocks: VecDeque<(Arc<str>, BlockRef)>,
+    next: Option<JoinHandle<Result<Bytes>>>,
+    /// The block being read, `None` at the end.
+    run: Option<Run>,
+    place: (Arc<str>, u64),
+    position: usize,
+}
+
+impl Cursor {
+    fn new(
+        descriptor: &TableDescriptor,
+        blocks: VecDeque<(Arc<str>, BlockRef)>,
+        restorer: Arc<Restorer>,
+        handle: tokio::runtime::Handle,
+    ) -> Result<Self> {
+        let place = ("".into(), 0);
+        let descriptor = descriptor.clone();
+        let mut cursor = Self {
+            descriptor,
+            restorer,
+            handle,
+            blocks,
+            next: None,
+            run: None,
+            place,
+            position: 0,
+        };
+        cursor.fetch_ahead();
+        cursor.next_block()?;
+        Ok(cursor)
+    }
+
+    fn fetch_ahead(&mut self) {
+        if let Some((object, block)) = self.blocks.front().cloned() {
+            let restorer = self.restorer.clone();
+            self.next = Some(
+                self.handle
+                    .spawn(async move { restorer.fetch(&object, &block).await }),
+            );
+        }
+    }
+
+    fn next_block(&mut self) -> Result<()> {
+        self.run = None;
+        self.position = 0;
+        while self.run.is_none() {
+            let (Some(next), Some((object, block))) = (self.next.take(), self.blocks.pop_front())
+            else {
+                return Ok(());
+            };
+            let bytes = self.handle.block_on(next);
+            self.fetch_ahead();
+            let bytes = bytes.map_err(|e| {
+                CheckpointError::OutOfOrder(format!("reading a run was cut short: {e}"))
+            })??;
+            let (table, form) = (self.descriptor.table, self.descriptor.form);
+            self.run = decode_block(table, form, &object, &block, &bytes, KeyGroupRange::ALL)?;
+            self.place = (object, block.offset);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        self.position += 1;
+        if self.run.as_ref().is_some_and(|r| self.position >= r.len()) {
+            self.next_block()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn entry(&self) -> tidegate_state::run::RunEntry<'_> {
+        self.run
+            .as_ref()
+            .expect("only cursors that are not at their end are looked at")
+            .entry(self.position)
+    }
+
+    fn cell(&self) -> (u8, &[u8], &[u8]) {
+        let e = self.entry();
+        (e.group, e.key, e.sub)
+    }
+
+    fn damage(&self, what: &str) -> Damage {
+        Damage {
+            object: self.place.0.clone(),
+            offset: Some(self.place.1),
+            what: what.to_owned(),
+        }
     }
 }

@@ -45,7 +45,13 @@ struct Kept {
 impl CheckpointStore {
     /// To restore from a manifest. What it finds damaged is for [`CheckpointStore::reject`].
     pub fn restorer(&self) -> Arc<Restorer> {
-        let sizes = self.state.lock().run_objects.iter().map(|(o, b)| (o.clone(), *b)).collect();
+        let sizes = self
+            .state
+            .lock()
+            .run_objects
+            .iter()
+            .map(|(o, b)| (o.clone(), *b))
+            .collect();
         Arc::new(Restorer {
             storage: self.storage.clone(),
             handle: self.handle.clone(),
@@ -57,7 +63,11 @@ impl CheckpointStore {
     /// Reads and verifies everything a manifest refers to, without decoding it. Fails with the first damage.
     pub async fn verify(&self, manifest: &Manifest) -> Result<()> {
         let restorer = self.restorer();
-        let blocks = manifest.tables.values().flat_map(|t| &t.runs).flat_map(|r| r.blocks.iter().map(|b| (&r.object, b)));
+        let blocks = manifest
+            .tables
+            .values()
+            .flat_map(|t| &t.runs)
+            .flat_map(|r| r.blocks.iter().map(|b| (&r.object, b)));
         let blocks: Vec<(Arc<str>, BlockRef)> = blocks.map(|(o, b)| (o.clone(), *b)).collect();
         futures::stream::iter(blocks)
             .map(|(object, block)| {
@@ -76,7 +86,11 @@ impl CheckpointStore {
 
 impl Restorer {
     /// The table's entries within the key groups: runs oldest first, each piece sorted and within one run.
-    pub fn table(self: &Arc<Self>, entry: &TableEntry, groups: KeyGroupRange) -> BoxStream<'static, Result<Run>> {
+    pub fn table(
+        self: &Arc<Self>,
+        entry: &TableEntry,
+        groups: KeyGroupRange,
+    ) -> BoxStream<'static, Result<Run>> {
         let (table, form) = (entry.descriptor.table, entry.descriptor.form);
         let wanted: Vec<(Arc<str>, BlockRef)> = entry
             .runs
@@ -91,9 +105,15 @@ impl Restorer {
                     let bytes = this.fetch(&object, &block).await?;
                     let decoded = this
                         .handle
-                        .spawn_blocking(move || decode_block(table, form, &object, &block, &bytes, groups))
+                        .spawn_blocking(move || {
+                            decode_block(table, form, &object, &block, &bytes, groups)
+                        })
                         .await
-                        .map_err(|e| CheckpointError::OutOfOrder(format!("decoding a run was cut short: {e}")))?;
+                        .map_err(|e| {
+                            CheckpointError::OutOfOrder(format!(
+                                "decoding a run was cut short: {e}"
+                            ))
+                        })?;
                     Ok::<_, CheckpointError>(decoded?)
                 }
             })
@@ -103,20 +123,33 @@ impl Restorer {
     }
 
     /// All pieces of a table at once, for small tables and tools.
-    pub async fn table_runs(self: &Arc<Self>, entry: &TableEntry, groups: KeyGroupRange) -> Result<Vec<Run>> {
+    pub async fn table_runs(
+        self: &Arc<Self>,
+        entry: &TableEntry,
+        groups: KeyGroupRange,
+    ) -> Result<Vec<Run>> {
         self.table(entry, groups).try_collect().await
     }
 
-    async fn fetch(&self, object: &Arc<str>, block: &BlockRef) -> Result<Bytes> {
-        let missing = |what: &str| Damage { object: object.clone(), offset: Some(block.offset), what: what.to_owned() };
-        let whole = self.sizes.get(object).is_some_and(|size| *size <= WHOLE_OBJECT_BYTES);
+    pub(crate) async fn fetch(&self, object: &Arc<str>, block: &BlockRef) -> Result<Bytes> {
+        let missing = |what: &str| Damage {
+            object: object.clone(),
+            offset: Some(block.offset),
+            what: what.to_owned(),
+        };
+        let whole = self
+            .sizes
+            .get(object)
+            .is_some_and(|size| *size <= WHOLE_OBJECT_BYTES);
         let fetched = if whole {
             self.whole_object(object).await.map(|bytes| {
                 let end = ((block.offset + block.bytes) as usize).min(bytes.len());
                 bytes.slice((block.offset as usize).min(end)..end)
             })
         } else {
-            self.storage.get_range(object, block.offset, block.bytes).await
+            self.storage
+                .get_range(object, block.offset, block.bytes)
+                .await
         };
         match fetched {
             Ok(bytes) => Ok(bytes),
@@ -130,8 +163,14 @@ impl Restorer {
 
     /// A range beyond the end is reported differently by every store.
     async fn ends_before(&self, object: &Arc<str>, block: &BlockRef) -> bool {
-        let listed = self.storage.list(object.rsplit_once('/').map_or("", |(folder, _)| folder)).await;
-        listed.is_ok_and(|l| l.iter().any(|l| l.object == **object && l.bytes < block.offset + block.bytes))
+        let listed = self
+            .storage
+            .list(object.rsplit_once('/').map_or("", |(folder, _)| folder))
+            .await;
+        listed.is_ok_and(|l| {
+            l.iter()
+                .any(|l| l.object == **object && l.bytes < block.offset + block.bytes)
+        })
     }
 
     async fn whole_object(&self, object: &Arc<str>) -> Result<Bytes, StorageError> {
@@ -142,7 +181,9 @@ impl Restorer {
                 None => kept.insert(object, self.sizes.get(object).copied().unwrap_or(0)),
             }
         };
-        cell.get_or_try_init(|| self.storage.get(object)).await.cloned()
+        cell.get_or_try_init(|| self.storage.get(object))
+            .await
+            .cloned()
     }
 }
 
@@ -155,7 +196,10 @@ impl Kept {
         while self.bytes > KEPT_BYTES
             && let Some(oldest) = self.order.pop_front()
         {
-            let size = self.objects.remove(&oldest).and_then(|c| c.get().map(|b| b.len() as u64));
+            let size = self
+                .objects
+                .remove(&oldest)
+                .and_then(|c| c.get().map(|b| b.len() as u64));
             self.bytes = self.bytes.saturating_sub(size.unwrap_or(0));
         }
         cell

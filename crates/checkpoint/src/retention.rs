@@ -29,19 +29,24 @@ impl CheckpointStore {
         let (manifests, runs) = {
             let mut state = self.state.lock();
             if let Some(by) = state.taken_over_by {
-                return Err(CheckpointError::TakenOver { generation: self.generation(), by });
+                return Err(CheckpointError::TakenOver {
+                    generation: self.generation(),
+                    by,
+                });
             }
-            (state.expired_manifests(), state.take_unneeded_runs(self.generation()))
+            (
+                state.expired_manifests(),
+                state.take_unneeded_runs(self.generation()),
+            )
         };
         let files: Vec<String> = manifests.iter().map(|n| layout::manifest(*n)).collect();
         let objects: Vec<String> = runs.iter().map(|(object, _)| object.to_string()).collect();
         let outcome = async {
             self.storage.delete(&files).await?;
-            let mut state = self.state.lock();
-            manifests.iter().for_each(|n| {
-                state.manifest_files.remove(n);
-            });
-            drop(state);
+            self.state
+                .lock()
+                .manifest_files
+                .retain(|n| !manifests.contains(n));
             self.storage.delete(&objects).await
         };
         let outcome = outcome.await;
@@ -51,7 +56,11 @@ impl CheckpointStore {
             return Err(error.into());
         }
         let bytes = runs.iter().map(|(_, bytes)| bytes).sum();
-        Ok(Removed { manifests: manifests.len(), run_objects: runs.len(), bytes })
+        Ok(Removed {
+            manifests: manifests.len(),
+            run_objects: runs.len(),
+            bytes,
+        })
     }
 
     /// Removes generation files that no living server can still look for. Called once after opening.
@@ -59,7 +68,11 @@ impl CheckpointStore {
         let listed = self.storage.list(layout::GENERATIONS).await?;
         let oldest = self.generation().saturating_sub(GENERATIONS_KEPT);
         let old = |object: &str| layout::number_of(object).is_some_and(|n| n < oldest);
-        let files: Vec<String> = listed.into_iter().map(|l| l.object).filter(|o| old(o)).collect();
+        let files: Vec<String> = listed
+            .into_iter()
+            .map(|l| l.object)
+            .filter(|o| old(o))
+            .collect();
         self.storage.delete(&files).await?;
         Ok(())
     }
@@ -70,20 +83,38 @@ impl State {
         if self.keep_older_objects {
             return Vec::new();
         }
-        let needed: BTreeSet<u64> = self.checkpoints.iter().flat_map(|k| k.chain.iter().copied()).collect();
+        let needed: BTreeSet<u64> = self
+            .checkpoints
+            .iter()
+            .flat_map(|k| k.chain.iter().copied())
+            .collect();
         let newest = self.next_number - 1;
         let skipped = |n: &u64| self.skipped.iter().any(|s| s.number == *n);
-        self.manifest_files.iter().copied().filter(|n| *n < newest && !needed.contains(n) && !skipped(n)).collect()
+        self.manifest_files
+            .iter()
+            .copied()
+            .filter(|n| *n < newest && !needed.contains(n) && !skipped(n))
+            .collect()
     }
 
     /// The objects that nothing needs. They are no longer known from here on, so that nothing can come to need them.
     fn take_unneeded_runs(&mut self, generation: u64) -> Vec<(Arc<str>, u64)> {
-        let mut needed: BTreeSet<&Arc<str>> = self.pins.values().flatten().collect();
+        let mut needed: BTreeSet<&Arc<str>> = self.pins.values().flat_map(|p| &p.objects).collect();
         let saved = self.savepoints.values().chain(&self.base);
         for manifest in self.checkpoints.iter().map(|k| &k.manifest).chain(saved) {
-            needed.extend(manifest.tables.values().flat_map(|t| t.runs.iter().map(|r| &r.object)));
+            needed.extend(
+                manifest
+                    .tables
+                    .values()
+                    .flat_map(|t| t.runs.iter().map(|r| &r.object)),
+            );
         }
-        needed.extend(self.merges.iter().filter_map(|m| m.output.as_ref()).map(|r| &r.object));
+        needed.extend(
+            self.merges
+                .iter()
+                .filter_map(|m| m.output.as_ref())
+                .map(|r| &r.object),
+        );
         let keep_older = self.keep_older_objects;
         let ours = |object: &Arc<str>| match layout::generation_of_run(object) {
             Some(g) if g == generation => true,

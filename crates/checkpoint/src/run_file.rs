@@ -23,8 +23,8 @@ use tidegate_state::{Form, Run, RunBuilder};
 use tidegate_types::{CheckpointId, KeyGroup, KeyGroupRange, TableId};
 
 /// A block ends at whichever comes first: what is read, checked and decoded at once stays small.
-const BLOCK_ROWS: usize = 32 << 10;
-const BLOCK_BYTES: usize = 2 << 20;
+pub(crate) const BLOCK_ROWS: usize = 32 << 10;
+pub(crate) const BLOCK_BYTES: usize = 2 << 20;
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
@@ -67,15 +67,18 @@ impl RunRef {
 
     /// The blocks that hold any of these key groups.
     pub fn blocks_in(&self, groups: KeyGroupRange) -> impl Iterator<Item = &BlockRef> {
-        self.blocks
-            .iter()
-            .filter(move |b| (b.first_group as usize) < groups.end && (b.last_group as usize) >= groups.start)
+        self.blocks.iter().filter(move |b| {
+            (b.first_group as usize) < groups.end && (b.last_group as usize) >= groups.start
+        })
     }
 }
 
 /// One record batch of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(u64, u64, u32, KeyGroup, KeyGroup, u32)", into = "(u64, u64, u32, KeyGroup, KeyGroup, u32)")]
+#[serde(
+    from = "(u64, u64, u32, KeyGroup, KeyGroup, u32)",
+    into = "(u64, u64, u32, KeyGroup, KeyGroup, u32)"
+)]
 pub struct BlockRef {
     pub offset: u64,
     pub bytes: u64,
@@ -86,14 +89,37 @@ pub struct BlockRef {
 }
 
 impl From<(u64, u64, u32, KeyGroup, KeyGroup, u32)> for BlockRef {
-    fn from((offset, bytes, rows, first_group, last_group, crc32c): (u64, u64, u32, KeyGroup, KeyGroup, u32)) -> Self {
-        Self { offset, bytes, rows, first_group, last_group, crc32c }
+    fn from(
+        (offset, bytes, rows, first_group, last_group, crc32c): (
+            u64,
+            u64,
+            u32,
+            KeyGroup,
+            KeyGroup,
+            u32,
+        ),
+    ) -> Self {
+        Self {
+            offset,
+            bytes,
+            rows,
+            first_group,
+            last_group,
+            crc32c,
+        }
     }
 }
 
 impl From<BlockRef> for (u64, u64, u32, KeyGroup, KeyGroup, u32) {
     fn from(b: BlockRef) -> Self {
-        (b.offset, b.bytes, b.rows, b.first_group, b.last_group, b.crc32c)
+        (
+            b.offset,
+            b.bytes,
+            b.rows,
+            b.first_group,
+            b.last_group,
+            b.crc32c,
+        )
     }
 }
 
@@ -123,11 +149,23 @@ pub fn encode_runs(object: &Arc<str>, checkpoint: CheckpointId, runs: &[Run]) ->
     }
     chunks.push(encoder.finish().into());
     let bytes = chunks.iter().map(|c: &Bytes| c.len() as u64).sum();
-    EncodedRuns { chunks, bytes, runs: placed }
+    EncodedRuns {
+        chunks,
+        bytes,
+        runs: placed,
+    }
 }
 
 pub(crate) fn empty_reference(object: &Arc<str>, index: u32, checkpoint: CheckpointId) -> RunRef {
-    RunRef { object: object.clone(), index, rows: 0, tombstones: 0, bytes: 0, checkpoint, blocks: Vec::new() }
+    RunRef {
+        object: object.clone(),
+        index,
+        rows: 0,
+        tombstones: 0,
+        bytes: 0,
+        checkpoint,
+        blocks: Vec::new(),
+    }
 }
 
 fn block_ranges(run: &Run) -> Vec<Range<usize>> {
@@ -167,7 +205,9 @@ impl ObjectEncoder {
     pub fn block(&mut self, run: &Run, range: Range<usize>, reference: &mut RunRef) {
         let before = self.pending();
         let batch = block_batch(run, range.clone());
-        self.writer.write(&batch).expect("a batch of the object's schema can be written to memory");
+        self.writer
+            .write(&batch)
+            .expect("a batch of the object's schema can be written to memory");
         let encoded = &self.writer.get_ref()[before..];
         let groups = &run.groups()[range.clone()];
         let block = BlockRef {
@@ -182,6 +222,15 @@ impl ObjectEncoder {
         reference.tombstones += batch.column(3).null_count() as u64;
         reference.bytes += block.bytes;
         reference.blocks.push(block);
+    }
+
+    /// Appends a block as another object has it, already verified.
+    pub fn copy_block(&mut self, block: &BlockRef, bytes: &Bytes, reference: &mut RunRef) {
+        let offset = self.taken + self.pending() as u64;
+        self.writer.get_mut().extend_from_slice(bytes);
+        reference.bytes += block.bytes;
+        reference.rows += u64::from(block.rows);
+        reference.blocks.push(BlockRef { offset, ..*block });
     }
 
     pub fn pending(&self) -> usize {
@@ -205,7 +254,10 @@ fn block_batch(run: &Run, range: Range<usize>) -> RecordBatch {
     let rows = range.len();
     let entries = || range.clone().map(|i| run.entry(i));
     let mut keys = BinaryBuilder::with_capacity(rows, entries().map(|e| e.key.len()).sum());
-    let mut values = BinaryBuilder::with_capacity(rows, entries().map(|e| e.value.map_or(0, <[u8]>::len)).sum());
+    let mut values = BinaryBuilder::with_capacity(
+        rows,
+        entries().map(|e| e.value.map_or(0, <[u8]>::len)).sum(),
+    );
     for e in entries() {
         keys.append_value(e.key);
         values.append_option(e.value);
@@ -218,7 +270,12 @@ fn block_batch(run: &Run, range: Range<usize>) -> RecordBatch {
     let groups = UInt8Array::from(run.groups()[range.clone()].to_vec());
     RecordBatch::try_new(
         SCHEMA.clone(),
-        vec![Arc::new(groups), Arc::new(keys.finish()), Arc::new(subs), Arc::new(values.finish())],
+        vec![
+            Arc::new(groups),
+            Arc::new(keys.finish()),
+            Arc::new(subs),
+            Arc::new(values.finish()),
+        ],
     )
     .expect("the columns follow the schema")
 }
@@ -232,36 +289,67 @@ pub fn decode_block(
     bytes: &Bytes,
     groups: KeyGroupRange,
 ) -> Result<Option<Run>, Damage> {
-    let damage = |what: String| Damage { object: object.clone(), offset: Some(block.offset), what };
+    let damage = |what: String| Damage {
+        object: object.clone(),
+        offset: Some(block.offset),
+        what,
+    };
     verify_block(object, block, bytes)?;
     let batch = read_batch(bytes).map_err(|e| damage(format!("it does not decode: {e}")))?;
     if batch.num_rows() != block.rows as usize {
-        return Err(damage(format!("it has {} rows instead of {}", batch.num_rows(), block.rows)));
+        return Err(damage(format!(
+            "it has {} rows instead of {}",
+            batch.num_rows(),
+            block.rows
+        )));
     }
     let group_of = batch.column(0).as_primitive::<UInt8Type>().values();
-    let (keys, subs, values) =
-        (batch.column(1).as_binary::<i32>(), batch.column(2).as_binary::<i32>(), batch.column(3).as_binary::<i32>());
+    let (keys, subs, values) = (
+        batch.column(1).as_binary::<i32>(),
+        batch.column(2).as_binary::<i32>(),
+        batch.column(3).as_binary::<i32>(),
+    );
     // Sorted by key group, so what is wanted is one slice.
     let start = group_of.partition_point(|g| (*g as usize) < groups.start);
     let end = group_of.partition_point(|g| (*g as usize) < groups.end);
     let map_form = form == Form::Map;
     let mut run = RunBuilder::new(table, map_form, end.saturating_sub(start));
     for i in start..end {
-        let sub: &[u8] = if map_form && subs.is_valid(i) { subs.value(i) } else { &[] };
-        run.push_in_group(group_of[i], keys.value(i), sub, values.is_valid(i).then(|| values.value(i)));
+        let sub: &[u8] = if map_form && subs.is_valid(i) {
+            subs.value(i)
+        } else {
+            &[]
+        };
+        run.push_in_group(
+            group_of[i],
+            keys.value(i),
+            sub,
+            values.is_valid(i).then(|| values.value(i)),
+        );
     }
     Ok(run.finish())
 }
 
 /// Checks length and checksum only.
 pub fn verify_block(object: &Arc<str>, block: &BlockRef, bytes: &Bytes) -> Result<(), Damage> {
-    let damage = |what: String| Damage { object: object.clone(), offset: Some(block.offset), what };
+    let damage = |what: String| Damage {
+        object: object.clone(),
+        offset: Some(block.offset),
+        what,
+    };
     if bytes.len() as u64 != block.bytes {
-        return Err(damage(format!("it ends after {} of {} bytes", bytes.len(), block.bytes)));
+        return Err(damage(format!(
+            "it ends after {} of {} bytes",
+            bytes.len(),
+            block.bytes
+        )));
     }
     let found = crc32c::crc32c(bytes);
     if found != block.crc32c {
-        return Err(damage(format!("its checksum is {found:08x} instead of {:08x}", block.crc32c)));
+        return Err(damage(format!(
+            "its checksum is {found:08x} instead of {:08x}",
+            block.crc32c
+        )));
     }
     Ok(())
 }
@@ -277,15 +365,24 @@ fn read_batch(bytes: &Bytes) -> Result<RecordBatch, String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
-    pub(crate) fn run(table: u64, map: bool, rows: usize) -> Run {
+    fn run(table: u64, map: bool, rows: usize) -> Run {
         let mut builder = RunBuilder::new(TableId(table), map, rows);
         for i in 0..rows {
             let key = format!("key-{i:06}");
-            let sub = if map { format!("sub-{}", i % 7) } else { String::new() };
+            let sub = if map {
+                format!("sub-{}", i % 7)
+            } else {
+                String::new()
+            };
             let value = (i % 5 != 0).then(|| format!("value {i}"));
-            builder.push(key.as_bytes(), sub.as_bytes(), value.as_ref().map(String::as_bytes));
+            builder.push(
+                key.as_bytes(),
+                sub.as_bytes(),
+                value.as_ref().map(String::as_bytes),
+            );
         }
         builder.finish().expect("rows")
     }
@@ -306,25 +403,51 @@ mod tests {
         let bytes = flat(&encoded.chunks);
         assert_eq!(bytes.len() as u64, encoded.bytes);
         for (original, (table, reference)) in runs.iter().zip(&encoded.runs) {
-            let form = if original.has_sub_keys() { Form::Map } else { Form::Value };
+            let form = if original.has_sub_keys() {
+                Form::Map
+            } else {
+                Form::Value
+            };
             assert_eq!(*table, original.table);
             assert_eq!(reference.rows, original.len() as u64);
-            assert_eq!(reference.tombstones, original.iter().filter(|e| e.value.is_none()).count() as u64);
+            assert_eq!(
+                reference.tombstones,
+                original.iter().filter(|e| e.value.is_none()).count() as u64
+            );
             for workers in 1..5 {
                 let mut seen = Vec::new();
                 for worker in 0..workers {
                     let range = KeyGroupRange::of_worker(worker, workers);
                     for block in reference.blocks_in(range) {
-                        let part = decode_block(*table, form, &object, block, &slice(&bytes, block), range);
+                        let part = decode_block(
+                            *table,
+                            form,
+                            &object,
+                            block,
+                            &slice(&bytes, block),
+                            range,
+                        );
                         for e in part.unwrap().iter().flat_map(Run::iter) {
                             assert!(range.contains(e.group));
-                            seen.push((e.group, e.key.to_vec(), e.sub.to_vec(), e.value.map(<[u8]>::to_vec)));
+                            seen.push((
+                                e.group,
+                                e.key.to_vec(),
+                                e.sub.to_vec(),
+                                e.value.map(<[u8]>::to_vec),
+                            ));
                         }
                     }
                 }
                 let expected: Vec<_> = original
                     .iter()
-                    .map(|e| (e.group, e.key.to_vec(), e.sub.to_vec(), e.value.map(<[u8]>::to_vec)))
+                    .map(|e| {
+                        (
+                            e.group,
+                            e.key.to_vec(),
+                            e.sub.to_vec(),
+                            e.value.map(<[u8]>::to_vec),
+                        )
+                    })
                     .collect();
                 assert_eq!(seen, expected);
             }
@@ -336,7 +459,8 @@ mod tests {
         let runs = vec![run(1, false, 50_000), run(2, true, 10)];
         let encoded = encode_runs(&"runs/x".into(), CheckpointId(1), &runs);
         let bytes = flat(&encoded.chunks);
-        let reader = arrow_ipc::reader::StreamReader::try_new(std::io::Cursor::new(bytes), None).unwrap();
+        let reader =
+            arrow_ipc::reader::StreamReader::try_new(std::io::Cursor::new(bytes), None).unwrap();
         let rows: usize = reader.map(|b| b.unwrap().num_rows()).sum();
         assert_eq!(rows, 50_010);
     }
@@ -351,11 +475,32 @@ mod tests {
         for i in 0..good.len() {
             let mut bad = good.to_vec();
             bad[i] ^= 0x40;
-            let error = decode_block(TableId(1), Form::Value, &object, &block, &bad.into(), KeyGroupRange::ALL)
-                .expect_err("altered");
-            assert!(error.to_string().contains(&format!("\"runs/x\" is damaged at offset {}", block.offset)));
+            let error = decode_block(
+                TableId(1),
+                Form::Value,
+                &object,
+                &block,
+                &bad.into(),
+                KeyGroupRange::ALL,
+            )
+            .expect_err("altered");
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("\"runs/x\" is damaged at offset {}", block.offset))
+            );
         }
         let short = good.slice(..good.len() - 1);
-        assert!(decode_block(TableId(1), Form::Value, &object, &block, &short, KeyGroupRange::ALL).is_err());
+        assert!(
+            decode_block(
+                TableId(1),
+                Form::Value,
+                &object,
+                &block,
+                &short,
+                KeyGroupRange::ALL
+            )
+            .is_err()
+        );
     }
 }

@@ -6,8 +6,8 @@
 use crate::delta;
 use crate::error::{CheckpointError, Result, StorageError};
 use crate::layout;
-use crate::manifest::{Content, Manifest};
-use crate::store::{CheckpointStore, file};
+use crate::manifest::{Content, Manifest, ManifestFile};
+use crate::store::{CheckpointStore, file, wall_clock_ms};
 use std::sync::Arc;
 
 /// A savepoint as listed.
@@ -37,28 +37,56 @@ impl CheckpointStore {
     pub async fn savepoint(&self, name: &str, checkpoint: &Arc<Manifest>) -> Result<Arc<Manifest>> {
         let object = savepoint_object(name)?;
         self.check_savepoint_name(name)?;
-        let saved = Arc::new(Manifest { savepoint: Some(name.to_owned()), ..(**checkpoint).clone() });
+        let saved = Arc::new(Manifest {
+            savepoint: Some(name.to_owned()),
+            created_ms: wall_clock_ms(),
+            ..(**checkpoint).clone()
+        });
         {
             let mut state = self.state.lock();
-            if let Some(lost) = saved.objects().iter().find(|o| !state.run_objects.contains_key(*o)) {
-                let what = format!("checkpoint {} has expired: \"{lost}\" is gone", checkpoint.checkpoint);
+            if let Some(lost) = saved
+                .objects()
+                .iter()
+                .find(|o| !state.run_objects.contains_key(*o))
+            {
+                let what = format!(
+                    "checkpoint {} has expired: \"{lost}\" is gone",
+                    checkpoint.checkpoint
+                );
                 return Err(CheckpointError::OutOfOrder(what));
             }
             // From here on it keeps its runs, before it exists and whether or not that succeeds.
             state.savepoints.insert(name.to_owned(), saved.clone());
         }
         let snapshot = Box::new(delta::snapshot(&saved, None));
-        let content = Content::Savepoint { name: name.to_owned(), snapshot };
-        let body = file(saved.number, self.generation(), saved.reserved_epoch, Vec::new(), content);
+        let content = Content::Savepoint {
+            name: name.to_owned(),
+            snapshot,
+        };
+        let body = ManifestFile {
+            created_ms: saved.created_ms,
+            ..file(
+                saved.number,
+                saved.generation,
+                saved.reserved_epoch,
+                Vec::new(),
+                content,
+            )
+        };
         let created = self.storage.create(&object, body.to_bytes()).await;
         let outcome = match created {
             Ok(()) => self.check_ownership().await,
-            Err(StorageError::Conflict { .. }) => Err(CheckpointError::SavepointExists(name.to_owned())),
+            Err(StorageError::Conflict { .. }) => {
+                Err(CheckpointError::SavepointExists(name.to_owned()))
+            }
             Err(e) => Err(e.into()),
         };
         if let Err(error) = outcome {
             // Unless it is known not to be there, its runs stay: the next opening will find out.
-            let absent = !matches!(error, CheckpointError::Storage(StorageError::Uncertain { .. }));
+            let absent = !matches!(
+                error,
+                CheckpointError::Storage(StorageError::Uncertain { .. })
+            );
             if absent {
                 if matches!(error, CheckpointError::TakenOver { .. }) {
                     self.storage.delete(std::slice::from_ref(&object)).await?;
@@ -72,13 +100,20 @@ impl CheckpointStore {
 
     pub fn savepoints(&self) -> Vec<SavepointInfo> {
         let state = self.state.lock();
-        let names: std::collections::BTreeSet<&String> =
-            state.savepoints.keys().chain(state.broken_savepoints.keys()).collect();
+        let names: std::collections::BTreeSet<&String> = state
+            .savepoints
+            .keys()
+            .chain(state.broken_savepoints.keys())
+            .collect();
         names
             .into_iter()
             .map(|name| SavepointInfo {
                 name: name.clone(),
-                location: format!("{}/{}", self.storage.location(), layout::savepoint(name).unwrap_or_default()),
+                location: format!(
+                    "{}/{}",
+                    self.storage.location(),
+                    layout::savepoint(name).unwrap_or_default()
+                ),
                 manifest: state.savepoints.get(name).cloned(),
                 damage: state.broken_savepoints.get(name).cloned(),
             })
@@ -91,7 +126,11 @@ impl CheckpointStore {
         if let Some(damage) = state.broken_savepoints.get(name) {
             return Err(damage.clone());
         }
-        state.savepoints.get(name).cloned().ok_or_else(|| CheckpointError::SavepointUnknown(name.to_owned()))
+        state
+            .savepoints
+            .get(name)
+            .cloned()
+            .ok_or_else(|| CheckpointError::SavepointUnknown(name.to_owned()))
     }
 
     /// Removes a savepoint; its runs go with the next `clean_up` if nothing else needs them.
@@ -114,5 +153,8 @@ impl CheckpointStore {
 }
 
 fn savepoint_object(name: &str) -> Result<String> {
-    layout::savepoint(name).map_err(|cause| CheckpointError::SavepointName { name: name.to_owned(), cause })
+    layout::savepoint(name).map_err(|cause| CheckpointError::SavepointName {
+        name: name.to_owned(),
+        cause,
+    })
 }

@@ -4,23 +4,20 @@
 //! an answer was lost ([`Storage::create`]); transient failures are retried with backoff before they are reported; every
 //! error names the object. Nothing here knows what the objects mean.
 
+use crate::bucket::open_bucket;
 use crate::error::StorageError;
 use crate::local::{LocalFiles, SyncProbe};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    BackoffConfig, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, WriteMultipart,
+    Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -38,7 +35,10 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { attempts: 5, first_delay: Duration::from_millis(50) }
+        Self {
+            attempts: 5,
+            first_delay: Duration::from_millis(50),
+        }
     }
 }
 
@@ -46,7 +46,7 @@ impl Default for RetryPolicy {
 #[derive(Debug, Clone)]
 pub struct Storage {
     store: Arc<dyn ObjectStore>,
-    prefix: ObjectPath,
+    pub(crate) prefix: ObjectPath,
     /// For people: without secrets.
     location: Arc<str>,
     directory: Option<PathBuf>,
@@ -78,14 +78,23 @@ impl Storage {
             "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" => open_bucket(scheme, rest),
             _ => Err(StorageError::Location {
                 url: redacted(url),
-                cause: format!("unknown scheme \"{scheme}\"; known are file, memory, s3, gs, az, or a directory"),
+                cause: format!(
+                    "unknown scheme \"{scheme}\"; known are file, memory, s3, gs, az, or a directory"
+                ),
             }),
         }
     }
 
-    fn open_directory(url: &str, path: &Path, probe: Option<Arc<dyn SyncProbe>>) -> Result<Self, StorageError> {
+    fn open_directory(
+        url: &str,
+        path: &Path,
+        probe: Option<Arc<dyn SyncProbe>>,
+    ) -> Result<Self, StorageError> {
         if path.as_os_str().is_empty() {
-            return Err(StorageError::Location { url: url.to_owned(), cause: "the path is empty".to_owned() });
+            return Err(StorageError::Location {
+                url: url.to_owned(),
+                cause: "the path is empty".to_owned(),
+            });
         }
         let files = LocalFiles::open(path, probe).map_err(|e| io_error(url, &e))?;
         let directory = path.canonicalize().map_err(|e| io_error(url, &e))?;
@@ -95,7 +104,8 @@ impl Storage {
     }
 
     fn open_memory(name: &str) -> Self {
-        static SHARED: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
+        static SHARED: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> =
+            LazyLock::new(Mutex::default);
         let store = if name.is_empty() {
             Arc::new(InMemory::new())
         } else {
@@ -116,7 +126,10 @@ impl Storage {
     }
 
     /// The same location with its object store wrapped, as for injecting faults.
-    pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+    pub fn wrapped(
+        mut self,
+        wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
+    ) -> Self {
         self.store = wrap(self.store);
         self
     }
@@ -165,14 +178,17 @@ impl Storage {
 
     /// Writes an object whose name nobody else uses.
     pub async fn put(&self, object: &str, chunks: &[Bytes]) -> Result<(), StorageError> {
-        let total: usize = chunks.iter().map(Bytes::len).sum();
-        if total > SINGLE_PUT_BYTES {
-            let mut writer = self.writer(object).await?;
+        if chunks.iter().map(Bytes::len).sum::<usize>() > SINGLE_PUT_BYTES {
+            let mut writer = self.writer(object);
             for chunk in chunks {
                 writer.write(chunk.clone()).await?;
             }
             return writer.finish().await;
         }
+        self.put_whole(object, chunks).await
+    }
+
+    async fn put_whole(&self, object: &str, chunks: &[Bytes]) -> Result<(), StorageError> {
         let path = self.path(object);
         self.retried(object, || async {
             let payload: PutPayload = chunks.iter().cloned().collect();
@@ -181,11 +197,15 @@ impl Storage {
         .await
     }
 
-    /// Writes a large object piece by piece; it exists only once finished.
-    pub async fn writer(&self, object: &str) -> Result<ObjectWriter, StorageError> {
-        let path = self.path(object);
-        let upload = self.retried(object, || self.store.put_multipart(&path)).await?;
-        Ok(ObjectWriter { object: object.to_owned(), inner: WriteMultipart::new_with_chunk_size(upload, PART_BYTES) })
+    /// Writes an object piece by piece; it exists only once finished.
+    pub fn writer(&self, object: &str) -> ObjectWriter {
+        ObjectWriter {
+            storage: self.clone(),
+            object: object.to_owned(),
+            chunks: Vec::new(),
+            buffered: 0,
+            parts: None,
+        }
     }
 
     /// Creates the object if it does not exist: the only operation that decides anything between two servers.
@@ -198,26 +218,39 @@ impl Storage {
         let mut attempt = 1;
         loop {
             let options = PutOptions::from(PutMode::Create);
-            let error = match self.store.put_opts(&path, bytes.clone().into(), options).await {
+            let error = match self
+                .store
+                .put_opts(&path, bytes.clone().into(), options)
+                .await
+            {
                 Ok(_) => return Ok(()),
                 Err(e) => classify(object, &e),
             };
             match self.read_once(&path).await {
                 Ok(found) if found == bytes => return Ok(()),
-                Ok(_) => return Err(StorageError::Conflict { object: object.to_owned() }),
+                Ok(_) => {
+                    return Err(StorageError::Conflict {
+                        object: object.to_owned(),
+                    });
+                }
                 Err(Error::NotFound { .. }) if !error.is_transient() => {
                     return Err(match error {
                         // The other one was there a moment ago and is gone.
-                        StorageError::Conflict { object } => {
-                            StorageError::Unavailable { object, cause: "it was created and removed meanwhile".into() }
-                        }
+                        StorageError::Conflict { object } => StorageError::Unavailable {
+                            object,
+                            cause: "it was created and removed meanwhile".into(),
+                        },
                         other => other,
                     });
                 }
                 Err(Error::NotFound { .. }) if attempt >= self.retry.attempts => return Err(error),
                 Err(read) if attempt >= self.retry.attempts => {
-                    let cause = format!("{error}; then reading it back: {}", classify(object, &read));
-                    return Err(StorageError::Uncertain { object: object.to_owned(), cause });
+                    let cause =
+                        format!("{error}; then reading it back: {}", classify(object, &read));
+                    return Err(StorageError::Uncertain {
+                        object: object.to_owned(),
+                        cause,
+                    });
                 }
                 Err(_) => {}
             }
@@ -237,9 +270,17 @@ impl Storage {
     }
 
     /// A range of bytes; shorter than asked where the object ends early.
-    pub async fn get_range(&self, object: &str, offset: u64, bytes: u64) -> Result<Bytes, StorageError> {
+    pub async fn get_range(
+        &self,
+        object: &str,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<Bytes, StorageError> {
         let path = self.path(object);
-        self.retried(object, || self.store.get_range(&path, offset..offset + bytes)).await
+        self.retried(object, || {
+            self.store.get_range(&path, offset..offset + bytes)
+        })
+        .await
     }
 
     pub async fn exists(&self, object: &str) -> Result<bool, StorageError> {
@@ -261,8 +302,15 @@ impl Storage {
                     .list(Some(&path))
                     .map_ok(|meta| {
                         let parts: Vec<_> = meta.location.parts().skip(prefix_parts).collect();
-                        let object = parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/");
-                        Listed { object, bytes: meta.size }
+                        let object = parts
+                            .iter()
+                            .map(AsRef::as_ref)
+                            .collect::<Vec<&str>>()
+                            .join("/");
+                        Listed {
+                            object,
+                            bytes: meta.size,
+                        }
                     })
                     .try_collect::<Vec<_>>()
                     .await
@@ -293,7 +341,11 @@ impl Storage {
         .await
     }
 
-    async fn retried<T, F>(&self, object: &str, mut operation: impl FnMut() -> F) -> Result<T, StorageError>
+    async fn retried<T, F>(
+        &self,
+        object: &str,
+        mut operation: impl FnMut() -> F,
+    ) -> Result<T, StorageError>
     where
         F: Future<Output = object_store::Result<T>>,
     {
@@ -322,26 +374,55 @@ pub enum LockOutcome {
     NotLockable,
 }
 
-/// An object being written. Dropped unfinished, it never exists.
+/// An object being written, in parts once it is large. Dropped unfinished, it never exists.
 #[derive(Debug)]
 pub struct ObjectWriter {
+    storage: Storage,
     object: String,
-    inner: WriteMultipart,
+    chunks: Vec<Bytes>,
+    buffered: usize,
+    parts: Option<WriteMultipart>,
 }
 
 impl ObjectWriter {
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), StorageError> {
-        self.inner.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(|e| classify(&self.object, &e))?;
-        self.inner.put(bytes);
+        self.buffered += bytes.len();
+        self.chunks.push(bytes);
+        if self.buffered > SINGLE_PUT_BYTES || self.parts.is_some() {
+            self.write_parts().await?;
+        }
+        Ok(())
+    }
+
+    async fn write_parts(&mut self) -> Result<(), StorageError> {
+        if self.parts.is_none() {
+            let path = self.storage.path(&self.object);
+            let upload = self
+                .storage
+                .retried(&self.object, || self.storage.store.put_multipart(&path))
+                .await?;
+            self.parts = Some(WriteMultipart::new_with_chunk_size(upload, PART_BYTES));
+        }
+        let parts = self.parts.as_mut().expect("set just before");
+        for chunk in self.chunks.drain(..) {
+            parts
+                .wait_for_capacity(PARTS_IN_FLIGHT)
+                .await
+                .map_err(|e| classify(&self.object, &e))?;
+            parts.put(chunk);
+        }
         Ok(())
     }
 
     pub async fn finish(self) -> Result<(), StorageError> {
-        self.inner.finish().await.map(|_| ()).map_err(|e| classify(&self.object, &e))
-    }
-
-    pub async fn abort(self) -> Result<(), StorageError> {
-        self.inner.abort().await.map_err(|e| classify(&self.object, &e))
+        match self.parts {
+            None => self.storage.put_whole(&self.object, &self.chunks).await,
+            Some(parts) => parts
+                .finish()
+                .await
+                .map(|_| ())
+                .map_err(|e| classify(&self.object, &e)),
+        }
     }
 }
 
@@ -354,8 +435,12 @@ pub(crate) fn classify(object: &str, error: &Error) -> StorageError {
     }
     match error {
         Error::NotFound { .. } => StorageError::NotFound { object },
-        Error::AlreadyExists { .. } | Error::Precondition { .. } => StorageError::Conflict { object },
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StorageError::Permission { object, cause },
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => {
+            StorageError::Conflict { object }
+        }
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+            StorageError::Permission { object, cause }
+        }
         Error::Generic { .. } => StorageError::Unavailable { object, cause },
         _ => StorageError::Io { object, cause },
     }
@@ -366,10 +451,14 @@ fn io_error(object: &str, error: &std::io::Error) -> StorageError {
     let object = object.to_owned();
     let cause = error.to_string();
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StorageError::DiskFull { object, cause },
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            StorageError::DiskFull { object, cause }
+        }
         ErrorKind::NotFound => StorageError::NotFound { object },
         ErrorKind::AlreadyExists => StorageError::Conflict { object },
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StorageError::Permission { object, cause },
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            StorageError::Permission { object, cause }
+        }
         ErrorKind::TimedOut
         | ErrorKind::Interrupted
         | ErrorKind::ConnectionReset
@@ -393,7 +482,7 @@ fn find_io<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::
 }
 
 /// The innermost cause is what helps; the outer ones say little more than "generic error".
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut current = error.source();
     while let Some(e) = current {
@@ -409,97 +498,4 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn redacted(url: &str) -> String {
     url.split_once('?').map_or(url, |(base, _)| base).to_owned()
-}
-
-fn open_bucket(scheme: &str, rest: &str) -> Result<Storage, StorageError> {
-    let (base, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (bucket, prefix) = base.split_once('/').unwrap_or((base, ""));
-    let location = format!("{scheme}://{base}");
-    let invalid = |cause: String| StorageError::Location { url: location.clone(), cause };
-    if bucket.is_empty() {
-        return Err(invalid("the bucket is missing".to_owned()));
-    }
-    let options = query_options(query).map_err(&invalid)?;
-    let bucket_url = format!("{scheme}://{bucket}");
-    let store: Arc<dyn ObjectStore> = match scheme {
-        "s3" | "s3a" => {
-            let mut builder = AmazonS3Builder::from_env().with_url(bucket_url).with_retry(client_retry());
-            for (name, value) in &options {
-                let key = known_option::<AmazonS3ConfigKey>(name, "s3", S3_OPTIONS).map_err(&invalid)?;
-                if name.contains("endpoint") && value.starts_with("http://") {
-                    builder = builder.with_allow_http(true);
-                }
-                builder = builder.with_config(key, value);
-            }
-            if std::env::var("AWS_ENDPOINT_URL").is_ok_and(|e| e.starts_with("http://")) {
-                builder = builder.with_allow_http(true);
-            }
-            Arc::new(builder.build().map_err(|e| invalid(chain(&e)))?)
-        }
-        "gs" => {
-            let mut builder = GoogleCloudStorageBuilder::from_env().with_url(bucket_url).with_retry(client_retry());
-            for (name, value) in &options {
-                let key = known_option::<GoogleConfigKey>(name, "gs", GS_OPTIONS).map_err(&invalid)?;
-                builder = builder.with_config(key, value);
-            }
-            Arc::new(builder.build().map_err(|e| invalid(chain(&e)))?)
-        }
-        _ => {
-            let mut builder = MicrosoftAzureBuilder::from_env().with_url(bucket_url).with_retry(client_retry());
-            for (name, value) in &options {
-                let key = known_option::<AzureConfigKey>(name, "az", AZ_OPTIONS).map_err(&invalid)?;
-                builder = builder.with_config(key, value);
-            }
-            Arc::new(builder.build().map_err(|e| invalid(chain(&e)))?)
-        }
-    };
-    let mut storage = Storage::from_store(store, &location);
-    storage.prefix = ObjectPath::parse(prefix).map_err(|e| invalid(e.to_string()))?;
-    Ok(storage)
-}
-
-const S3_OPTIONS: &str = "endpoint, region, access_key_id, secret_access_key, session_token, allow_http, virtual_hosted_style_request";
-const GS_OPTIONS: &str = "google_service_account, google_service_account_key, google_application_credentials";
-const AZ_OPTIONS: &str = "account_name, access_key, sas_token, endpoint, use_emulator";
-
-fn known_option<K: FromStr>(name: &str, scheme: &str, known: &str) -> Result<K, String> {
-    K::from_str(name).map_err(|_| format!("unknown option \"{name}\" of {scheme} storage; known are {known}"))
-}
-
-/// Bounded so that a checkpoint fails, and is reported, rather than hangs.
-fn client_retry() -> RetryConfig {
-    RetryConfig {
-        backoff: BackoffConfig::default(),
-        max_retries: 2,
-        retry_timeout: Duration::from_secs(20),
-    }
-}
-
-fn query_options(query: &str) -> Result<Vec<(String, String)>, String> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) =
-                pair.split_once('=').ok_or_else(|| format!("\"{pair}\" should be an option, name=value"))?;
-            Ok((name.to_ascii_lowercase(), percent_decoded(value)?))
-        })
-        .collect()
-}
-
-fn percent_decoded(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        if first == b'%' {
-            let code = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-            let byte = code.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-            bytes.push(byte.ok_or_else(|| format!("\"{text}\" has a % that is not followed by two hex digits"))?);
-            rest = &tail[2..];
-        } else {
-            bytes.push(first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| format!("\"{text}\" is not UTF-8"))
 }

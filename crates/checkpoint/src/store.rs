@@ -37,7 +37,10 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { retained: 3, resolve_within: Duration::from_secs(60) }
+        Self {
+            retained: 3,
+            resolve_within: Duration::from_secs(60),
+        }
     }
 }
 
@@ -60,10 +63,25 @@ pub struct CheckpointStore {
     /// Held while a manifest file is created: they are created one after the other.
     pub(crate) writing: tokio::sync::Mutex<()>,
     pub(crate) state: Mutex<State>,
+    /// Held by the one merge that runs at a time.
+    pub(crate) merging: tokio::sync::Mutex<()>,
     pub(crate) history: crate::history::History,
     /// Woken by each commit, for background work.
     pub(crate) committed: tokio::sync::Notify,
     _lock: Option<File>,
+}
+
+/// Objects that something in progress needs.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    pub purpose: Purpose,
+    pub objects: BTreeSet<Arc<str>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Upload,
+    Merge,
 }
 
 #[derive(Debug)]
@@ -84,7 +102,7 @@ pub(crate) struct State {
     pub run_objects: BTreeMap<Arc<str>, u64>,
     /// Something could not be read at opening: objects from before are not deleted, it may need them.
     pub keep_older_objects: bool,
-    pub pins: BTreeMap<u64, BTreeSet<Arc<str>>>,
+    pub pins: BTreeMap<u64, Pin>,
     pub merges: Vec<FinishedMerge>,
     pub taken_over_by: Option<u64>,
     pub next_serial: u64,
@@ -94,12 +112,18 @@ pub(crate) struct State {
 
 impl CheckpointStore {
     /// Claims the storage. Whoever had it before cannot commit from then on.
-    pub async fn open(storage: Storage, options: StoreOptions, handle: Handle) -> Result<Arc<Self>> {
+    pub async fn open(
+        storage: Storage,
+        options: StoreOptions,
+        handle: Handle,
+    ) -> Result<Arc<Self>> {
         let lock = match storage.try_lock()? {
             LockOutcome::Locked(file) => Some(file),
             LockOutcome::NotLockable => None,
             LockOutcome::HeldByAnother => {
-                return Err(CheckpointError::InUse { location: storage.location().to_owned() });
+                return Err(CheckpointError::InUse {
+                    location: storage.location().to_owned(),
+                });
             }
         };
         // Read first: a server that cannot read the storage must not stop the one that can.
@@ -115,15 +139,24 @@ impl CheckpointStore {
                     start_epoch = Some(first);
                     break;
                 }
-                Err(StorageError::Conflict { .. }) => check_generation(&storage, generation).await?,
+                Err(StorageError::Conflict { .. }) => {
+                    check_generation(&storage, generation).await?
+                }
                 Err(e) => return Err(e.into()),
             }
         }
         let Some(start_epoch) = start_epoch else {
-            return Err(CheckpointError::InUse { location: storage.location().to_owned() });
+            return Err(CheckpointError::InUse {
+                location: storage.location().to_owned(),
+            });
         };
         check_generation(&storage, generation).await?;
-        tracing::info!(location = storage.location(), generation, epoch = start_epoch.0, "claimed checkpoint storage");
+        tracing::info!(
+            location = storage.location(),
+            generation,
+            epoch = start_epoch.0,
+            "claimed checkpoint storage"
+        );
         let history = crate::history::History::load(&storage, generation).await?;
         let state = State::new(inventory, history.newest());
         Ok(Arc::new(Self {
@@ -134,6 +167,7 @@ impl CheckpointStore {
             options: Mutex::new(options),
             writing: tokio::sync::Mutex::new(()),
             state: Mutex::new(state),
+            merging: tokio::sync::Mutex::new(()),
             history,
             committed: tokio::sync::Notify::new(),
             _lock: lock,
@@ -164,7 +198,16 @@ impl CheckpointStore {
         while self.state.lock().reserved < epoch {
             let reserved = Epoch(self.state.lock().reserved.0 + EPOCH_BLOCK);
             let retained = self.state.lock().restorable();
-            self.append(|number| file(number, self.generation, reserved, retained, Content::Fence {})).await?;
+            self.append(|number| {
+                file(
+                    number,
+                    self.generation,
+                    reserved,
+                    retained,
+                    Content::Fence {},
+                )
+            })
+            .await?;
         }
         Ok(())
     }
@@ -183,7 +226,7 @@ impl CheckpointStore {
     /// Fails when there are checkpoints but none is usable: starting empty would not be recovery.
     pub fn newest(&self) -> Result<Recovery> {
         let mut state = self.state.lock();
-        state.pins.retain(|_, objects| objects.iter().any(|o| o.contains("-m")));
+        state.pins.retain(|_, pin| pin.purpose == Purpose::Merge);
         let newest = state.checkpoints.last().map(|k| k.manifest.clone());
         if newest.is_none()
             && let Some(skipped) = state.skipped.first()
@@ -191,13 +234,18 @@ impl CheckpointStore {
             return Err(skipped.cause.clone());
         }
         state.set_base(newest.clone());
-        Ok(Recovery { manifest: newest, skipped: state.skipped.clone() })
+        Ok(Recovery {
+            manifest: newest,
+            skipped: state.skipped.clone(),
+        })
     }
 
     /// Reports that a checkpoint cannot be restored. `newest` then returns an older one.
     pub fn reject(&self, manifest: &Manifest, cause: CheckpointError) {
         let mut state = self.state.lock();
-        state.checkpoints.retain(|k| k.manifest.number != manifest.number);
+        state
+            .checkpoints
+            .retain(|k| k.manifest.number != manifest.number);
         state.skipped.push(Skipped {
             number: manifest.number,
             checkpoint: Some(manifest.checkpoint),
@@ -219,18 +267,32 @@ impl CheckpointStore {
 
     /// Retained checkpoints, newest first.
     pub fn retained(&self) -> Vec<Arc<Manifest>> {
-        self.state.lock().checkpoints.iter().rev().map(|k| k.manifest.clone()).collect()
+        self.state
+            .lock()
+            .checkpoints
+            .iter()
+            .rev()
+            .map(|k| k.manifest.clone())
+            .collect()
     }
 
     /// The command log is needed from here on: what the oldest retained checkpoint does not include.
     pub fn oldest_log_position(&self) -> Option<LogPosition> {
-        self.state.lock().checkpoints.iter().map(|k| k.manifest.log_position).min()
+        self.state
+            .lock()
+            .checkpoints
+            .iter()
+            .map(|k| k.manifest.log_position)
+            .min()
     }
 
     /// Ends with `TakenOver` when another server has claimed the storage since.
     pub async fn check_ownership(&self) -> Result<()> {
         if let Some(by) = self.state.lock().taken_over_by {
-            return Err(CheckpointError::TakenOver { generation: self.generation, by });
+            return Err(CheckpointError::TakenOver {
+                generation: self.generation,
+                by,
+            });
         }
         let checked = check_generation(&self.storage, self.generation).await;
         if let Err(CheckpointError::TakenOver { by, .. }) = &checked {
@@ -248,7 +310,10 @@ impl CheckpointStore {
             (state.next_number, state.taken_over_by)
         };
         if let Some(by) = taken_over {
-            return Err(CheckpointError::TakenOver { generation: self.generation, by });
+            return Err(CheckpointError::TakenOver {
+                generation: self.generation,
+                by,
+            });
         }
         let file = make(number);
         let (object, bytes) = (layout::manifest(number), file.to_bytes());
@@ -256,11 +321,17 @@ impl CheckpointStore {
         loop {
             match self.storage.create(&object, bytes.clone()).await {
                 Ok(()) => break,
-                Err(StorageError::Conflict { .. }) => return Err(self.lost_number(number, &file).await),
-                Err(e @ StorageError::Uncertain { .. }) if tokio::time::Instant::now() >= deadline => {
+                Err(StorageError::Conflict { .. }) => {
+                    return Err(self.lost_number(number, &file).await);
+                }
+                Err(e @ StorageError::Uncertain { .. })
+                    if tokio::time::Instant::now() >= deadline =>
+                {
                     return Err(uncertain(&file, e.to_string()));
                 }
-                Err(StorageError::Uncertain { .. }) => tokio::time::sleep(Duration::from_millis(500)).await,
+                Err(StorageError::Uncertain { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(500)).await
+                }
                 Err(e) => return Err(self.given_up(number, &file, e).await),
             }
         }
@@ -282,16 +353,31 @@ impl CheckpointStore {
         if let Err(e) = self.check_ownership().await {
             return e;
         }
-        uncertain(file, format!("manifest {number} was written by an earlier attempt of this server"))
+        uncertain(
+            file,
+            format!("manifest {number} was written by an earlier attempt of this server"),
+        )
     }
 
     /// A transient failure may still take effect later. Taking the number with a fence rules that out.
-    async fn given_up(&self, number: u64, file: &ManifestFile, error: StorageError) -> CheckpointError {
+    async fn given_up(
+        &self,
+        number: u64,
+        file: &ManifestFile,
+        error: StorageError,
+    ) -> CheckpointError {
         if !error.is_transient() || matches!(file.content, Content::Fence {}) {
             return error.into();
         }
-        let fence = ManifestFile { content: Content::Fence {}, ..file.clone() };
-        match self.storage.create(&layout::manifest(number), fence.to_bytes()).await {
+        let fence = ManifestFile {
+            content: Content::Fence {},
+            ..file.clone()
+        };
+        match self
+            .storage
+            .create(&layout::manifest(number), fence.to_bytes())
+            .await
+        {
             Ok(()) => {
                 let mut state = self.state.lock();
                 state.next_number = number + 1;
@@ -305,9 +391,7 @@ impl CheckpointStore {
     }
 
     pub(crate) fn serial(&self) -> u64 {
-        let mut state = self.state.lock();
-        state.next_serial += 1;
-        state.next_serial
+        self.state.lock().serial()
     }
 }
 
@@ -316,13 +400,19 @@ impl State {
         let known = inventory.checkpoints.iter().map(|k| k.manifest.checkpoint);
         let skipped = inventory.skipped.iter().filter_map(|s| s.checkpoint);
         let saved = inventory.savepoints.values().map(|s| s.checkpoint);
-        let last = known.chain(skipped).chain(saved).max().unwrap_or_default().max(newest_in_history);
+        let last = known
+            .chain(skipped)
+            .chain(saved)
+            .max()
+            .unwrap_or_default()
+            .max(newest_in_history);
         Self {
             next_number: inventory.last_number + 1,
             reserved: inventory.reserved,
             base: None,
             catalog_bytes: 0,
-            keep_older_objects: !inventory.skipped.is_empty() || !inventory.broken_savepoints.is_empty(),
+            keep_older_objects: !inventory.skipped.is_empty()
+                || !inventory.broken_savepoints.is_empty(),
             checkpoints: inventory.checkpoints,
             skipped: inventory.skipped,
             savepoints: inventory.savepoints,
@@ -338,10 +428,23 @@ impl State {
         }
     }
 
+    pub fn serial(&mut self) -> u64 {
+        self.next_serial += 1;
+        self.next_serial
+    }
+
+    pub fn pin(&mut self, purpose: Purpose, objects: BTreeSet<Arc<str>>) -> u64 {
+        let id = self.serial();
+        self.pins.insert(id, Pin { purpose, objects });
+        id
+    }
+
     /// The checkpoints that have not expired, damaged ones too: a fence makes nothing expire.
     pub fn restorable(&self) -> Vec<u64> {
         let checkpoints = self.checkpoints.iter().map(|k| k.manifest.number);
-        checkpoints.chain(self.skipped.iter().map(|s| s.number)).collect()
+        checkpoints
+            .chain(self.skipped.iter().map(|s| s.number))
+            .collect()
     }
 
     pub fn set_base(&mut self, base: Option<Arc<Manifest>>) {
@@ -354,7 +457,13 @@ pub(crate) fn json_bytes(value: &serde_json::Value) -> usize {
     serde_json::to_vec(value).map_or(0, |v| v.len())
 }
 
-pub(crate) fn file(number: u64, generation: u64, reserved: Epoch, retained: Vec<u64>, content: Content) -> ManifestFile {
+pub(crate) fn file(
+    number: u64,
+    generation: u64,
+    reserved: Epoch,
+    retained: Vec<u64>,
+    content: Content,
+) -> ManifestFile {
     ManifestFile {
         number,
         generation,
@@ -368,7 +477,9 @@ pub(crate) fn file(number: u64, generation: u64, reserved: Epoch, retained: Vec<
 }
 
 pub(crate) fn wall_clock_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64)
 }
 
 fn uncertain(file: &ManifestFile, cause: String) -> CheckpointError {
@@ -390,13 +501,18 @@ async fn claim(storage: &Storage) -> Result<u64> {
             // Two claims must differ in their bytes, or the loser would take the winner's for its own.
             "claim": format!("{:032x}", unique()),
         });
-        match storage.create(&layout::generation(generation), claim.to_string().into()).await {
+        match storage
+            .create(&layout::generation(generation), claim.to_string().into())
+            .await
+        {
             Ok(()) => return Ok(generation),
             Err(StorageError::Conflict { .. }) => {}
             Err(e) => return Err(e.into()),
         }
     }
-    Err(CheckpointError::InUse { location: storage.location().to_owned() })
+    Err(CheckpointError::InUse {
+        location: storage.location().to_owned(),
+    })
 }
 
 /// Differs between processes and between calls.
@@ -407,13 +523,21 @@ fn unique() -> u128 {
 }
 
 /// From here on an older server's commits fail, and the epochs of this one are reserved. Returns the first of them.
-async fn place_fence(storage: &Storage, generation: u64, inventory: &mut Inventory) -> Result<Epoch, StorageError> {
+async fn place_fence(
+    storage: &Storage,
+    generation: u64,
+    inventory: &mut Inventory,
+) -> Result<Epoch, StorageError> {
     let number = inventory.last_number + 1;
     let reserved = Epoch(inventory.reserved.0 + EPOCH_BLOCK);
     let checkpoints = inventory.checkpoints.iter().map(|k| k.manifest.number);
-    let retained = checkpoints.chain(inventory.skipped.iter().map(|s| s.number)).collect();
+    let retained = checkpoints
+        .chain(inventory.skipped.iter().map(|s| s.number))
+        .collect();
     let fence = file(number, generation, reserved, retained, Content::Fence {});
-    storage.create(&layout::manifest(number), fence.to_bytes()).await?;
+    storage
+        .create(&layout::manifest(number), fence.to_bytes())
+        .await?;
     let first = inventory.reserved.next();
     inventory.last_number = number;
     inventory.manifest_files.insert(number);
@@ -423,5 +547,9 @@ async fn place_fence(storage: &Storage, generation: u64, inventory: &mut Invento
 
 async fn check_generation(storage: &Storage, generation: u64) -> Result<()> {
     let by = inventory::newest_generation(storage).await?;
-    if by > generation { Err(CheckpointError::TakenOver { generation, by }) } else { Ok(()) }
+    if by > generation {
+        Err(CheckpointError::TakenOver { generation, by })
+    } else {
+        Ok(())
+    }
 }
