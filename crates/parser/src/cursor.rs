@@ -350,6 +350,10 @@ impl<'a> Cursor<'a> {
     /// into the message) is replaced by the furthest token any attempt came to.
     fn convert(&self, error: ParserError) -> ParseError {
         let text = match error {
+            _ if self.dialect.exhausted() => {
+                return ParseError::too_complex(self.position())
+                    .with_hint("the statement nests expressions too deeply");
+            }
             ParserError::RecursionLimitExceeded => {
                 return ParseError::too_complex(self.position())
                     .with_hint("the statement nests expressions or sub-queries too deeply");

@@ -45,12 +45,16 @@ pub struct TidegateDialect {
     /// Whether `FOR SYSTEM_TIME` occurs. Only then are table versions read, since the library's other spellings of them
     /// would take away `at`, `before`, `version` and more as aliases.
     versions: bool,
+    /// How many expressions have been started, and how many may be.
+    started: Cell<usize>,
+    limit: Option<usize>,
 }
 
 impl TidegateDialect {
     /// The dialect under which to read these tokens.
     pub fn reading(tokens: &[TokenWithSpan]) -> Self {
         Self {
+            limit: Some(1_000 + 64 * tokens.len()),
             versions: tokens.iter().any(|t| is_word(&t.token, "SYSTEM_TIME")),
             ..Self::default()
         }
@@ -58,6 +62,12 @@ impl TidegateDialect {
 
     pub(crate) fn furthest(&self) -> Option<Reached> {
         self.furthest.get()
+    }
+
+    /// Whether more expressions were started than the tokens justify. The library reads some forms twice when the first
+    /// attempt fails (`position(…)`, and `CAST(…)` in statements that are wrong), and nested twice as often with each level.
+    pub(crate) fn exhausted(&self) -> bool {
+        self.limit.is_some_and(|limit| self.started.get() > limit)
     }
 
     fn reached(&self, at: Location) {
@@ -129,6 +139,10 @@ impl Dialect for TidegateDialect {
     }
 
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        self.started.set(self.started.get() + 1);
+        if self.exhausted() {
+            return Some(Err(ParserError::RecursionLimitExceeded));
+        }
         let next = parser.peek_token_ref();
         self.reached(next.span.start);
         if let Token::Word(word) = &next.token

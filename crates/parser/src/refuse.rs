@@ -9,6 +9,7 @@ use sqlparser::ast::{
 };
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
+use crate::dialect::is_word;
 use crate::error::ParseError;
 use crate::names::{is_bare_function, is_reserved};
 
@@ -16,19 +17,46 @@ use crate::names::{is_bare_function, is_reserved};
 /// parentheses nest, but `a AND a AND …` also makes a tree as deep as it is long.
 const CHAIN_LIMIT: usize = 20_000;
 
-/// The token at which a chain is too long.
-pub(crate) fn too_long_chain(tokens: &[TokenWithSpan]) -> Option<&TokenWithSpan> {
-    let mut outer: Vec<usize> = Vec::new();
-    let mut length = 0;
+/// How often the innermost sub-query may be read. In `FROM ((SELECT …` the library tries each parenthesis as a sub-query
+/// and, if that fails, as a join, so the work for a wrong statement is the product over all levels.
+const ATTEMPT_LIMIT: usize = 1 << 12;
+
+/// The token at which a statement becomes too costly to read.
+pub(crate) fn too_complex(tokens: &[TokenWithSpan]) -> Option<&TokenWithSpan> {
+    /// What was going on outside a parenthesis.
+    struct Outer {
+        length: usize,
+        attempts: usize,
+    }
+    let mut outer: Vec<Outer> = Vec::new();
+    let (mut length, mut attempts, mut opened) = (0, 1_usize, 0);
     for token in tokens {
-        match token.token {
+        let just_opened = opened;
+        match &token.token {
             Token::Whitespace(_) => continue,
+            Token::LParen | Token::LBracket => {
+                outer.push(Outer { length, attempts });
+                length = 0;
+                opened += 1;
+                continue;
+            }
+            Token::RParen | Token::RBracket => {
+                let closed = outer.pop();
+                attempts = closed.as_ref().map_or(1, |o| o.attempts);
+                length = closed.map_or(0, |o| o.length) + 1;
+            }
             Token::Comma => length = 0,
-            Token::LParen | Token::LBracket => outer.push(std::mem::take(&mut length)),
-            Token::RParen | Token::RBracket => length = outer.pop().unwrap_or(0) + 1,
             _ => length += 1,
         }
-        if length > CHAIN_LIMIT {
+        opened = 0;
+        if just_opened > 1
+            && ["SELECT", "WITH", "VALUES"]
+                .iter()
+                .any(|w| is_word(&token.token, w))
+        {
+            attempts = attempts.saturating_mul(just_opened);
+        }
+        if length > CHAIN_LIMIT || attempts > ATTEMPT_LIMIT {
             return Some(token);
         }
     }

@@ -41,9 +41,9 @@ fn read(
     };
     let start = first.span.start;
     let end = solid.next_back().unwrap_or(first).span.end;
-    if let Some(token) = refuse::too_long_chain(&tokens) {
+    if let Some(token) = refuse::too_complex(&tokens) {
         return Err(ParseError::too_complex(source.position(token.span.start))
-            .with_hint("the statement chains too many operators"));
+            .with_hint("the statement chains too many operators or nests too many sub-queries"));
     }
     // In this order, because offsets of one long line are only cheap to find going forward.
     let offset = source.byte(start);

@@ -738,6 +738,42 @@ fn nesting_and_chains_are_bounded() {
     assert!(parse(&format!("SELECT 1 WHERE a = 0{terms}")).is_ok());
 }
 
+/// The library reads some forms again when an attempt fails. Nested, that must not double with each level.
+#[test]
+fn wrong_statements_do_not_take_for_ever() {
+    for open in [
+        "position(",
+        "CAST(",
+        "substring(",
+        "overlay(",
+        "ceil(",
+        "ARRAY[",
+        "a IN (",
+        "CASE WHEN ",
+        "EXISTS(SELECT ",
+        "(SELECT * FROM (",
+        "(SELECT * FROM a, ((",
+        "((SELECT * FROM (((",
+        "NOT ",
+        "f(",
+        "a[",
+        "INTERVAL ",
+        "extract(",
+    ] {
+        for levels in [10, 30, 60] {
+            for sql in [
+                format!("SELECT {}", open.repeat(levels)),
+                format!("SELECT * FROM {}", open.repeat(levels)),
+                format!("SELECT {}1{}", open.repeat(levels), ")".repeat(levels)),
+            ] {
+                let start = std::time::Instant::now();
+                let _ = parse(&sql);
+                assert!(start.elapsed().as_secs() < 5, "{sql}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_long_line_is_read_in_one_pass() {
     let statements = parse(&"SELECT 'é'; ".repeat(30_000)).unwrap();
