@@ -25,6 +25,10 @@ impl RowLog {
         self.weights.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.weights.is_empty()
+    }
+
     pub fn key(&self, index: usize) -> &[u8] {
         self.keys.get(index)
     }
@@ -79,6 +83,10 @@ pub(super) struct KeyLog {
 impl KeyLog {
     pub fn len(&self) -> usize {
         self.counts.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
     }
 
     pub fn key(&self, index: usize) -> &[u8] {

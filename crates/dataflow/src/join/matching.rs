@@ -118,7 +118,8 @@ impl Operator for Matching {
 
     fn on_barrier(&mut self, _barrier: &Barrier, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
         assert!(matches!(self.job, Job::Idle), "the driver resumes what is under way first");
-        if self.preserved == [false, false] {
+        let touched = self.row_logs.iter().any(|l| !l.is_empty()) || self.key_logs.iter().any(|l| !l.is_empty());
+        if !touched {
             return Ok(Progress::Done);
         }
         self.job = Job::Settle(Box::default());

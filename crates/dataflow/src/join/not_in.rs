@@ -267,6 +267,9 @@ impl Operator for NotIn {
     }
 
     fn on_barrier(&mut self, _barrier: &Barrier, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+        if self.rows.is_empty() && self.values.is_empty() {
+            return Ok(Progress::Done);
+        }
         let (stretches, output) = (VecDeque::new(), Lone::default());
         self.job = Some(Box::new(Settle { row: 0, value: 0, total: 0, stretches, output }));
         self.resume(cx)

@@ -5,6 +5,7 @@ use super::not_in::NotIn;
 use super::output::Output;
 use crate::{Cx, Operator, OperatorError, Port, Progress};
 use arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
 use tidegate_plan::join_state::JoinLayout;
 use tidegate_plan::{JoinKind, ScalarExpr};
 use tidegate_types::{Barrier, Batch};
@@ -46,7 +47,10 @@ impl Join {
         assert_eq!(left_keys.len(), right_keys.len(), "keys come in pairs");
         for (l, r) in left_keys.iter().zip(right_keys) {
             let (l, r) = (left.field(*l).data_type(), right.field(*r).data_type());
-            assert_eq!(l, r, "the planner casts the keys of a join to one type");
+            if l != r {
+                let message = format!("a join's keys have one type, not {l} and {r}");
+                return Err(DataFusionError::Internal(message).into());
+            }
         }
         let layout = JoinLayout::new(kind, left_keys.len(), null_aware, residual.is_some());
         let output = Output { kind, schemas: [left, right], schema: output };

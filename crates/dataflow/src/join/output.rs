@@ -9,6 +9,7 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
 use tidegate_plan::JoinKind;
+use tidegate_types::key::canonical_floats;
 use tidegate_types::{Batch, ByteRows};
 
 pub(super) struct Output {
@@ -65,7 +66,9 @@ impl Output {
             Verdict::Hidden => return Ok(()),
         };
         if !batch.is_empty() {
-            let columns = self.alone(side, batch.columns().to_vec(), &vec![mark; batch.num_rows()]);
+            // In the one form that state would have given them, since what is retracted may come from state.
+            let columns = batch.columns().iter().map(canonical_floats).collect();
+            let columns = self.alone(side, columns, &vec![mark; batch.num_rows()]);
             self.emit(columns, batch.diff_values(), cx)?;
         }
         Ok(())

@@ -3,8 +3,10 @@
 
 use super::{Join, Limits};
 use crate::{Cx, Operator, Progress};
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray,
+};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef};
 use datafusion::logical_expr::{Expr, col, lit};
 use rand::prelude::*;
 use rand::rngs::StdRng;
@@ -196,12 +198,16 @@ impl Case {
         let residual = self.residual != Residual::None;
         let tables =
             join_state_tables(self.kind, self.left_keys, self.right_keys, self.null_aware, residual, &left, &right);
-        let open = |(index, table): (usize, &StateTable)| -> Box<dyn Table> {
-            let (id, memory) = (TableId(index as u64), MemoryAccount::default().share());
-            if table.map { Box::new(MapTable::new(id, memory)) } else { Box::new(ValueTable::new(id, memory)) }
-        };
-        tables.iter().enumerate().map(open).collect()
+        open_tables(&tables)
     }
+}
+
+fn open_tables(tables: &[StateTable]) -> Vec<Box<dyn Table>> {
+    let open = |(index, table): (usize, &StateTable)| -> Box<dyn Table> {
+        let (id, memory) = (TableId(index as u64), MemoryAccount::default().share());
+        if table.map { Box::new(MapTable::new(id, memory)) } else { Box::new(ValueTable::new(id, memory)) }
+    };
+    tables.iter().enumerate().map(open).collect()
 }
 
 fn text(row: &Row) -> String {
@@ -540,4 +546,88 @@ fn joins_answer_like_postgres() {
         all.sort();
         assert_eq!(all.join(" "), expected, "{query}");
     }
+}
+
+/// Runs a join of any columns over these batches with a barrier at the end.
+fn run_join(
+    kind: JoinKind,
+    keys: &[usize],
+    residual: Option<&ScalarExpr>,
+    schemas: [&SchemaRef; 3],
+    batches: Vec<(usize, RecordBatch)>,
+) -> Vec<Batch> {
+    let [left, right, output] = schemas;
+    let tables = join_state_tables(kind, keys, keys, false, residual.is_some(), left, right);
+    let mut tables = open_tables(&tables);
+    let schemas = (left.clone(), right.clone(), output.clone());
+    let mut join =
+        Join::new(kind, keys, keys, false, false, residual, schemas.0, schemas.1, schemas.2, true, true).unwrap();
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let mut cx = Cx::new(&mut tables, &mut output, &mut errors, usize::MAX);
+    for (port, rows) in batches {
+        assert_eq!(join.on_batch(port, Batch::insert(rows), &mut cx).unwrap(), Progress::Done);
+    }
+    let barrier = Barrier { epoch: Epoch(1), time_ms: 0, checkpoint: None, log_position: LogPosition(0) };
+    assert_eq!(join.on_barrier(&barrier, &mut cx).unwrap(), Progress::Done);
+    assert!(errors.is_empty());
+    output
+}
+
+#[test]
+fn rows_without_columns_are_counted() {
+    let none: SchemaRef = Arc::new(Schema::empty());
+    let rows = |count| {
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(none.clone(), Vec::new(), &options).unwrap()
+    };
+    let batches = vec![(0, rows(3)), (1, rows(2)), (0, rows(1))];
+    let output = run_join(Inner, &[], None, [&none, &none, &none], batches);
+    let pairs: i64 = output.iter().flat_map(Batch::diff_values).sum();
+    assert_eq!(pairs, 8);
+}
+
+#[test]
+fn floats_are_equal_as_sql_has_it() {
+    let field = |name: &str| Field::new(name, DataType::Float64, true);
+    let one: SchemaRef = Arc::new(Schema::new(vec![field("a")]));
+    let two: SchemaRef = Arc::new(Schema::new(vec![field("a"), field("b")]));
+    let rows = |values: Vec<Option<f64>>| {
+        RecordBatch::try_new(one.clone(), vec![Arc::new(Float64Array::from(values)) as ArrayRef]).unwrap()
+    };
+    let odd_nan = f64::from_bits(0xfff8_0000_0000_0001);
+    let batches = vec![
+        (0, rows(vec![Some(-0.0), Some(odd_nan), None, Some(1.0)])),
+        (1, rows(vec![Some(0.0), Some(f64::NAN), None, Some(2.0)])),
+    ];
+    let output = run_join(Inner, &[0], None, [&one, &one, &two], batches);
+    let values = |column: usize| -> Vec<f64> {
+        output.iter().flat_map(|b| b.column(column).as_primitive::<Float64Type>().values().to_vec()).collect()
+    };
+    // Zero and NaN, each in one form on both sides.
+    for column in 0..2 {
+        let values = values(column);
+        assert_eq!(values.len(), 2);
+        assert!(values.iter().any(|v| v.to_bits() == 0.0f64.to_bits()));
+        assert!(values.iter().any(|v| v.to_bits() == f64::NAN.to_bits()));
+    }
+}
+
+#[test]
+fn an_idle_barrier_emits_nothing() {
+    let case = Case {
+        kind: Full,
+        left_keys: &[0],
+        right_keys: &[1],
+        null_equals_null: false,
+        null_aware: false,
+        residual: Residual::None,
+    };
+    let mut harness = Harness::new(case, super::LIMITS, 10);
+    harness.batch(0, &rows(0, &["1,p,1", ",p,2"]));
+    harness.barrier();
+    let before = harness.output.clone();
+    harness.batch(1, &[]);
+    harness.barrier();
+    assert_eq!(harness.output, before);
+    assert_eq!(harness.output.len(), 2);
 }
