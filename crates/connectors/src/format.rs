@@ -25,6 +25,8 @@ use tidegate_types::{SqlError, SqlState};
 
 /// A record longer than this is set aside, so that one lost quote cannot swallow a file into memory.
 pub const MAX_RECORD_BYTES: usize = 16 << 20;
+/// How often decoders look whether their columns are full. So many of the longest records fit what is left then.
+const ROWS_BETWEEN_CHECKS: usize = 16;
 /// How much of an undecodable record is kept.
 const RAW_BYTES: usize = 256;
 

@@ -18,6 +18,9 @@ pub mod registry;
 pub mod sink;
 pub mod source;
 
+#[cfg(test)]
+mod testing;
+
 pub use error::ConnectorError;
 pub use format::{DecodeError, Encode, Format};
 pub use offset::{Offset, SplitId};

@@ -103,3 +103,6 @@ fn unknown_connector(kind: &str, connector: &str, known: &[&str]) -> ConnectorEr
     }
     unknown("connector", connector, &format!(" for a {kind}"), known)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 //! A record may span lines inside quotes. A malformed record ends with its line.
 
 use super::column::{Column, Values};
-use super::{Consumed, DecodeError, Decoder, json};
+use super::{Consumed, DecodeError, Decoder, ROWS_BETWEEN_CHECKS, json};
 use crate::options::Options;
 use crate::{ConnectorError, Offset};
 use arrow::datatypes::SchemaRef;
@@ -349,7 +349,7 @@ impl Decoder for CsvDecoder {
                 bytes: stop,
                 lines: consumed.lines + count_lines(&input[start..stop]),
             };
-            if self.is_full() {
+            if self.pending().is_multiple_of(ROWS_BETWEEN_CHECKS) && self.is_full() {
                 break;
             }
         }
@@ -404,3 +404,6 @@ fn undouble(raw: &[u8], quote: u8, out: &mut Vec<u8>) {
         out.push(*byte);
     }
 }
+
+#[cfg(test)]
+mod tests;

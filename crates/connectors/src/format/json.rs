@@ -12,7 +12,7 @@
 pub(crate) mod cursor;
 
 use super::column::{Bytes, Column, Values, nul_character};
-use super::{Consumed, DecodeError, Decoder, timestamp};
+use super::{Consumed, DecodeError, Decoder, ROWS_BETWEEN_CHECKS, timestamp};
 use crate::Offset;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -226,7 +226,7 @@ impl Decoder for JsonDecoder {
                 bytes: cursor.at,
                 lines: consumed.lines + 1,
             };
-            if self.is_full() {
+            if self.pending().is_multiple_of(ROWS_BETWEEN_CHECKS) && self.is_full() {
                 break;
             }
         }
@@ -416,3 +416,6 @@ fn shortened(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(&value[..value.len().min(64)]).into_owned();
     if value.len() > 64 { text + "…" } else { text }
 }
+
+#[cfg(test)]
+mod tests;

@@ -358,3 +358,6 @@ fn types(schema: &SchemaRef) -> Vec<SqlType> {
         .map(|field| SqlType::from_field(field))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -306,3 +306,6 @@ fn repeat(batch: &Batch) -> Result<Batch, ConnectorError> {
     let rows = Batch::insert(batch.rows().clone()).take(&UInt32Array::from(indices));
     rows.map_err(|error| bug(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,3 +175,6 @@ impl SplitReader for DatagenReader {
         Offset::Number(self.position)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -373,3 +373,6 @@ impl SplitReader for FileReader {
         self.offset
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -289,3 +289,6 @@ impl SplitReader for NexmarkReader {
         Offset::Number(self.position)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -267,41 +267,40 @@ impl<'a> Cursor<'a> {
                 self.skip_key()?;
             }
             self.skip_value(depth + 1)?;
-            if !self.next_member(close)? {
+            self.skip_spaces();
+            let byte = self.peek();
+            if byte != b',' && byte != close {
+                let expected = format!("\",\" or \"{}\"", char::from(close));
+                return Err(self.unexpected(&expected));
+            }
+            self.at += 1;
+            if byte == close {
                 return Ok(());
             }
+            self.skip_spaces();
         }
     }
 
-    /// Passes over a key and the colon; returns the key as it is written.
-    pub fn skip_key(&mut self) -> Result<(&'a [u8], bool), SqlError> {
+    /// Passes over a key and the colon.
+    fn skip_key(&mut self) -> Result<(), SqlError> {
         if self.peek() != b'"' {
             return Err(self.unexpected("a key in quotes"));
         }
-        let key = self.string()?;
+        let (raw, escaped) = self.string()?;
+        if escaped {
+            unescape(raw, &mut Vec::new())?;
+        }
         self.skip_spaces();
         if self.peek() != b':' {
             return Err(self.unexpected("\":\""));
         }
         self.at += 1;
         self.skip_spaces();
-        Ok(key)
-    }
-
-    /// Behind a member: true at the next one, false behind the closing bracket.
-    pub fn next_member(&mut self, close: u8) -> Result<bool, SqlError> {
-        self.skip_spaces();
-        let byte = self.peek();
-        if byte != b',' && byte != close {
-            return Err(self.unexpected(&format!("\",\" or \"{}\"", char::from(close))));
-        }
-        self.at += 1;
-        self.skip_spaces();
-        Ok(byte == b',')
+        Ok(())
     }
 }
 
-pub(crate) fn check_depth(depth: usize) -> Result<(), SqlError> {
+fn check_depth(depth: usize) -> Result<(), SqlError> {
     if depth < MAX_DEPTH {
         return Ok(());
     }

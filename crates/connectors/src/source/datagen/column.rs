@@ -493,7 +493,9 @@ fn float(settings: &Settings<'_>, sql_type: &SqlType) -> Result<Float, Connector
             .options
             .wrong(&settings.name("end"), "a value that the sequence reaches"));
     }
-    let rows = steps.is_finite().then_some(steps.floor() as u64 + 1);
+    let rows = steps
+        .is_finite()
+        .then(|| (steps.floor() as u64).saturating_add(1));
     Ok(Float::Sequence { start, step, rows })
 }
 
