@@ -1,5 +1,30 @@
 //! The embeddable database: sessions, the lifecycle of DDL, reads, subscriptions and system tables.
 //!
-//! [`api`] is what everything outside sees of it.
+//! - [`api`]: the boundary to whoever speaks to clients; [`Database`] and `Session` implement it.
+//! - [`database`]: opening and closing; the catalog, the log and the runtime together.
+//! - [`config`], [`settings`]: what a database is opened with, and what a session may change.
+//! - `log`: the command log that orders DDL and row changes.
+//! - `session`: a statement's way from its tree to its response, a file per family.
+//! - `dml`: changes to tables: who may write what, and in which order.
+//! - `read`: views at one epoch as DataFusion scans them.
+//! - `relations`: between the catalog, the planner and the runtime.
+//! - `system`: `pg_catalog`, `information_schema`, `tidegate`.
+//!
+//! A `SELECT` goes: `session::query` plans it, takes one snapshot of all its views, binds them, streams. An `INSERT` goes:
+//! `dml` decides constraints under the sequencer, the log makes it durable, the runtime makes it visible. A
+//! `CREATE MATERIALIZED VIEW` goes: planned, logged, told to the runtime, waited for.
 
 pub mod api;
+pub mod config;
+pub mod database;
+mod dml;
+mod log;
+mod read;
+mod relations;
+mod session;
+pub mod settings;
+mod system;
+
+pub use config::Config;
+pub use database::Database;
+pub use session::Session;

@@ -49,6 +49,8 @@ pub struct ViewReader {
 /// Several views at one epoch.
 pub struct Snapshot {
     pub epoch: Epoch,
+    /// How much of the log the epoch holds.
+    pub log_position: LogPosition,
     pub views: HashMap<RelationId, ViewReader>,
 }
 
@@ -264,12 +266,26 @@ impl Runtime {
                         None => return Some(Err(not_running(*relation))),
                     };
                 }
-                Some(Ok(Snapshot { epoch: published.epoch, views }))
+                Some(Ok(Snapshot { epoch: published.epoch, log_position: published.log_position, views }))
             });
             if let Some(result) = taken {
                 return result;
             }
         }
+    }
+
+    /// As many of these relations as are complete, at the newest epoch, and those that are not.
+    pub async fn snapshot_of_complete(
+        &self,
+        relations: &[RelationId],
+    ) -> Result<(Snapshot, Vec<RelationId>), SqlError> {
+        let coordinator = self.coordinator().await?;
+        let published = *self.shared.published.borrow();
+        let is_complete = |r: &RelationId| {
+            coordinator.installed(*r).is_some_and(|i| i.status.is_complete_at(published.epoch))
+        };
+        let (complete, missing): (Vec<_>, Vec<_>) = relations.iter().copied().partition(is_complete);
+        Ok((self.snapshot(&complete).await?, missing))
     }
 
     /// A view as of now and all its changes from then on.
@@ -283,7 +299,11 @@ impl Runtime {
                 .map(|s| s.subscribe(published.epoch, SUBSCRIPTION_CAPACITY).map_err(SqlError::internal))
                 .collect::<Result<_, _>>()?;
             Ok(Subscription {
-                snapshot: Snapshot { epoch: published.epoch, views: HashMap::from([(relation, reader)]) },
+                snapshot: Snapshot {
+                    epoch: published.epoch,
+                    log_position: published.log_position,
+                    views: HashMap::from([(relation, reader)]),
+                },
                 changes,
                 published: PublishedEpochs {
                     receiver: self.shared.published.subscribe(),

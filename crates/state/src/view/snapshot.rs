@@ -64,6 +64,11 @@ impl ViewSnapshot {
         self.layout.schema()
     }
 
+    /// The columns whose values [`ViewSnapshot::lookup`] takes; none where a lookup would read everything.
+    pub fn lookup_key(&self) -> &[usize] {
+        if self.spec.append_only { &[] } else { &self.spec.key }
+    }
+
     /// How many rows there are, copies counted. Costs nothing.
     pub fn num_rows(&self) -> usize {
         let on_disk = self.disk.as_ref().map_or(0, |d| d.marker.rows);

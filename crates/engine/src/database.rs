@@ -1,0 +1,283 @@
+//! A database: its catalog, its log, its runtime, opened from a data directory.
+//!
+//! Opening: lock the directory → claim the checkpoint storage → newest complete manifest → catalog from the manifest and
+//! the DDL that the log holds behind it → plans → workers restore and replay the log. From then on DDL is one statement
+//! at a time: decided, logged, told to the runtime.
+
+use crate::config::Config;
+use crate::dml::Sequencer;
+use crate::log::{ClosedLog, CommandLog, LogEntry, LogObserver};
+use crate::relations::Specs;
+use fs4::FileExt;
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use tidegate_catalog::{Catalog, CatalogChange, Relation};
+use tidegate_checkpoint::{CheckpointStore, Manifest, Storage, StoreOptions};
+use tidegate_connectors::Source;
+use tidegate_runtime::{CatalogSnapshot, RelationSpec, Runtime, RuntimeConfig};
+use tidegate_state::BackendKind;
+use tidegate_types::{LogPosition, RelationId, SqlError, SqlState};
+
+/// The owner of everything until there are users.
+pub(crate) const OWNER: &str = "tidegate";
+
+pub struct Database {
+    pub(crate) config: Config,
+    pub(crate) catalog: Arc<SharedCatalog>,
+    pub(crate) log: Arc<CommandLog>,
+    pub(crate) store: Arc<CheckpointStore>,
+    pub(crate) sequencer: Sequencer,
+    appender: Arc<Appender>,
+    /// Held by whoever changes the catalog.
+    pub(crate) ddl: tokio::sync::Mutex<()>,
+    connectors: Mutex<HashMap<RelationId, Arc<dyn Source>>>,
+    _lock: File,
+}
+
+/// The catalog, with the position of the log up to which DDL is in it.
+pub(crate) struct SharedCatalog {
+    current: RwLock<(Catalog, LogPosition)>,
+}
+
+/// What a manifest holds of the catalog.
+#[derive(Serialize, Deserialize)]
+struct DurableCatalog {
+    position: LogPosition,
+    catalog: serde_json::Value,
+}
+
+impl SharedCatalog {
+    pub fn get(&self) -> Catalog {
+        self.current.read().0.clone()
+    }
+
+    fn set(&self, catalog: Catalog, position: LogPosition) {
+        *self.current.write() = (catalog, position);
+    }
+}
+
+impl CatalogSnapshot for SharedCatalog {
+    fn snapshot(&self) -> serde_json::Value {
+        let current = self.current.read();
+        let catalog = serde_json::from_str(&current.0.to_json()).expect("a catalog's JSON is JSON");
+        serde_json::to_value(DurableCatalog { position: current.1, catalog }).expect("plain data")
+    }
+}
+
+/// Hands durable entries to the runtime, in order.
+#[derive(Default)]
+struct Appender {
+    runtime: RwLock<Option<Arc<Runtime>>>,
+}
+
+impl LogObserver for Appender {
+    fn durable(&self, position: LogPosition, entry: LogEntry) {
+        if let Some(runtime) = &*self.runtime.read() {
+            match entry {
+                LogEntry::Transaction { changes } => runtime.append(position, changes),
+                LogEntry::Catalog { .. } | LogEntry::Timeline { .. } => runtime.append(position, Vec::new()),
+            }
+        }
+    }
+}
+
+impl Database {
+    pub async fn open(config: Config) -> Result<Arc<Self>, SqlError> {
+        std::fs::create_dir_all(&config.data_dir).map_err(|e| cannot_use(&config.data_dir, &e))?;
+        let lock = lock_directory(&config.data_dir)?;
+        let config = config.with_persisted()?;
+        let storage = Storage::open(&config.checkpoint_storage()).map_err(tidegate_checkpoint::CheckpointError::from)?;
+        let options = StoreOptions {
+            retained: config.settings.integer("checkpoint_retained") as usize,
+            ..StoreOptions::default()
+        };
+        let store = CheckpointStore::open(storage, options, tokio::runtime::Handle::current()).await?;
+        store.clean_up_generations().await?;
+        let mut log = ClosedLog::open(&config.data_dir.join("log"), None)?;
+        let recovery = store.newest()?;
+        for skipped in &recovery.skipped {
+            tracing::warn!(manifest = skipped.number, "checkpoint passed over: {}", skipped.cause);
+        }
+        check_log(&config, &mut log, recovery.manifest.as_deref())?;
+        let (catalog, position) = restore_catalog(recovery.manifest.as_deref(), &log)?;
+        let catalog = Arc::new(SharedCatalog { current: RwLock::new((catalog, position)) });
+        let appender = Arc::new(Appender::default());
+        let log = Arc::new(log.start(appender.clone())?);
+        let database = Arc::new(Self {
+            catalog,
+            log,
+            store,
+            sequencer: Sequencer::default(),
+            appender,
+            ddl: tokio::sync::Mutex::new(()),
+            connectors: Mutex::default(),
+            _lock: lock,
+            config,
+        });
+        database.start_runtime(recovery.manifest).await?;
+        Ok(database)
+    }
+
+    async fn start_runtime(&self, manifest: Option<Arc<Manifest>>) -> Result<(), SqlError> {
+        let catalog = self.catalog.get();
+        let mut specs = Vec::new();
+        for relation in catalog.in_dependency_order() {
+            let spec = self.spec(&catalog, relation).map_err(|e| {
+                let hint = "The statement that made it is planned again at each start; see the log.";
+                tracing::error!(relation = %relation.name, "definition cannot be planned: {e}");
+                e.with_hint(hint)
+            })?;
+            specs.extend(spec);
+        }
+        let runtime =
+            Runtime::start(self.runtime_config(), self.store.clone(), manifest, specs, self.log.clone(), self.catalog.clone())
+                .await?;
+        *self.appender.runtime.write() = Some(Arc::new(runtime));
+        Ok(())
+    }
+
+    fn runtime_config(&self) -> RuntimeConfig {
+        let settings = &self.config.settings;
+        RuntimeConfig {
+            workers: self.config.workers(),
+            pin: settings.boolean("pin_workers"),
+            barrier_interval: settings.duration("barrier_interval").unwrap_or_default(),
+            rows_per_epoch: settings.integer("rows_per_epoch") as usize,
+            checkpoint_interval: settings.duration("checkpoint_interval"),
+            rows_in_flight: settings.integer("rows_in_flight") as usize,
+            working_directory: self.config.data_dir.join("working"),
+            memory_limit_bytes: settings.bytes("memory_limit"),
+        }
+    }
+
+    pub(crate) fn default_backend(&self) -> BackendKind {
+        match self.config.settings.text("state_backend") {
+            "rocksdb" => BackendKind::RocksDb,
+            _ => BackendKind::Memory,
+        }
+    }
+
+    /// What to run for a relation of this catalog.
+    pub(crate) fn spec(&self, catalog: &Catalog, relation: &Relation) -> Result<Option<RelationSpec>, SqlError> {
+        let mut connectors = self.connectors.lock();
+        Specs { catalog, default_backend: self.default_backend(), connectors: &mut connectors }.of(relation)
+    }
+
+    pub(crate) fn runtime(&self) -> Result<Arc<Runtime>, SqlError> {
+        self.appender
+            .runtime
+            .read()
+            .clone()
+            .ok_or_else(|| SqlError::new(SqlState::CANNOT_CONNECT_NOW, "the database is not running"))
+    }
+
+    /// Makes a catalog change durable. The caller holds `ddl` and has applied it to a copy of the current catalog.
+    pub(crate) async fn log_catalog(&self, next: Catalog, changes: Vec<CatalogChange>) -> Result<LogPosition, SqlError> {
+        let (_, durable) = self.log.append(LogEntry::Catalog { changes })?;
+        let position = durable.await.map_err(|_| SqlError::internal("the log ended"))??;
+        self.catalog.set(next, position);
+        Ok(position)
+    }
+
+    pub(crate) fn forget_connector(&self, relation: RelationId) {
+        self.connectors.lock().remove(&relation);
+    }
+
+    /// Goes back to a manifest: the catalog and all state are as they were, and the log goes on behind its end.
+    pub(crate) async fn restart_from(&self, manifest: Arc<Manifest>) -> Result<(), SqlError> {
+        let runtime = self.appender.runtime.write().take();
+        if let Some(runtime) = runtime {
+            runtime.stop(false).await?;
+        }
+        let position = self.log.durable_position();
+        let (catalog, _) = catalog_of(Some(&manifest))?;
+        self.catalog.set(catalog, position);
+        self.connectors.lock().clear();
+        self.store.rebase(&manifest);
+        let mut as_of_now = (*manifest).clone();
+        as_of_now.log_position = position;
+        self.start_runtime(Some(Arc::new(as_of_now))).await
+    }
+
+    /// Stops with a last checkpoint. Statements that come later are refused.
+    pub async fn shutdown(&self) -> Result<(), SqlError> {
+        let runtime = self.appender.runtime.write().take();
+        let result = match runtime {
+            Some(runtime) => runtime.stop(true).await,
+            None => Ok(()),
+        };
+        self.log.close();
+        result
+    }
+}
+
+fn cannot_use(path: &Path, error: &std::io::Error) -> SqlError {
+    SqlError::new(SqlState::IO_ERROR, format!("the data directory \"{}\" cannot be used: {error}", path.display()))
+}
+
+/// One server at a time.
+fn lock_directory(data_dir: &Path) -> Result<File, SqlError> {
+    let path = data_dir.join("lock");
+    let file = File::create(&path).map_err(|e| cannot_use(data_dir, &e))?;
+    match FileExt::try_lock(&file) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(SqlError::new(
+            SqlState::OBJECT_IN_USE,
+            format!("the data directory \"{}\" is in use by another server", data_dir.display()),
+        )
+        .with_hint("Stop the other server, or choose another directory with --data-dir.")),
+    }
+}
+
+/// The log has to reach as far as the checkpoint, or something acknowledged is lost.
+fn check_log(config: &Config, log: &mut ClosedLog, manifest: Option<&Manifest>) -> Result<(), SqlError> {
+    let position = manifest.map_or(LogPosition(0), |m| m.log_position);
+    let gap_before = log.first_position().0 > position.0 + 1;
+    if log.last_position() >= position && !gap_before {
+        return Ok(());
+    }
+    let found = log.last_position().0;
+    if !config.settings.boolean("restore_without_log") {
+        return Err(SqlError::new(
+            SqlState::DATA_CORRUPTED,
+            format!("the command log ends at entry {found}, the newest checkpoint was taken at entry {}", position.0),
+        )
+        .with_hint("Bring the log back, or start with --set restore_without_log=on to go on with the checkpoint alone."));
+    }
+    tracing::warn!("restoring without the log: writes acknowledged after log entry {} may be lost", position.0);
+    log.skip_to(position)
+}
+
+fn catalog_of(manifest: Option<&Manifest>) -> Result<(Catalog, LogPosition), SqlError> {
+    let Some(manifest) = manifest else {
+        return Ok((Catalog::new(OWNER), LogPosition(0)));
+    };
+    let damaged = |e: &dyn std::fmt::Display| {
+        SqlError::new(SqlState::DATA_CORRUPTED, format!("the catalog in the newest checkpoint cannot be read: {e}"))
+    };
+    let durable: DurableCatalog = serde_json::from_value((*manifest.catalog).clone()).map_err(|e| damaged(&e))?;
+    let catalog = Catalog::from_json(&durable.catalog.to_string())?;
+    Ok((catalog, durable.position))
+}
+
+fn restore_catalog(manifest: Option<&Manifest>, log: &ClosedLog) -> Result<(Catalog, LogPosition), SqlError> {
+    let (mut catalog, mut position) = catalog_of(manifest)?;
+    log.read(position, &mut |at, entry| {
+        match entry {
+            LogEntry::Catalog { changes } => {
+                for change in &changes {
+                    catalog.apply(change)?;
+                }
+                position = at;
+            }
+            LogEntry::Timeline { .. } => position = at,
+            LogEntry::Transaction { .. } => {}
+        }
+        Ok(())
+    })?;
+    Ok((catalog, position))
+}

@@ -1,0 +1,247 @@
+//! Between the catalog and those who need relations in another form: the planner asks for names, the runtime for plans.
+
+use crate::system::SystemTables;
+use datafusion::common::TableReference;
+use datafusion::datasource::provider_as_source;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tidegate_catalog::{Catalog, MaterializedViewDef, Relation, RelationKind, SearchPath, SinkDef, SourceDef, TableDef};
+use tidegate_connectors::registry::{self, SinkRequest};
+use tidegate_connectors::{Format, Source};
+use tidegate_parser::Statement;
+use tidegate_parser::sqlparser::ast;
+use tidegate_planner::dataflow::StoredRelation;
+use tidegate_planner::{Planner, Relations, Resolved, ViewQuery};
+use tidegate_runtime::RelationSpec;
+use tidegate_state::BackendKind;
+use tidegate_types::{RelationId, SqlError};
+
+/// The option under which a view keeps the path along which its names were found, when it is not the default.
+pub(crate) const SEARCH_PATH_OPTION: &str = "search_path";
+
+/// Names as one statement sees them: a version of the catalog, a search path, and the system tables.
+pub(crate) struct Names {
+    pub catalog: Catalog,
+    pub path: SearchPath,
+    /// `None` where a definition is planned: views do not read system tables.
+    pub system: Option<SystemTables>,
+}
+
+impl Relations for Names {
+    fn relation(&self, name: &TableReference) -> Result<Resolved, SqlError> {
+        if let Some(found) = self.system.as_ref().and_then(|s| s.find(name, &self.path)) {
+            let (name, provider) = found?;
+            let schema = provider.schema();
+            return Ok(Resolved {
+                id: RelationId(0),
+                name,
+                kind: tidegate_planner::RelationKind::System,
+                columns: (0..schema.fields().len()).collect(),
+                schema,
+                unique_key: None,
+                append_only: false,
+                view: None,
+                source: Some(provider_as_source(provider)),
+            });
+        }
+        let parts: Vec<String> = match name {
+            TableReference::Bare { table } => vec![table.to_string()],
+            TableReference::Partial { schema, table } | TableReference::Full { schema, table, .. } => {
+                vec![schema.to_string(), table.to_string()]
+            }
+        };
+        let relation = self.catalog.resolve(&parts, &self.path)?;
+        resolved(relation)
+    }
+}
+
+fn resolved(relation: &Relation) -> Result<Resolved, SqlError> {
+    use tidegate_planner::RelationKind as Kind;
+    let visible: Vec<_> = relation.visible_columns().collect();
+    let fields: Vec<_> = visible.iter().map(|(_, c)| c.sql_type.field(&c.name, c.nullable)).collect();
+    let columns: Vec<usize> = visible.iter().map(|(i, _)| *i).collect();
+    let position = |stored: &usize| columns.iter().position(|c| c == stored);
+    let (kind, key, append_only, view) = match &relation.kind {
+        RelationKind::Table(def) => (Kind::Table, Some(&def.primary_key), def.append_only, None),
+        RelationKind::Source(_) => (Kind::Source, None, true, None),
+        RelationKind::View(def) => (Kind::View, None, false, Some(view_query(&def.query)?)),
+        RelationKind::MaterializedView(def) => {
+            let unique = def.options.get(UNIQUE_OPTION).is_some_and(|v| v == "true");
+            let append_only = def.options.get(APPEND_ONLY_OPTION).is_some_and(|v| v == "true");
+            (Kind::MaterializedView, unique.then_some(&def.key), append_only, None)
+        }
+        RelationKind::Sink(_) => {
+            return Err(SqlError::new(
+                tidegate_types::SqlState::WRONG_OBJECT_TYPE,
+                format!("\"{}\" is a sink and cannot be read", relation.name),
+            ));
+        }
+    };
+    let unique_key = key.and_then(|key| key.iter().map(position).collect::<Option<Vec<_>>>()).filter(|k| !k.is_empty());
+    Ok(Resolved {
+        id: relation.id,
+        name: relation.name.clone(),
+        kind,
+        schema: Arc::new(arrow::datatypes::Schema::new(fields)),
+        columns,
+        unique_key,
+        append_only,
+        view,
+        source: None,
+    })
+}
+
+/// What the planner found out about a view, kept with its definition so that others can be planned over it.
+pub(crate) const UNIQUE_OPTION: &str = "tidegate.unique";
+pub(crate) const APPEND_ONLY_OPTION: &str = "tidegate.append_only";
+
+fn view_query(text: &str) -> Result<ViewQuery, SqlError> {
+    Ok(ViewQuery { query: Arc::new(parse_query(text)?), text: text.to_owned() })
+}
+
+/// The tree of a query that a definition keeps as text.
+pub(crate) fn parse_query(text: &str) -> Result<ast::Query, SqlError> {
+    let parsed = tidegate_parser::parse(text).map_err(parse_error)?;
+    match parsed.into_iter().next().map(|p| p.statement) {
+        Some(Statement::Sql(statement)) => match *statement {
+            ast::Statement::Query(query) => Ok(*query),
+            other => Err(SqlError::internal(format!("a definition holds a statement that is no query: {other}"))),
+        },
+        _ => Err(SqlError::internal("a definition holds no query")),
+    }
+}
+
+pub(crate) fn parse_error(error: tidegate_parser::ParseError) -> SqlError {
+    let mut told = SqlError::new(tidegate_types::SqlState::from_code(error.sqlstate), error.message);
+    told.hint = error.hint;
+    told.position = Some(error.position);
+    told
+}
+
+/// What to run for a relation; `None` for a plain view, which is part of whoever reads it.
+pub(crate) struct Specs<'a> {
+    pub catalog: &'a Catalog,
+    pub default_backend: BackendKind,
+    /// Connectors that were made already: the readers of one source share theirs.
+    pub connectors: &'a mut HashMap<RelationId, Arc<dyn Source>>,
+}
+
+impl Specs<'_> {
+    pub fn of(&mut self, relation: &Relation) -> Result<Option<RelationSpec>, SqlError> {
+        match &relation.kind {
+            RelationKind::Table(def) => Ok(Some(self.table(relation, def))),
+            RelationKind::Source(def) => self.source(relation, def).map(Some),
+            RelationKind::View(_) => Ok(None),
+            RelationKind::MaterializedView(def) => self.view(relation, def).map(Some),
+            RelationKind::Sink(def) => self.sink(relation, def).map(Some),
+        }
+    }
+
+    fn table(&self, relation: &Relation, def: &TableDef) -> RelationSpec {
+        let dataflow = tidegate_planner::plan_table(&StoredRelation {
+            id: relation.id,
+            name: relation.name.clone(),
+            schema: relation.arrow_schema(),
+            primary_key: def.primary_key.clone(),
+            append_only: def.append_only,
+        });
+        let backend = self.backend(&def.options);
+        RelationSpec { dataflow, readers: Vec::new(), source: None, sink: None, backend }
+    }
+
+    fn source(&mut self, relation: &Relation, def: &SourceDef) -> Result<RelationSpec, SqlError> {
+        let schema = relation.arrow_schema();
+        let connector = match self.connectors.get(&relation.id) {
+            Some(connector) => connector.clone(),
+            None => {
+                let format = format_of(def.format.as_deref(), def.encode.as_deref(), &def.format_options)?;
+                let made = registry::source(&def.connector, &schema, &def.options, format.as_ref())?;
+                self.connectors.insert(relation.id, made.clone());
+                made
+            }
+        };
+        let dataflow = tidegate_planner::plan_source(&StoredRelation {
+            id: relation.id,
+            name: relation.name.clone(),
+            schema,
+            primary_key: Vec::new(),
+            append_only: connector.append_only(),
+        });
+        let backend = self.default_backend;
+        Ok(RelationSpec { dataflow, readers: Vec::new(), source: Some(connector), sink: None, backend })
+    }
+
+    fn view(&mut self, relation: &Relation, def: &MaterializedViewDef) -> Result<RelationSpec, SqlError> {
+        let names = self.names(&def.options);
+        let columns: Vec<String> = relation.columns.iter().map(|c| c.name.clone()).collect();
+        let planned = Planner::new(&names, &def.query).plan_materialized_view(
+            parse_query(&def.query)?,
+            &columns,
+            relation.id,
+            &relation.name,
+        )?;
+        let readers = self.readers(&planned.reads)?;
+        let backend = self.backend(&def.options);
+        Ok(RelationSpec { dataflow: planned.dataflow, readers, source: None, sink: None, backend })
+    }
+
+    fn sink(&mut self, relation: &Relation, def: &SinkDef) -> Result<RelationSpec, SqlError> {
+        let names = self.names(&def.options);
+        let planned =
+            Planner::new(&names, &def.query).plan_sink(parse_query(&def.query)?, relation.id, &relation.name)?;
+        let readers = self.readers(&planned.reads)?;
+        let mut options = def.options.clone();
+        options.remove(SEARCH_PATH_OPTION);
+        let format = format_of(def.format.as_deref(), def.encode.as_deref(), &def.format_options)?;
+        let sink = registry::sink(&SinkRequest {
+            id: &relation.id.to_string(),
+            connector: &def.connector,
+            schema: &planned.schema,
+            options: &options,
+            format: format.as_ref(),
+            append_only: planned.append_only,
+        })?;
+        let backend = self.default_backend;
+        Ok(RelationSpec { dataflow: planned.dataflow, readers, source: None, sink: Some(sink), backend })
+    }
+
+    fn readers(&mut self, reads: &[RelationId]) -> Result<Vec<RelationSpec>, SqlError> {
+        let mut readers = Vec::new();
+        for id in reads {
+            let relation = self.catalog.relation(*id).cloned();
+            if let Some(relation) = relation
+                && let RelationKind::Source(def) = &relation.kind
+            {
+                readers.push(self.source(&relation, def)?);
+            }
+        }
+        Ok(readers)
+    }
+
+    fn names(&self, options: &std::collections::BTreeMap<String, String>) -> Names {
+        let path = match options.get(SEARCH_PATH_OPTION) {
+            Some(path) => SearchPath(path.split(',').map(str::to_owned).collect()),
+            None => SearchPath::default(),
+        };
+        Names { catalog: self.catalog.clone(), path, system: None }
+    }
+
+    fn backend(&self, options: &std::collections::BTreeMap<String, String>) -> BackendKind {
+        match options.get("state_backend").map(String::as_str) {
+            Some("rocksdb") => BackendKind::RocksDb,
+            Some(_) => BackendKind::Memory,
+            None => self.default_backend,
+        }
+    }
+}
+
+pub(crate) fn format_of(
+    format: Option<&str>,
+    encode: Option<&str>,
+    options: &std::collections::BTreeMap<String, String>,
+) -> Result<Option<Format>, SqlError> {
+    match (format, encode) {
+        (Some(format), Some(encode)) => Ok(Some(Format::new(format, encode, options.clone())?)),
+        _ => Ok(None),
+    }
+}

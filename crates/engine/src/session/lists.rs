@@ -1,0 +1,70 @@
+//! Lists of what the runtime and the checkpoint store have to tell.
+
+use super::Session;
+use tidegate_types::SqlError;
+
+pub(super) const CHECKPOINT_COLUMNS: &[&str] = &[
+    "Id", "Epoch", "Status", "Cause", "Trigger to durable ms", "Alignment ms", "Sync ms", "Async ms", "Bytes written",
+    "Bytes total",
+];
+pub(super) const SAVEPOINT_COLUMNS: &[&str] = &["Name", "Epoch", "Rows", "Bytes", "Taken at", "Location"];
+
+impl Session {
+    pub(super) fn job_lines(&self) -> Result<Vec<Vec<Option<String>>>, SqlError> {
+        let catalog = self.database.catalog.get();
+        let status = self.database.runtime()?.status();
+        let line = |job: &tidegate_runtime::JobStatus| {
+            let name = catalog.relation(job.relation).map(|r| r.name.clone());
+            let progress = job.rows_total.filter(|t| *t > 0).map(|total| {
+                format!("{:.1}%", (job.rows_read as f64 / total as f64 * 100.0).min(100.0))
+            });
+            vec![
+                Some(job.relation.to_string()),
+                name,
+                Some(job.rows_read.to_string()),
+                job.rows_total.map(|t| t.to_string()),
+                progress,
+            ]
+        };
+        Ok(status.jobs.iter().map(line).collect())
+    }
+
+    pub(super) fn checkpoint_lines(&self) -> Vec<Vec<Option<String>>> {
+        let line = |record: tidegate_checkpoint::CheckpointRecord| {
+            vec![
+                Some(record.checkpoint.to_string()),
+                Some(record.epoch.to_string()),
+                Some(format!("{:?}", record.status).to_lowercase()),
+                record.cause,
+                Some(format!("{:.1}", record.duration_ms)),
+                Some(format!("{:.1}", record.alignment_ms)),
+                Some(format!("{:.3}", record.sync_ms)),
+                Some(format!("{:.1}", record.async_ms)),
+                Some(record.bytes_written.to_string()),
+                Some(record.bytes_total.to_string()),
+            ]
+        };
+        self.database.store.checkpoints().into_iter().map(line).collect()
+    }
+
+    pub(super) fn savepoint_lines(&self) -> Vec<Vec<Option<String>>> {
+        let line = |info: tidegate_checkpoint::SavepointInfo| {
+            let manifest = info.manifest.as_ref();
+            vec![
+                Some(info.name.clone()),
+                manifest.map(|m| m.epoch.to_string()),
+                manifest.map(|m| m.rows().to_string()),
+                manifest.map(|m| m.bytes().to_string()),
+                manifest.map(|m| timestamp(m.created_ms)),
+                Some(info.location.clone()),
+            ]
+        };
+        self.database.store.savepoints().into_iter().map(line).collect()
+    }
+}
+
+fn timestamp(ms: i64) -> String {
+    chrono::DateTime::from_timestamp_millis(ms)
+        .map(|t| t.format("%Y-%m-%d %H:%M:%S%.3f+00").to_string())
+        .unwrap_or_default()
+}

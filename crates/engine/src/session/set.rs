@@ -1,0 +1,116 @@
+//! `SET`, `RESET`, `SHOW name`, `ALTER SYSTEM`.
+
+use super::{Session, command};
+use crate::api::Response;
+use crate::config;
+use crate::settings::{PRESETS, Scope, setting, unknown_setting};
+use tidegate_parser::AlterSystem;
+use tidegate_parser::sqlparser::ast;
+use tidegate_types::{SqlError, SqlState};
+
+impl Session {
+    pub(super) fn set(&mut self, set: &ast::Set) -> Result<Response, SqlError> {
+        match set {
+            ast::Set::SingleAssignment { variable, values, .. } => {
+                let name = tidegate_parser::name_parts(variable).join(".");
+                self.assign(&name, &values.iter().map(value_text).collect::<Vec<_>>())?;
+            }
+            ast::Set::MultipleAssignments { assignments } => {
+                for assignment in assignments {
+                    let name = tidegate_parser::name_parts(&assignment.name).join(".");
+                    self.assign(&name, &[value_text(&assignment.value)])?;
+                }
+            }
+            ast::Set::SetTimeZone { value, .. } => self.assign("timezone", &[value_text(value)])?,
+            ast::Set::SetNames { charset_name, .. } => {
+                self.assign("client_encoding", &[charset_name.value.clone()])?;
+            }
+            // The levels that can be asked for are all served by snapshots.
+            ast::Set::SetTransaction { .. } => {}
+            ast::Set::SetRole { .. } | ast::Set::SetSessionAuthorization(_) => {
+                return Err(SqlError::not_supported("SET ROLE"));
+            }
+            other => return Err(SqlError::not_supported(other)),
+        }
+        Ok(command("SET"))
+    }
+
+    fn assign(&mut self, name: &str, values: &[String]) -> Result<(), SqlError> {
+        let name = name.to_ascii_lowercase();
+        if PRESETS.iter().any(|(n, _)| *n == name) {
+            return Err(SqlError::new(
+                SqlState::CANT_CHANGE_RUNTIME_PARAM,
+                format!("parameter \"{name}\" cannot be changed"),
+            ));
+        }
+        let found = setting(&name);
+        if found.is_some_and(|s| s.scope == Scope::Server) {
+            return Err(SqlError::new(
+                SqlState::CANT_CHANGE_RUNTIME_PARAM,
+                format!("parameter \"{name}\" cannot be changed for one session"),
+            )
+            .with_hint("ALTER SYSTEM SET changes it for the next start of the server."));
+        }
+        match values {
+            [value] if value.eq_ignore_ascii_case("default") => {
+                self.settings.reset(&name)?;
+                if let Some(value) = self.database.config.settings.get(&name).map(str::to_owned) {
+                    self.settings.set(&name, &value)?;
+                }
+                Ok(())
+            }
+            values => self.settings.set(&name, &values.join(", ")),
+        }
+    }
+
+    pub(super) fn reset(&mut self, reset: &ast::ResetStatement) -> Result<Response, SqlError> {
+        match &reset.reset {
+            ast::Reset::ALL => self.settings = self.database.config.settings.clone(),
+            ast::Reset::ConfigurationParameter(name) => {
+                let name = tidegate_parser::name_parts(name).join(".");
+                self.assign(&name, &["default".to_owned()])?;
+            }
+        }
+        Ok(command("RESET"))
+    }
+
+    /// Of any setting; the value of a preset cannot change.
+    pub(super) fn setting_value(&self, name: &str) -> Result<String, SqlError> {
+        let name = name.to_ascii_lowercase();
+        if let Some((_, value)) = PRESETS.iter().find(|(n, _)| *n == name) {
+            return Ok((*value).to_owned());
+        }
+        self.settings.get(&name).map(str::to_owned).ok_or_else(|| unknown_setting(&name))
+    }
+
+    pub(super) fn alter_system(&mut self, alter: &AlterSystem) -> Result<Response, SqlError> {
+        self.outside_transaction("ALTER SYSTEM")?;
+        let data_dir = &self.database.config.data_dir;
+        match alter {
+            AlterSystem::Set { name, value, .. } => {
+                config::persist(data_dir, name, value.as_deref())?;
+                self.notice("the setting takes effect at the next start of the server");
+            }
+            AlterSystem::Reset { name, .. } => config::persist(data_dir, name, None)?,
+            AlterSystem::ResetAll => {
+                for setting in crate::settings::SETTINGS {
+                    config::persist(data_dir, setting.name, None)?;
+                }
+            }
+        }
+        Ok(command("ALTER SYSTEM"))
+    }
+}
+
+/// A value as it was meant: text without quotes, everything else as written.
+fn value_text(value: &ast::Expr) -> String {
+    match value {
+        ast::Expr::Value(value) => match &value.value {
+            ast::Value::SingleQuotedString(text) | ast::Value::DoubleQuotedString(text) => text.clone(),
+            other => other.to_string(),
+        },
+        ast::Expr::Identifier(ident) => ident.value.clone(),
+        ast::Expr::Interval(interval) => interval.value.to_string(),
+        other => other.to_string(),
+    }
+}
