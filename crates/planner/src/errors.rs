@@ -58,7 +58,8 @@ fn translate(error: &DataFusionError) -> SqlError {
     match error {
         DataFusionError::Diagnostic(diagnostic, inner) => {
             let mut found = translate(inner);
-            if found.hint.is_none() {
+            // For grouping the message says it all, and Postgres says no more.
+            if found.hint.is_none() && found.state != SqlState::GROUPING_ERROR {
                 found.hint = diagnostic.helps.first().map(|help| help.message.clone());
             }
             found
@@ -94,11 +95,10 @@ fn schema(error: &SchemaError) -> SqlError {
             SqlState::AMBIGUOUS_COLUMN,
             format!("column reference \"{}\" is ambiguous", field.name),
         ),
-        SchemaError::DuplicateQualifiedField { name, qualifier } => SqlError::new(
+        SchemaError::DuplicateQualifiedField { qualifier, .. } => SqlError::new(
             SqlState::from_code("42712"),
             format!("table name \"{}\" specified more than once", qualifier.table()),
-        )
-        .with_detail(format!("column \"{name}\" would be ambiguous")),
+        ),
         SchemaError::DuplicateUnqualifiedField { name } => duplicate_column(name),
     }
 }
@@ -192,8 +192,16 @@ fn patterns() -> &'static [Pattern] {
                 SqlState::GROUPING_ERROR,
                 "column \"$2\" must appear in the GROUP BY clause or be used in an aggregate function"),
             (r"(?s)must be in GROUP BY|must appear in the GROUP BY", SqlState::GROUPING_ERROR, ""),
-            (r"(?s)aggregate functions? (?:are|is) not allowed|Aggregate functions are not allowed|aggregate function .*nested",
-                SqlState::GROUPING_ERROR, ""),
+            (r"(?si)aggregate functions are not allowed in the (\w+)", SqlState::GROUPING_ERROR,
+                "aggregate functions are not allowed in $1"),
+            (r"(?si)aggregate function calls cannot be nested", SqlState::GROUPING_ERROR,
+                "aggregate function calls cannot be nested"),
+            (r"(?s)Cannot create filter with non-boolean predicate '.*' returning (.+)$", SqlState::DATATYPE_MISMATCH,
+                "argument of WHERE must be type boolean, not type $1"),
+            (r"(?s)Order by column out of bounds, specified: (\d+)", SqlState::INVALID_COLUMN_REFERENCE,
+                "ORDER BY position $1 is not in select list"),
+            (r"(?s)Cannot find column with position (\d+) in SELECT clause", SqlState::INVALID_COLUMN_REFERENCE,
+                "GROUP BY position $1 is not in select list"),
             (r"(?s)HAVING clause references|HAVING.*non-aggregate", SqlState::GROUPING_ERROR, ""),
             (r"(?s)(?:Union|UNION|EXCEPT|INTERSECT).*(?:same number of columns|number of columns)", SqlState::SYNTAX_ERROR,
                 "each UNION query must have the same number of columns"),
@@ -203,7 +211,7 @@ fn patterns() -> &'static [Pattern] {
             (r"(?s)Unsupported CAST from (.+) to (.+)$", SqlState::CANNOT_COERCE, "cannot cast type $1 to $2"),
             (r"(?s)[Ff]ilter predicate.*(?:boolean|Boolean)|non-boolean", SqlState::DATATYPE_MISMATCH,
                 "argument of WHERE must be type boolean"),
-            (r"(?s)[Ss]calar subquery should only return one column|should return only one column|select one column",
+            (r"(?s)should only return one column|should return only one column|select one column|single expression required",
                 SqlState::SYNTAX_ERROR, "subquery must return only one column"),
             (r"(?s)Placeholder|placeholder|parameter", SqlState::UNDEFINED_PARAMETER, ""),
             (r"(?s)WITH query name .* specified more than once", SqlState::from_code("42712"), ""),
@@ -233,9 +241,43 @@ fn planned(message: &str) -> SqlError {
         if text.is_empty() {
             text = lower_first(&message);
         }
-        return SqlError::new(pattern.state.clone(), text.replace('\n', " "));
+        return SqlError::new(pattern.state.clone(), type_names(&text.replace('\n', " ")));
     }
     SqlError::new(SqlState::SYNTAX_ERROR, lower_first(&message))
+}
+
+/// The message with SQL's names of types for Arrow's.
+fn type_names(message: &str) -> String {
+    static TYPES: OnceLock<Regex> = OnceLock::new();
+    let types = TYPES.get_or_init(|| {
+        Regex::new(
+            r"\b(Int16|Int32|Int64|UInt\d+|Float32|Float64|LargeUtf8|Utf8View|Utf8|Boolean|Date32|FixedSizeBinary\(16\)|Binary|Null|Decimal128\(\d+, -?\d+\)|Timestamp\([^()]*\)|Time64\([^()]*\)|Interval\(\w+\))",
+        )
+        .expect("a literal")
+    });
+    let named = types.replace_all(message, |found: &regex::Captures<'_>| {
+        let name = &found[0];
+        match name.split('(').next().unwrap_or(name) {
+            "Int16" => "smallint",
+            "Int32" => "integer",
+            "Int64" => "bigint",
+            "Float32" => "real",
+            "Float64" => "double precision",
+            "Boolean" => "boolean",
+            "Date32" => "date",
+            "FixedSizeBinary" => "uuid",
+            "Binary" => "bytea",
+            "Null" => "unknown",
+            "Time64" => "time without time zone",
+            "Interval" => "interval",
+            "Timestamp" if name.contains("UTC") => "timestamp with time zone",
+            "Timestamp" => "timestamp without time zone",
+            "Decimal128" => "numeric",
+            name if name.starts_with("UInt") => "numeric",
+            _ => "text",
+        }
+    });
+    named.into_owned()
 }
 
 /// Errors of evaluating constants while planning, and of running ad-hoc plans.

@@ -10,7 +10,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    Expr, Extension, FetchType, LogicalPlan, Subquery, UserDefinedLogicalNodeCore, Volatility,
+    Expr, Extension, FetchType, LogicalPlan, LogicalPlanBuilder, Subquery, UserDefinedLogicalNodeCore, Volatility,
 };
 use datafusion::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use std::cmp::Ordering;
@@ -128,7 +128,10 @@ fn guard_scalar_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
                     if subquery.outer_ref_columns.is_empty() && !has_at_most_one_row(&subquery.subquery) =>
                 {
                     let input = subquery.subquery.as_ref().clone();
+                    let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
                     let guard = LogicalPlan::Extension(Extension { node: Arc::new(AtMostOne { input }) });
+                    // DataFusion looks for the sub-query's expression in a projection.
+                    let guard = LogicalPlanBuilder::from(guard).project(columns)?.build()?;
                     Ok(Transformed::yes(Expr::ScalarSubquery(Subquery { subquery: Arc::new(guard), ..subquery })))
                 }
                 other => Ok(Transformed::no(other)),

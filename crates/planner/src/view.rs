@@ -44,9 +44,9 @@ pub struct PlannedSink {
     pub direct: Vec<RelationId>,
 }
 
-/// A query as a finished tree.
-struct PlannedRel {
-    rel: Rel,
+/// A query as a tree.
+pub(crate) struct PlannedRel {
+    pub(crate) rel: Rel,
     schema: SchemaRef,
     direct: Vec<RelationId>,
 }
@@ -102,6 +102,14 @@ impl Planner<'_> {
     }
 
     fn tree(&self, query: ast::Query, columns: &[String]) -> Result<PlannedRel, SqlError> {
+        let PlannedRel { rel, schema, direct } = self.lowered(query, columns)?;
+        let mut rel = rules::apply(rel);
+        rel.schema = with_names(&rel.schema, &schema);
+        Ok(PlannedRel { rel, schema, direct })
+    }
+
+    /// The tree before the rules.
+    pub(crate) fn lowered(&self, query: ast::Query, columns: &[String]) -> Result<PlannedRel, SqlError> {
         let context = Context::new(self.relations, Purpose::View);
         let plan = plan(&context, query, self.text, PlannerContext::new())?;
         let failed = |e| optimize::failure(&e, self.text);
@@ -111,8 +119,7 @@ impl Planner<'_> {
             return Err(refuse::in_view("a query without columns"));
         }
         let plan = optimize::optimize(plan).map_err(failed)?;
-        let mut rel = rules::apply(lower::lower(&plan)?.exact());
-        rel.schema = with_names(&rel.schema, &schema);
+        let rel = lower::lower(&plan)?.exact();
         Ok(PlannedRel { rel, schema, direct: context.direct() })
     }
 }

@@ -3,6 +3,17 @@
 //! There is one registry. Views are planned from it, and [`session_state_defaults`] gives ad-hoc reads a DataFusion session
 //! with exactly the same contents.
 
+mod aggregate;
+mod datetime;
+mod json;
+mod literals;
+mod not_in;
+mod numeric;
+mod outer;
+mod postgres;
+mod rewrite;
+mod text;
+mod to_char;
 pub mod types;
 
 use datafusion::catalog::TableFunction;
@@ -41,17 +52,21 @@ pub fn registry() -> &'static Registry {
 fn build() -> Registry {
     let json = json_functions();
     let mut scalar = HashMap::new();
-    for function in SessionStateDefaults::default_scalar_functions().into_iter().chain(json.scalar_functions().values().cloned()) {
+    let library = SessionStateDefaults::default_scalar_functions().into_iter();
+    let ours = [postgres::functions(), numeric::functions(), text::functions(), to_char::functions(), datetime::functions()].concat();
+    for function in library.chain(json.scalar_functions().values().cloned()).chain(ours) {
         insert(&mut scalar, function.name().to_owned(), function.aliases(), &function);
     }
+    alias(&mut scalar, postgres::SCALAR_ALIASES);
     let mut higher_order = HashMap::new();
     for function in SessionStateDefaults::default_higher_order_functions() {
         insert(&mut higher_order, function.name().to_owned(), function.aliases(), &function);
     }
     let mut aggregate = HashMap::new();
-    for function in SessionStateDefaults::default_aggregate_functions() {
+    for function in SessionStateDefaults::default_aggregate_functions().into_iter().chain(aggregate::functions()) {
         insert(&mut aggregate, function.name().to_owned(), function.aliases(), &function);
     }
+    alias(&mut aggregate, postgres::AGGREGATE_ALIASES);
     let mut window = HashMap::new();
     for function in SessionStateDefaults::default_window_functions() {
         insert(&mut window, function.name().to_owned(), function.aliases(), &function);
@@ -59,15 +74,17 @@ fn build() -> Registry {
     let table_functions =
         SessionStateDefaults::default_table_functions().into_iter().map(|f| (f.name().to_owned(), f)).collect();
     // Includes the planners of the JSON operators, which go first.
-    let expr_planners = json.expr_planners();
+    let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(json::JsonAsText)];
+    expr_planners.extend(json.expr_planners().iter().cloned());
+    let rewrites = json.analyzer().function_rewrites().to_vec();
     Registry {
         scalar,
         higher_order,
         aggregate,
         window,
         table_functions,
-        expr_planners: expr_planners.to_vec(),
-        rewrites: json.analyzer().function_rewrites().to_vec(),
+        expr_planners,
+        rewrites,
         options: session_config().options().as_ref().clone(),
     }
 }
@@ -87,6 +104,13 @@ fn insert<T>(map: &mut HashMap<String, Arc<T>>, name: String, aliases: &[String]
     map.insert(name, function.clone());
 }
 
+fn alias<T>(map: &mut HashMap<String, Arc<T>>, names: &[(&str, &str)]) {
+    for (name, known) in names {
+        let function = map.get(*known).expect("aliases are of functions that exist").clone();
+        map.insert((*name).to_owned(), function);
+    }
+}
+
 /// Settings under which SQL means the same in views and reads.
 pub fn session_config() -> SessionConfig {
     let mut config = SessionConfig::new();
@@ -102,6 +126,8 @@ pub fn session_config() -> SessionConfig {
 /// DataFusion's analyzer with our rewrites in front.
 pub fn analyzer() -> Analyzer {
     let mut analyzer = Analyzer::new();
+    analyzer.rules.insert(0, Arc::new(not_in::EmbeddedNotIn));
+    analyzer.rules.insert(1, Arc::new(rewrite::PostgresSemantics));
     for rewrite in &registry().rewrites {
         analyzer.add_function_rewrite(rewrite.clone());
     }
@@ -120,7 +146,7 @@ pub(crate) fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         }
         Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
     })?;
-    Ok(rewritten.data)
+    rewrite::rewrite(rewritten.data, schema)
 }
 
 /// A DataFusion session for ad-hoc reads with the functions, rewrites and settings that views are planned with. The caller

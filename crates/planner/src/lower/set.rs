@@ -14,7 +14,7 @@ use tidegate_types::SqlError;
 pub(super) fn union(union: &Union) -> Result<Lowered, SqlError> {
     let fields: Vec<Field> = union.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
     if fields.is_empty() {
-        return Err(crate::refuse::in_view("a UNION of rows without columns"));
+        return rows_only(union);
     }
     let inputs = union
         .inputs
@@ -22,6 +22,19 @@ pub(super) fn union(union: &Union) -> Result<Lowered, SqlError> {
         .map(|input| Ok(cast_to(lower(input)?.exact(), &fields)))
         .collect::<Result<Vec<_>, SqlError>>()?;
     Ok(Lowered::plain(Rel::new(Op::Union, inputs, Arc::new(Schema::new(fields)))))
+}
+
+/// A union of which only the number of rows is asked. A row needs a column to flow, and nobody sees this one.
+fn rows_only(union: &Union) -> Result<Lowered, SqlError> {
+    let field = Field::new("row", datafusion::arrow::datatypes::DataType::Boolean, false);
+    let row = ScalarExpr::new(datafusion::logical_expr::lit(true));
+    let inputs = union
+        .inputs
+        .iter()
+        .map(|input| Ok(lower(input)?.rel.project(vec![row.clone()], vec![field.clone()])))
+        .collect::<Result<Vec<_>, SqlError>>()?;
+    let rel = Rel::new(Op::Union, inputs, Arc::new(Schema::new(vec![field.clone()])));
+    Ok(Lowered { rel, columns: Vec::new() })
 }
 
 fn cast_to(rel: Rel, fields: &[Field]) -> Rel {
