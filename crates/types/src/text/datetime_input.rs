@@ -195,6 +195,10 @@ impl Fields {
                 Ok(None)
             };
         };
+        let beyond = self.hour == 24 && time > MICROS_PER_DAY;
+        if self.hour > 24 || beyond {
+            return Err(Refusal::Overflow);
+        }
         let shift = match self.afternoon {
             Some(_) if self.hour > 12 => return Err(Refusal::Overflow),
             Some(true) if self.hour != 12 => 12,
@@ -218,6 +222,9 @@ impl Fields {
         if self.year.is_some() {
             return Err(Refusal::Syntax);
         }
+        if !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(Refusal::Syntax);
+        }
         self.year = Some(digits.parse().map_err(|_| Refusal::Overflow)?);
         self.year_digits = digits.len();
         Ok(())
@@ -227,8 +234,7 @@ impl Fields {
         if self.time.is_some() {
             return Err(Refusal::Syntax);
         }
-        let beyond = hour == 24 && (minute > 0 || second > 0 || micros > 0);
-        if hour > 24 || minute > 59 || second > 60 || beyond {
+        if minute > 59 || second > 60 {
             return Err(Refusal::Overflow);
         }
         self.hour = hour;
@@ -527,7 +533,14 @@ fn decode_number(number: &str, time_next: bool, fields: &mut Fields) -> Decoded<
             fields.set_time(number(0..2)?, number(2..4)?, number(4..6)?, micros)?;
         }
         _ if fields.has_date() || !fraction.is_empty() => return Err(Refusal::Syntax),
-        1 | 2 if fields.day.is_none() => fields.day = Some(small(digits)?),
+        1 | 2 if fields.day.is_none() => {
+            let day = small(digits)?;
+            // Before the month's name it is taken for a day only if it can be one.
+            if fields.month.is_none() && !(1..=31).contains(&day) {
+                return Err(Refusal::Syntax);
+            }
+            fields.day = Some(day);
+        }
         _ => fields.set_year(digits)?,
     }
     Ok(())
@@ -536,7 +549,6 @@ fn decode_number(number: &str, time_next: bool, fields: &mut Fields) -> Decoded<
 fn decode_zone(zone: &str) -> Decoded<i64> {
     let number = |digits: &str| digits.parse::<i64>().map_err(|_| Refusal::Syntax);
     let (hours, minutes, seconds) = match zone.split(':').collect::<Vec<_>>().as_slice() {
-        [run] if run.len() > 4 => return Err(Refusal::Syntax),
         [run] if run.len() > 2 => {
             let (hours, minutes) = run.split_at(run.len() - 2);
             (number(hours)?, number(minutes)?, 0)

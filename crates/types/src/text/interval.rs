@@ -115,6 +115,8 @@ impl Unit {
     }
 }
 
+const ALL_SECONDS: [Unit; 3] = [Unit::Second, Unit::Millisecond, Unit::Microsecond];
+
 /// A number as written: the whole part, and the fraction with the sign of the number.
 #[derive(Clone, Copy)]
 struct Number {
@@ -159,17 +161,21 @@ struct Sum {
 }
 
 impl Sum {
-    fn mark(&mut self, unit: Unit) -> Result<(), Refusal> {
-        if self.seen.contains(&unit) {
+    fn mark(&mut self, units: &[Unit]) -> Result<(), Refusal> {
+        if units.iter().any(|unit| self.seen.contains(unit)) {
             return Err(Refusal::Syntax);
         }
-        self.seen.push(unit);
+        self.seen.extend_from_slice(units);
         self.fields += 1;
         Ok(())
     }
 
     fn add(&mut self, number: Number, unit: Unit) -> Result<(), Refusal> {
-        self.mark(unit)?;
+        match unit {
+            // A fraction speaks for the smaller units too.
+            Unit::Second if number.fraction != 0.0 => self.mark(&ALL_SECONDS)?,
+            unit => self.mark(&[unit])?,
+        }
         match unit {
             Unit::Microsecond => self.add_time(number, 1),
             Unit::Millisecond => self.add_time(number, 1_000),
@@ -230,9 +236,8 @@ impl Sum {
     }
 
     fn add_clock(&mut self, negative: bool, clock: &str) -> Result<(), Refusal> {
-        for unit in [Unit::Hour, Unit::Minute, Unit::Second] {
-            self.mark(unit)?;
-        }
+        self.mark(&[Unit::Hour, Unit::Minute])?;
+        self.mark(&ALL_SECONDS)?;
         let (whole, fraction) = clock.split_once('.').unwrap_or((clock, ""));
         let number = |digits: &str| -> Result<i64, Refusal> {
             match digits {
@@ -257,8 +262,7 @@ impl Sum {
     }
 
     fn add_year_month(&mut self, negative: bool, text: &str) -> Result<(), Refusal> {
-        self.mark(Unit::Year)?;
-        self.mark(Unit::Month)?;
+        self.mark(&[Unit::Month])?;
         let (years, months) = text.split_once('-').ok_or(Refusal::Syntax)?;
         let years: i64 = years.parse().map_err(|_| Refusal::Syntax)?;
         let months: i64 = months.parse().map_err(|_| Refusal::Syntax)?;
@@ -316,12 +320,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Numbers with units, clock times, `years-months`, `@` and `ago`. A number without a unit is days before a clock time,
-/// seconds at the end, and nothing elsewhere.
+/// Numbers with units, clock times, `years-months`, `@` and `ago`. A number without a unit is days before a clock time
+/// or hours, seconds at the end, and nothing elsewhere.
 fn read_verbose(text: &str) -> Result<Sum, Refusal> {
     let mut sum = Sum::default();
     let mut reader = Reader { rest: text };
     let mut pending: Option<Number> = None;
+    // A number before one whose unit is not known yet.
+    let mut before: Option<Number> = None;
     let mut ago = false;
     loop {
         reader.skip_space();
@@ -339,8 +345,10 @@ fn read_verbose(text: &str) -> Result<Sum, Refusal> {
                     sum.add_clock(negative, digits)?;
                 } else if digits.contains('-') {
                     sum.add_year_month(negative, digits)?;
-                } else if pending.replace(Number::read(negative, digits)?).is_some() {
+                } else if before.is_some() {
                     return Err(Refusal::Syntax);
+                } else {
+                    before = pending.replace(Number::read(negative, digits)?);
                 }
             }
             '@' => reader.rest = &reader.rest[1..],
@@ -349,7 +357,14 @@ fn read_verbose(text: &str) -> Result<Sum, Refusal> {
                     .take(|c| c.is_ascii_alphabetic())
                     .to_ascii_lowercase();
                 match (Unit::of(&word), pending.take()) {
-                    (Some(unit), Some(number)) => sum.add(number, unit)?,
+                    (Some(unit), Some(number)) => {
+                        match before.take() {
+                            Some(days) if unit == Unit::Hour => sum.add(days, Unit::Day)?,
+                            Some(_) => return Err(Refusal::Syntax),
+                            None => {}
+                        }
+                        sum.add(number, unit)?;
+                    }
                     // A unit too many is overlooked, as in Postgres.
                     (Some(_), None) if sum.fields > 0 => {}
                     (None, None) if word == "ago" => ago = true,
@@ -358,6 +373,9 @@ fn read_verbose(text: &str) -> Result<Sum, Refusal> {
             }
             _ => return Err(Refusal::Syntax),
         }
+    }
+    if before.is_some() {
+        return Err(Refusal::Syntax);
     }
     if let Some(seconds) = pending {
         sum.add(seconds, Unit::Second)?;

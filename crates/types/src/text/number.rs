@@ -107,8 +107,8 @@ fn write_special(nan: bool, infinite: bool, negative: bool, out: &mut String) ->
     true
 }
 
-/// Rust's shortest digits may lie exactly half-way to the next float, when rounding to even brings a reader back.
-/// Postgres does not count on its readers for that, and prints more digits.
+/// Postgres's shortest digits differ from Rust's in two ways. Of two candidates equally far away it takes the even one. And
+/// digits exactly half-way to the next float do not count, although rounding to even would bring a reader back.
 fn shortest_double(value: f64) -> String {
     let bits = value.to_bits();
     let (fraction, exponent) = (bits & ((1 << 52) - 1), (bits >> 52 & 0x7ff) as i32);
@@ -116,13 +116,15 @@ fn shortest_double(value: f64) -> String {
         0 => (fraction, -1074),
         _ => (fraction | 1 << 52, exponent - 1075),
     };
+    let good = |text: &String| text.parse() == Ok(value) && !on_boundary(text, mantissa, power);
     let shortest = format!("{value:e}");
-    if !on_boundary(&shortest, mantissa, power) {
-        return shortest;
-    }
-    (1..17)
-        .map(|digits| format!("{value:.digits$e}"))
-        .find(|text| text.parse() == Ok(value) && !on_boundary(text, mantissa, power))
+    let decimals = decimals_of(&shortest);
+    let longer = (decimals + 1..17).map(|decimals| format!("{value:.decimals$e}"));
+    // Below a power of two floats are closer: there the nearest digits may belong to another float.
+    [format!("{value:.decimals$e}"), shortest.clone()]
+        .into_iter()
+        .chain(longer)
+        .find(good)
         .unwrap_or(shortest)
 }
 
@@ -133,33 +135,45 @@ fn shortest_real(value: f32) -> String {
         0 => (fraction, -149),
         _ => (fraction | 1 << 23, exponent - 150),
     };
+    let good =
+        |text: &String| text.parse() == Ok(value) && !on_boundary(text, mantissa as u64, power);
     let shortest = format!("{value:e}");
-    if !on_boundary(&shortest, mantissa as u64, power) {
-        return shortest;
-    }
-    (1..9)
-        .map(|digits| format!("{value:.digits$e}"))
-        .find(|text| text.parse() == Ok(value) && !on_boundary(text, mantissa as u64, power))
+    let decimals = decimals_of(&shortest);
+    let longer = (decimals + 1..9).map(|decimals| format!("{value:.decimals$e}"));
+    [format!("{value:.decimals$e}"), shortest.clone()]
+        .into_iter()
+        .chain(longer)
+        .find(good)
         .unwrap_or(shortest)
 }
 
-/// Whether a decimal `d.ddde±x` equals `(mantissa ± 1/2) · 2^power`.
+/// How many digits stand behind the point of `d.ddde±x`.
+fn decimals_of(text: &str) -> usize {
+    let (digits, _) = text.split_once('e').expect("formatted with an exponent");
+    digits.split_once('.').map_or(0, |(_, f)| f.len())
+}
+
+/// Whether a decimal `d.ddde±x` is exactly half-way between `mantissa · 2^power` and the float next to it.
 fn on_boundary(text: &str, mantissa: u64, power: i32) -> bool {
     let (digits, exponent) = text.split_once('e').expect("formatted with an exponent");
     let exponent: i32 = exponent.parse().expect("formatted as a number");
-    let decimals = digits.split_once('.').map_or(0, |(_, f)| f.len() as i32);
+    let decimals = decimals_of(text) as i32;
     let digits: u128 = digits
         .bytes()
         .filter(u8::is_ascii_digit)
         .fold(0, |n, d| n * 10 + (d - b'0') as u128);
     let ten = exponent - decimals;
-    // digits · 10^ten = odd · 2^(power-1), compared without its powers of two: 5^|ten| goes to the side where it is whole.
+    // digits · 10^ten = odd · 2^power, compared without its powers of two: 5^|ten| goes to the side where it is whole.
     let Some(five) = 5u128.checked_pow(ten.unsigned_abs()) else {
         return false;
     };
-    [mantissa * 2 + 1, (mantissa * 2).saturating_sub(1)]
+    let below = match mantissa.is_power_of_two() && mantissa > 1 {
+        true => (mantissa * 4 - 1, power - 2),
+        false => ((mantissa * 2).saturating_sub(1), power - 1),
+    };
+    [(mantissa * 2 + 1, power - 1), below]
         .into_iter()
-        .any(|odd| {
+        .any(|(odd, power)| {
             let (left, right) = match ten >= 0 {
                 true => (digits.checked_mul(five), Some(odd as u128)),
                 false => (Some(digits), (odd as u128).checked_mul(five)),
@@ -172,7 +186,7 @@ fn on_boundary(text: &str, mantissa: u64, power: i32) -> bool {
             }
             let (left_twos, right_twos) =
                 (left.trailing_zeros() as i32, right.trailing_zeros() as i32);
-            left >> left_twos == right >> right_twos && left_twos + ten == right_twos + power - 1
+            left >> left_twos == right >> right_twos && left_twos + ten == right_twos + power
         })
 }
 
