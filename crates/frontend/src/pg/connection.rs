@@ -113,6 +113,8 @@ impl<'a> Connection<'a> {
             ("session_authorization", user),
         ];
         let mut own = self.session.take_parameter_changes();
+        // Clients show it to people, who should see what they are connected to.
+        own.retain(|(name, _)| name != "server_version");
         for (name, value) in fixed {
             let known = own.iter().position(|(n, _)| n.eq_ignore_ascii_case(name));
             let value = known.map_or(value.to_owned(), |at| own.remove(at).1);
