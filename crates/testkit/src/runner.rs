@@ -90,9 +90,12 @@ impl NodeRunner {
         Ok(runs)
     }
 
+    /// Loads sealed runs, oldest first, also of a runner whose tables have other ids.
     pub fn restore(&mut self, runs: &[(usize, Run)]) -> Result<(), OperatorError> {
         for (index, run) in runs {
-            self.tables[*index].restore(run)?;
+            let mut run = run.clone();
+            run.table = self.specs[*index].id;
+            self.tables[*index].restore(&run)?;
         }
         Ok(())
     }
