@@ -2,18 +2,19 @@
 //!
 //! State: map form, key columns → order columns ‖ the other columns → count. The first rows of each touched key are given as
 //! they were and as they are; how many is the caller's to say. Where rows are never retracted, rows behind those are not
-//! kept at all.
+//! kept at all; and if they are few besides, they are one value: key → (count, length, row) for each in order.
 
 use crate::count_table::{CountLists, read_counts, scan_counts, write_counts};
 use crate::groups::{Groups, KeyChunk};
 use crate::key_counts::KeyCounts;
+use crate::value_bytes::{Reader, write_bytes, write_i64};
 use crate::{Cx, OperatorError};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{SortOptions, take};
 use arrow::datatypes::{Schema, SchemaRef};
 use std::ops::{ControlFlow, Range};
 use tidegate_plan::{SortKey, state_tables::top_n_columns};
-use tidegate_state::{Cell, Table};
+use tidegate_state::{Cell, Change, Table};
 use tidegate_types::{Batch, ByteRows, RowCodec};
 
 /// Groups that are brought up to date at a time.
@@ -30,8 +31,18 @@ pub struct OrderedRows {
     numbers: Vec<u32>,
     /// How many rows from the front anyone asks for.
     wanted: u64,
-    /// Rows behind the wanted ones are not kept.
-    prune: bool,
+    kept: Kept,
+}
+
+/// What is kept of a key's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// All, one cell each.
+    All,
+    /// The wanted ones, one cell each: rows are never retracted.
+    First,
+    /// The wanted ones, all in one value: rows are never retracted.
+    List,
 }
 
 /// The first rows of a chunk of keys, before and after the epoch.
@@ -48,7 +59,7 @@ impl OrderedRows {
         input: &Schema,
         schema: SchemaRef,
         wanted: u64,
-        append_only: bool,
+        kept: Kept,
     ) -> Result<Self, OperatorError> {
         let sub = top_n_columns(keys, order, input.fields().len());
         let columns = sub.iter().map(|key| {
@@ -61,10 +72,10 @@ impl OrderedRows {
             keys: keys.to_vec(),
             codec,
             groups: Groups::new(keys, input)?,
-            changes: KeyCounts::default(),
+            changes: KeyCounts::mostly_distinct(),
             numbers: Vec::new(),
             wanted,
-            prune: append_only && wanted < u64::MAX,
+            kept,
             sub,
         })
     }
@@ -101,10 +112,10 @@ impl OrderedRows {
     pub fn apply(&mut self, range: Range<usize>, cx: &mut Cx<'_>) -> Result<FirstRows, OperatorError> {
         let keys = self.groups.chunk(range.clone())?;
         let table = cx.tables[0].as_mut();
-        let (before, after) = if self.prune {
-            self.apply_pruned(range, &keys.keys, table)?
-        } else {
-            self.apply_all(range, &keys.keys, table)?
+        let (before, after) = match self.kept {
+            Kept::All => self.apply_all(range, &keys.keys, table)?,
+            Kept::First => self.apply_first(range, &keys.keys, table)?,
+            Kept::List => self.apply_list(range, &keys.keys, table)?,
         };
         Ok(FirstRows { keys, before, after })
     }
@@ -147,7 +158,7 @@ impl OrderedRows {
     }
 
     /// Rows only come, and those behind the wanted ones can never become wanted again.
-    fn apply_pruned(
+    fn apply_first(
         &self,
         range: Range<usize>,
         keys: &ByteRows,
@@ -181,6 +192,48 @@ impl OrderedRows {
             });
         }
         write_counts(table, &cells, &before_after)?;
+        Ok((before, after))
+    }
+
+    /// As `apply_first`, with one value per key.
+    fn apply_list(
+        &self,
+        range: Range<usize>,
+        keys: &ByteRows,
+        table: &mut dyn Table,
+    ) -> Result<(CountLists, CountLists), OperatorError> {
+        let cells: Vec<Cell<'_>> = keys.iter().map(Cell::key).collect();
+        let mut lists = Vec::new();
+        let mut spans = vec![0..0; cells.len()];
+        table.get_many(&cells, &mut |index, value| {
+            let start = lists.len();
+            lists.extend_from_slice(value.unwrap_or(&[]));
+            spans[index] = start..lists.len();
+        })?;
+        let (mut before, mut after) = (CountLists::default(), CountLists::default());
+        let (mut new, mut new_spans) = (Vec::new(), Vec::with_capacity(cells.len()));
+        for (index, group) in range.enumerate() {
+            let mut reader = Reader::new(&lists[spans[index].clone()]);
+            while !reader.is_empty() {
+                let count = reader.i64()?;
+                before.push(reader.bytes()?, count);
+            }
+            before.end_group();
+            self.merge_first(group, before.group(index), &mut after);
+            let start = new.len();
+            for (row, count) in after.group(index) {
+                write_i64(count, &mut new);
+                write_bytes(row, &mut new);
+            }
+            new_spans.push(start..new.len());
+        }
+        let changes: Vec<Change<'_>> = cells
+            .iter()
+            .zip(spans.iter().zip(&new_spans))
+            .filter(|(_, (old, new_span))| lists[(*old).clone()] != new[(*new_span).clone()])
+            .map(|(cell, (_, span))| Change { cell: *cell, value: Some(&new[span.clone()]) })
+            .collect();
+        table.write_many(&changes)?;
         Ok((before, after))
     }
 

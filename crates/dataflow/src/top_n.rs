@@ -1,15 +1,16 @@
 //! ORDER BY … LIMIT … OFFSET, per partition: `Δout = −window(old rows) + window(new rows)` over the touched partitions.
 //!
 //! State: `rows`, map form: partition → order columns ‖ other columns → count ([`crate::ordered_rows`]). Over rows that are
-//! never retracted only the first `offset + limit` of each partition are kept.
+//! never retracted only the first `offset + limit` of each partition are kept, and if these are few, as one value.
 //!
 //! A row that is there several times takes several places. Ties follow the encoding of the remaining columns, so that the
 //! choice repeats. Cost: one scan of the first `offset + limit` rows per touched partition, a second one if rows went.
 
-use crate::ordered_rows::{CHUNK_GROUPS, FirstRows, OrderedRows, differences};
+use crate::ordered_rows::{CHUNK_GROUPS, FirstRows, Kept, OrderedRows, differences};
 use crate::{Cx, Operator, OperatorError, Port, Progress};
 use arrow::datatypes::{Schema, SchemaRef};
 use tidegate_plan::SortKey;
+use tidegate_plan::state_tables::top_n_keeps_list;
 use tidegate_types::{Barrier, Batch, ByteRows};
 
 pub struct TopN {
@@ -38,7 +39,14 @@ impl TopN {
     ) -> Result<Self, OperatorError> {
         let limit = window.limit.unwrap_or(u64::MAX);
         let wanted = if limit == 0 { 0 } else { window.offset.saturating_add(limit) };
-        let rows = OrderedRows::new(window.partition, window.order, input, schema, wanted, input_append_only)?;
+        let kept = if top_n_keeps_list(window.offset, window.limit, input_append_only) {
+            Kept::List
+        } else if input_append_only && window.limit.is_some() {
+            Kept::First
+        } else {
+            Kept::All
+        };
+        let rows = OrderedRows::new(window.partition, window.order, input, schema, wanted, kept)?;
         Ok(Self { rows, offset: window.offset, limit, next: 0, groups: 0 })
     }
 

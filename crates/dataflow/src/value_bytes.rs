@@ -37,6 +37,10 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     pub fn i64(&mut self) -> Result<i64, StateError> {
         i64::try_from(self.i128()?).map_err(|_| damaged())
     }

@@ -118,7 +118,10 @@ pub fn state_tables(op: &Op, inputs: &[Input]) -> Vec<StateTable> {
     match op {
         Op::Values { .. } => vec![value_table("emitted", empty(), encoded("flag", DataType::Boolean, "flag"))],
         Op::Aggregate { keys, calls } => aggregate_tables(keys, calls, &inputs[0]),
-        Op::TopN { partition, order, .. } => vec![top_n_table(partition, order, &inputs[0].schema)],
+        Op::TopN { partition, order, offset, limit } => {
+            let list = top_n_keeps_list(*offset, *limit, inputs[0].append_only);
+            vec![top_n_table(partition, order, &inputs[0].schema, list)]
+        }
         Op::AtMostOne { keys } => {
             let rest = rest_of(&inputs[0].schema, keys);
             vec![map_table("rows", columns(&inputs[0].schema, keys), columns(&inputs[0].schema, &rest))]
@@ -164,8 +167,18 @@ pub fn top_n_columns(partition: &[usize], order: &[SortKey], width: usize) -> Ve
     sub
 }
 
-fn top_n_table(partition: &[usize], order: &[SortKey], input: &SchemaRef) -> StateTable {
+/// Whether a top-n keeps each partition's first rows as one value: when rows are never retracted and so few are wanted that
+/// rewriting them together is cheaper than finding them apart.
+pub fn top_n_keeps_list(offset: u64, limit: Option<u64>, input_append_only: bool) -> bool {
+    const FEW: u64 = 4;
+    input_append_only && limit.is_some_and(|limit| offset.saturating_add(limit) <= FEW)
+}
+
+fn top_n_table(partition: &[usize], order: &[SortKey], input: &SchemaRef, list: bool) -> StateTable {
     let sub = top_n_columns(partition, order, input.fields().len());
+    if list {
+        return value_table("rows", columns(input, partition), encoded("rows", DataType::Binary, "rows"));
+    }
     map_table("rows", columns(input, partition), ordered(input, &sub))
 }
 
