@@ -2,9 +2,10 @@
 
 use crate::properties::{self, Properties};
 use crate::rel::{Origin, Rel};
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use std::sync::Arc;
 use tidegate_plan::{Dataflow, Edge, Node, Op};
-use tidegate_types::{OperatorId, RelationId};
+use tidegate_types::{OperatorId, RelationId, SqlError};
 
 /// What a table or source is planned from.
 #[derive(Debug, Clone)]
@@ -23,7 +24,8 @@ pub fn plan_table(table: &StoredRelation) -> Dataflow {
     let unique_key = (!table.primary_key.is_empty()).then(|| table.primary_key.clone());
     let mut input = Rel::new(Op::TableInput { relation: table.id }, Vec::new(), table.schema.clone());
     input.origin = Origin { append_only: table.append_only, unique_key };
-    materialize(input, table.id, &table.name)
+    let schema = input.schema.clone();
+    materialized(input, schema, table.id, &table.name)
 }
 
 /// A source's own dataflow: its connector, with all columns.
@@ -34,11 +36,33 @@ pub fn plan_source(source: &StoredRelation) -> Dataflow {
     flatten(input, source.id, &source.name)
 }
 
-/// The dataflow that keeps a tree's rows in a view store.
-pub(crate) fn materialize(rel: Rel, relation: RelationId, name: &str) -> Dataflow {
+/// The dataflow that keeps a tree's rows in a view store, under the view's names.
+pub(crate) fn materialize(
+    rel: Rel,
+    names: &SchemaRef,
+    relation: RelationId,
+    name: &str,
+) -> Result<Dataflow, SqlError> {
+    let schema = with_names(&rel.schema, names)?;
+    Ok(materialized(rel, schema, relation, name))
+}
+
+fn materialized(rel: Rel, schema: SchemaRef, relation: RelationId, name: &str) -> Dataflow {
     let key = properties::view_key(rel.width(), &properties_of(&rel));
-    let schema = rel.schema.clone();
     flatten(Rel::new(Op::Materialize { relation, key }, vec![rel], schema), relation, name)
+}
+
+/// The tree's own nullability under the view's names.
+pub(crate) fn with_names(tree: &SchemaRef, names: &SchemaRef) -> Result<SchemaRef, SqlError> {
+    let mut fields: Vec<Field> = Vec::new();
+    for (have, want) in tree.fields().iter().zip(names.fields()) {
+        if have.data_type() != want.data_type() {
+            let (name, have, want) = (want.name(), have.data_type(), want.data_type());
+            return Err(SqlError::internal(format!("column \"{name}\" became {have} from {want}")));
+        }
+        fields.push(want.as_ref().clone().with_nullable(have.is_nullable()));
+    }
+    Ok(Arc::new(Schema::new(fields)))
 }
 
 pub(crate) fn properties_of(rel: &Rel) -> Properties {

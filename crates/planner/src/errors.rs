@@ -6,7 +6,7 @@
 
 use datafusion::common::{Column, DataFusionError, SchemaError, Span};
 use regex::Regex;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use tidegate_types::{SqlError, SqlState};
 
 /// Carries an error of ours through DataFusion.
@@ -280,12 +280,22 @@ fn type_names(message: &str) -> String {
     named.into_owned()
 }
 
+static OVERFLOW: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"happened on: (-?\d+) (\S+) (-?\d+)").expect("a literal"));
+
 /// Errors of evaluating constants while planning, and of running ad-hoc plans.
 fn evaluated(message: &str) -> SqlError {
     let message = strip(message);
     let lower = message.to_lowercase();
     let state = if lower.contains("divide by zero") || lower.contains("division by zero") {
         return SqlError::new(SqlState::DIVISION_BY_ZERO, "division by zero");
+    } else if lower.contains("overflow happened on") {
+        // The kernels say what the operands were, not which type they had; small integers are computed in 32 bits.
+        let wide = OVERFLOW.captures(&message).is_some_and(|found| {
+            [1, 3].iter().any(|group| found[*group].parse::<i32>().is_err())
+        });
+        let name = if wide { "bigint" } else { "integer" };
+        return SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, format!("{name} out of range"));
     } else if lower.contains("overflow") || lower.contains("out of range") || lower.contains("too large to store") {
         SqlState::NUMERIC_OUT_OF_RANGE
     } else if lower.contains("more than one row") {

@@ -7,6 +7,7 @@ mod plans;
 mod reads;
 mod rules;
 mod tpch;
+mod verify;
 
 use crate::context::{RelationKind, Relations, Resolved, ViewQuery};
 use crate::functions::types::sql_type_of;
@@ -108,7 +109,9 @@ impl Fixture {
 
     pub(crate) fn plan(&self, sql: &str) -> Result<tidegate_plan::Dataflow, SqlError> {
         let planner = Planner::new(self, sql);
-        Ok(planner.plan_materialized_view(query(sql), &[], RelationId(99), "v")?.dataflow)
+        let dataflow = planner.plan_materialized_view(query(sql), &[], RelationId(99), "v")?.dataflow;
+        verify::check(&dataflow);
+        Ok(dataflow)
     }
 
     fn name(&self, id: RelationId) -> Option<String> {

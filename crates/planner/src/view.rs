@@ -63,7 +63,7 @@ impl Planner<'_> {
         let notices = notices(&query);
         let PlannedRel { rel, schema, direct } = self.tree(query, columns)?;
         let found = dataflow::properties_of(&rel);
-        let dataflow = materialize(rel, relation, name);
+        let dataflow = materialize(rel, &schema, relation, name)?;
         let Op::Materialize { key, .. } = &dataflow.root().op else {
             unreachable!("a view's root materializes it")
         };
@@ -83,7 +83,7 @@ impl Planner<'_> {
     pub fn plan_sink(&self, query: ast::Query, relation: RelationId, name: &str) -> Result<PlannedSink, SqlError> {
         let PlannedRel { rel, schema, direct } = self.tree(query, &[])?;
         let found = dataflow::properties_of(&rel);
-        let output = rel.schema.clone();
+        let output = dataflow::with_names(&rel.schema, &schema)?;
         let dataflow = flatten(Rel::new(Op::Sink { relation }, vec![rel], output), relation, name);
         Ok(PlannedSink {
             key: found.unique_key,
@@ -103,9 +103,7 @@ impl Planner<'_> {
 
     fn tree(&self, query: ast::Query, columns: &[String]) -> Result<PlannedRel, SqlError> {
         let PlannedRel { rel, schema, direct } = self.lowered(query, columns)?;
-        let mut rel = rules::apply(rel);
-        rel.schema = with_names(&rel.schema, &schema);
-        Ok(PlannedRel { rel, schema, direct })
+        Ok(PlannedRel { rel: rules::apply(rel), schema, direct })
     }
 
     /// The tree before the rules.
@@ -142,20 +140,6 @@ fn named(schema: SchemaRef, columns: &[String]) -> Result<SchemaRef, SqlError> {
     let names: Vec<String> = fields.iter().map(|f| f.name().clone()).collect();
     refuse::duplicate_names(&names)?;
     Ok(Arc::new(Schema::new(fields)))
-}
-
-/// The tree's own types and nullability under the view's names.
-fn with_names(tree: &SchemaRef, names: &SchemaRef) -> SchemaRef {
-    let fields: Vec<Field> = tree
-        .fields()
-        .iter()
-        .zip(names.fields())
-        .map(|(have, want)| {
-            assert_eq!(have.data_type(), want.data_type(), "optimizing keeps types");
-            want.as_ref().clone().with_nullable(have.is_nullable())
-        })
-        .collect();
-    Arc::new(Schema::new(fields))
 }
 
 fn notices(query: &ast::Query) -> Vec<String> {

@@ -4,6 +4,7 @@
 //! with exactly the same contents.
 
 mod aggregate;
+mod checked;
 mod datetime;
 mod json;
 mod literals;
@@ -128,6 +129,8 @@ pub fn analyzer() -> Analyzer {
     let mut analyzer = Analyzer::new();
     analyzer.rules.insert(0, Arc::new(not_in::EmbeddedNotIn));
     analyzer.rules.insert(1, Arc::new(rewrite::PostgresSemantics));
+    // Once more, for the casts that type coercion put in. A plan that is analyzed twice must not change again.
+    analyzer.rules.push(Arc::new(rewrite::PostgresSemantics));
     for rewrite in &registry().rewrites {
         analyzer.add_function_rewrite(rewrite.clone());
     }
@@ -160,7 +163,8 @@ pub fn session_state_defaults() -> SessionStateBuilder {
         .with_scalar_functions(distinct(&registry.scalar))
         .with_aggregate_functions(distinct(&registry.aggregate))
         .with_window_functions(distinct(&registry.window))
-        .with_type_planner(Arc::new(types::PostgresTypes));
+        .with_type_planner(Arc::new(types::PostgresTypes))
+        .with_physical_optimizer_rule(Arc::new(checked::CheckedArithmetic));
     *builder.analyzer() = Some(analyzer());
     builder
 }

@@ -3,7 +3,7 @@
 //! A rule of the analyzer rather than DataFusion's function rewrites, because those see the types that an input had before
 //! it was rewritten itself.
 
-use super::{datetime, literals, numeric, outer, text};
+use super::{checked, datetime, literals, numeric, outer, text};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -11,7 +11,7 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::{Between, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, lit};
 use datafusion::optimizer::AnalyzerRule;
 
 #[derive(Debug)]
@@ -54,13 +54,7 @@ pub(super) fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Expr> {
 fn expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let rewritten = match &expr {
         Expr::Cast(cast) => text::rewrite_cast(cast, schema)?,
-        Expr::BinaryExpr(binary) => match numeric::rewrite(binary, schema)? {
-            Some(expr) => Some(expr),
-            None => match datetime::rewrite(binary, schema)? {
-                Some(expr) => Some(expr),
-                None => text::rewrite_comparison(binary, schema)?,
-            },
-        },
+        Expr::BinaryExpr(binary) => self::binary(binary, schema)?,
         Expr::Between(between) => self::between(between, schema)?,
         Expr::InList(list) => in_list(list, schema)?,
         Expr::ScalarFunction(function) => scalar(function, schema)?,
@@ -70,6 +64,19 @@ fn expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Some(rewritten) => Transformed::yes(rewritten),
         None => Transformed::no(expr),
     })
+}
+
+fn binary(binary: &BinaryExpr, schema: &DFSchema) -> Result<Option<Expr>> {
+    if let Some(expr) = checked::constant(binary)? {
+        return Ok(Some(expr));
+    }
+    if let Some(expr) = numeric::rewrite(binary, schema)? {
+        return Ok(Some(expr));
+    }
+    if let Some(expr) = datetime::rewrite(binary, schema)? {
+        return Ok(Some(expr));
+    }
+    text::rewrite_comparison(binary, schema)
 }
 
 fn between(between: &Between, schema: &DFSchema) -> Result<Option<Expr>> {

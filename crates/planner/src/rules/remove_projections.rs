@@ -1,4 +1,5 @@
-//! A projection that outputs its input as it is does nothing.
+//! A projection that outputs its input as it is does nothing. Its names go to the input, if that makes rows of its own; what
+//! passes rows through has the names of what it passes.
 
 use crate::rel::Rel;
 use tidegate_plan::Op;
@@ -17,6 +18,8 @@ fn remove(mut rel: Rel) -> Rel {
         return rel;
     }
     let mut input = rel.inputs.remove(0);
-    input.schema = rel.schema;
+    if matches!(input.op, Op::Project { .. } | Op::Aggregate { .. } | Op::Join { .. } | Op::Union | Op::Values { .. }) {
+        input.schema = rel.schema;
+    }
     input
 }

@@ -322,12 +322,12 @@ fn subqueries() {
     check("select k from t where a = (select max(x) from u)", expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k  [exchange by (k)]  [unique (k)]
-            InnerJoin (a) = (max)  [unique (k)]
+            InnerJoin (a) = (max(u.x))  [unique (k)]
                 state left: map, key (a), sub-key (k)
-                state right: map, key (max), sub-key ()
+                state right: map, key (max(u.x)), sub-key ()
               Filter a IS NOT NULL  [exchange by (a)]  [unique (k)]
                 Import t (k, a)  [unique (k)]
-              Filter max(u.x) IS NOT NULL  [exchange by (max)]  [at most one row]
+              Filter max(u.x) IS NOT NULL  [exchange by (max(u.x))]  [at most one row]
                 Aggregate max(x)  [at most one row]
                     state groups: value, key ()
                     state values: map, key (), sub-key (x)
@@ -392,7 +392,7 @@ fn sets_and_limits() {
         Materialize key (k)
           Union  [exchange by (k)]
             Import t (k)  [unique (k)]
-            Import u (k)
+            Import u (x)
     "#]]);
     check("select a from t union select b from t", expect![[r#"
         Materialize key (a)  [unique (a)]
@@ -401,7 +401,7 @@ fn sets_and_limits() {
             Union  [exchange by (a)]
               Project CAST(a AS Int64) as a
                 Import t (a)
-              Import t (a)
+              Import t (b)
     "#]]);
     check("select id from events union all select k from log", expect![[r#"
         Materialize  [append-only]

@@ -58,6 +58,11 @@ fn numbers() {
     check("round(2.567, 2), round(2.5), ceil(2.1), floor(-2.1)", "2.57|3|3|-3");
     check("1 / 0", "ERROR 22012: division by zero");
     check("1.0 / 0", "ERROR 22012: division by zero");
+    check("2147483647 + 1", "ERROR 22003: integer out of range");
+    check("100000 * 100000", "ERROR 22003: integer out of range");
+    check("2147483648 + 1, -5 - 3, 2 * 3 + 1", "2147483649|-8|7");
+    assert_eq!(read("select x + 1 from (values (2147483647)) v(x)"), "ERROR 22003: integer out of range");
+    assert_eq!(read("select sum(x * 2) from (values (2147483647)) v(x)"), "ERROR 22003: integer out of range");
     check("sign(-3), power(2, 10), sqrt(16.0)", "-1|1024|4");
     check("pg_typeof(1), pg_typeof(1.5), pg_typeof('x'), pg_typeof(1::bigint), pg_typeof(null)", "integer|numeric|text|bigint|unknown");
 }

@@ -80,7 +80,7 @@ fn merge_projections() {
         Project n
           TopN order by t.a + t.b limit 3
             Project n, a + b as t.a + t.b  [exchange to one worker]
-              Project k + Int32(1) as n, a, b
+              Project k + Int32(1) as n, b, a
                 Import r1 (k, a, b)  [unique (k)]
         --
         Project n
