@@ -23,3 +23,6 @@ pub use table::{Cell, Change, Form, Merge, StateError, Table, TableSpec, TableSt
 pub use view::{
     SlicePosition, Subscription, ViewDelta, ViewScan, ViewSnapshot, ViewSpec, ViewStore,
 };
+
+#[cfg(test)]
+mod tests;

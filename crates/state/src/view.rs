@@ -364,11 +364,8 @@ impl ViewStore {
     /// behind is told so and gets no more.
     pub fn subscribe(&self, from: Epoch, capacity: usize) -> Result<Subscription, StateError> {
         let mut inner = self.inner.lock();
-        if inner
-            .layers
-            .iter()
-            .any(|l| l.last > Some(from) && l.first <= Some(from))
-        {
+        let straddled = |l: &Arc<Layer>| l.last > Some(from) && l.first <= Some(from);
+        if inner.on_disk.epoch > Some(from) || inner.layers.iter().any(straddled) {
             return Err(StateError::EpochGone(from));
         }
         let (mut subscriber, subscription) = Subscriber::new(from, capacity);
@@ -415,14 +412,11 @@ impl ViewStore {
             .back()
             .map_or(inner.completed, |(_, e)| Some(*e));
         let changed = inner.layers.iter().filter(|l| l.last > sealed);
+        let in_layers: Diff = inner.layers.iter().map(|l| l.diff_sum()).sum();
+        let in_memory: u64 = inner.layers.iter().map(|l| l.memory_bytes() as u64).sum();
         TableStats {
-            cells: inner
-                .layers
-                .iter()
-                .map(|l| l.diff_sum())
-                .sum::<Diff>()
-                .max(0) as u64,
-            bytes: inner.layers.iter().map(|l| l.memory_bytes() as u64).sum(),
+            cells: (inner.on_disk.rows + in_layers).max(0) as u64,
+            bytes: in_memory + self.disk.as_ref().map_or(0, ViewDisk::approximate_bytes),
             changed_bytes: changed.map(|l| l.memory_bytes() as u64).sum(),
         }
     }

@@ -722,10 +722,12 @@ impl Table for MapTable {
         let mut builder = RunBuilder::new(self.id, true, self.changes.active_len());
         self.changed(&mut |group, key, sub, value| builder.push_in_group(group, key, sub, value));
         let records: Vec<Ref> = self.changes.active().collect();
+        // When no other checkpoint is under way, what is still flagged as sealed here belongs to a completed one.
+        let kept = if self.changes.any_sealed() { SEALED } else { 0 };
         self.changes.seal(checkpoint)?;
         for record in records {
             self.flag_block(record, |flags| match flags & CHANGED {
-                0 => flags,
+                0 => flags & (kept | !SEALED),
                 _ => (flags & TOMBSTONE) | SEALED,
             });
         }

@@ -66,7 +66,11 @@ impl ViewSnapshot {
 
     /// The columns whose values [`ViewSnapshot::lookup`] takes; none where a lookup would read everything.
     pub fn lookup_key(&self) -> &[usize] {
-        if self.spec.append_only { &[] } else { &self.spec.key }
+        if self.spec.append_only {
+            &[]
+        } else {
+            &self.spec.key
+        }
     }
 
     /// How many rows there are, copies counted. Costs nothing.
