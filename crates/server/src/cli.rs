@@ -1,0 +1,86 @@
+//! The command line.
+
+use crate::settings::all_settings;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// A streaming SQL database that speaks the Postgres wire protocol.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server; the same as no command at all.
+    Server(ServerArgs),
+    /// Work on checkpoints while the server is down (not built yet).
+    Checkpoint {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Work on savepoints while the server is down (not built yet).
+    Savepoint {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+#[derive(Debug, Default, Args)]
+pub struct ServerArgs {
+    /// Where everything is kept [default: ./tidegate-data].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the Postgres wire protocol; loopback only [default: 127.0.0.1:7432].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Address of health and metrics; loopback only [default: 127.0.0.1:7480].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http_listen: Option<String>,
+    /// Worker threads [default: one per core].
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+    /// A TOML file of settings: `name = value` lines.
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+    /// Any setting; may be given more than once.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Addresses of all processes of a cluster (not built yet).
+    #[arg(long, value_name = "HOST:PORT,…", hide = true)]
+    pub hosts: Option<String>,
+    /// This process among the hosts (not built yet).
+    #[arg(long, value_name = "N", hide = true)]
+    pub process: Option<String>,
+}
+
+/// The command with every setting and its default in its help.
+pub fn command() -> clap::Command {
+    let settings = settings_help();
+    Cli::command()
+        .after_long_help(settings.clone())
+        .mut_subcommand("server", |server| server.after_long_help(settings))
+}
+
+fn settings_help() -> String {
+    let mut text = String::from(
+        "Settings, by --set NAME=VALUE, by the environment (TIDEGATE_NAME) or in the configuration file,\n\
+         each before the next:\n",
+    );
+    for setting in all_settings() {
+        let default = if setting.default.is_empty() {
+            "''"
+        } else {
+            setting.default
+        };
+        text.push_str(&format!(
+            "  {} [default: {default}]\n      {}\n",
+            setting.name, setting.description
+        ));
+    }
+    text
+}
