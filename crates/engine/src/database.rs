@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tidegate_catalog::{Catalog, CatalogChange, Relation};
 use tidegate_checkpoint::{CheckpointStore, Manifest, Storage, StoreOptions};
 use tidegate_connectors::Source;
-use tidegate_runtime::{CatalogSnapshot, RelationSpec, Runtime, RuntimeConfig};
+use tidegate_runtime::{CatalogSnapshot, RelationSpec, Runtime, RuntimeConfig, RuntimeStatus};
 use tidegate_state::BackendKind;
 use tidegate_types::{LogPosition, RelationId, SqlError, SqlState};
 
@@ -201,6 +201,16 @@ impl Database {
         let mut as_of_now = (*manifest).clone();
         as_of_now.log_position = position;
         self.start_runtime(Some(Arc::new(as_of_now))).await
+    }
+
+    /// What the runtime tells about itself.
+    pub fn status(&self) -> Result<RuntimeStatus, SqlError> {
+        Ok(self.runtime()?.status())
+    }
+
+    /// Checkpoints, newest first.
+    pub fn checkpoints(&self) -> Vec<tidegate_checkpoint::CheckpointRecord> {
+        self.store.checkpoints()
     }
 
     /// Stops with a last checkpoint. Statements that come later are refused.

@@ -77,20 +77,10 @@ pub(crate) async fn serve(
         shared.store.record(record);
         let result = result.map_err(SqlError::from);
         shared.outcomes.send_replace(CheckpointOutcome { result: Some(result) });
-        tidy(&shared).await;
-    }
-    if let Err(error) = shared.store.flush_history().await {
-        tracing::warn!("the history of checkpoints could not be written: {error}");
-    }
-}
-
-/// Removes what has expired: checkpoints, and the part of the log that none of the others needs.
-async fn tidy(shared: &Shared) {
-    if let Err(error) = shared.store.clean_up().await {
-        tracing::warn!("expired checkpoints could not be removed: {error}");
-    }
-    if let Some(oldest) = shared.store.oldest_log_position() {
-        shared.log.truncate_to(oldest);
+        // Expired checkpoints and merges are the store's own business; the log ends where the oldest of them begins.
+        if let Some(oldest) = shared.store.oldest_log_position() {
+            shared.log.truncate_to(oldest);
+        }
     }
 }
 

@@ -65,8 +65,4 @@ impl Inbox {
     pub fn take(&self) -> Option<Command> {
         self.queue.lock().pop_front()
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.queue.lock().is_empty()
-    }
 }

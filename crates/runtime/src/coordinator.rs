@@ -14,7 +14,7 @@ use crate::checkpointing::{CheckpointWork, Sealed};
 use crate::command::{Command, Inbox, Install};
 use crate::driver::WorkerFailure;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -75,6 +75,8 @@ struct State {
     uncheckpointed: bool,
     /// Prepared by sinks, to be in the next manifest.
     tokens: Vec<(RelationId, Token)>,
+    /// Sources of which a worker has nothing more to read.
+    finished: BTreeSet<(RelationId, usize)>,
     failure: Option<WorkerFailure>,
     stopped: bool,
 }
@@ -128,6 +130,7 @@ impl Coordinator {
             last_checkpoint_at: Instant::now(),
             uncheckpointed: false,
             tokens: Vec::new(),
+            finished: BTreeSet::new(),
             failure: None,
             stopped: false,
         };
@@ -166,6 +169,19 @@ impl Coordinator {
         if has_given_rows {
             self.barrier_wanted();
         }
+    }
+
+    /// A worker's splits of a source are at their end.
+    pub fn source_finished(&self, relation: RelationId, worker: usize) {
+        self.state.lock().finished.insert((relation, worker));
+    }
+
+    /// Sources that are at their end on all workers.
+    pub fn finished_sources(&self) -> Vec<RelationId> {
+        let state = self.state.lock();
+        let workers = state.inboxes.len();
+        let ended = |r: &RelationId| (0..workers).all(|w| state.finished.contains(&(*r, w)));
+        state.order.iter().copied().filter(ended).collect()
     }
 
     pub fn barrier_wanted(&self) {
@@ -274,6 +290,7 @@ impl Coordinator {
         for relation in relations {
             state.installs.remove(relation);
         }
+        state.finished.retain(|(r, _)| !relations.contains(r));
         state.order.retain(|r| !relations.contains(r));
         state.tokens.retain(|(r, _)| !relations.contains(r));
         self.broadcast(&state, &Command::Drop(Arc::new(relations.to_vec())));

@@ -31,8 +31,4 @@ impl Credits {
     pub fn exhausted(&self) -> bool {
         self.in_flight_rows.load(Ordering::Relaxed) >= self.limit_rows
     }
-
-    pub fn in_flight_rows(&self) -> i64 {
-        self.in_flight_rows.load(Ordering::Relaxed)
-    }
 }

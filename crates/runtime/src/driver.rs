@@ -85,10 +85,6 @@ impl Stash {
         }
         item
     }
-
-    pub fn holds(&self, epoch: u64) -> bool {
-        self.epochs.contains_key(&epoch)
-    }
 }
 
 /// What every driver is made from.

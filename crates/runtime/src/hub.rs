@@ -5,7 +5,7 @@ use crate::coordinator::Coordinator;
 use crate::credits::Credits;
 use crate::error_board::ErrorBoard;
 use crate::input::shared_source::SharedSource;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -97,7 +97,6 @@ pub(crate) struct Hub {
     pub table_queues: RefCell<HashMap<RelationId, Rc<RefCell<TableQueue>>>>,
     tables: RefCell<HashMap<RelationId, Vec<Tables>>>,
     views: RefCell<HashMap<RelationId, Arc<ViewStore>>>,
-    last_barrier: Cell<Epoch>,
 }
 
 impl Hub {
@@ -124,7 +123,6 @@ impl Hub {
             table_queues: RefCell::default(),
             tables: RefCell::default(),
             views: RefCell::default(),
-            last_barrier: Cell::new(Epoch(0)),
         }
     }
 
@@ -134,7 +132,6 @@ impl Hub {
 
     /// A barrier has arrived: everybody who is not woken by an input is woken here.
     pub fn announce(&self, barrier: Barrier) {
-        self.last_barrier.set(barrier.epoch);
         self.board.borrow_mut().expect(barrier.epoch);
         self.barriers.borrow_mut().insert(barrier.epoch, barrier);
         for queue in self.table_queues.borrow().values() {
@@ -151,10 +148,6 @@ impl Hub {
     pub fn forget_barriers(&self, passed: Epoch) {
         let mut barriers = self.barriers.borrow_mut();
         *barriers = barriers.split_off(&passed.next());
-    }
-
-    pub fn last_barrier(&self) -> Epoch {
-        self.last_barrier.get()
     }
 
     pub fn listen(&self, relation: RelationId, activator: Activator) {
@@ -219,18 +212,5 @@ impl Hub {
         self.tables.borrow_mut().remove(&relation);
         self.views.borrow_mut().remove(&relation);
         self.errors.forget(relation, self.worker);
-    }
-
-    /// State cells and bytes of a relation on this worker.
-    pub fn state_of(&self, relation: RelationId) -> (u64, u64) {
-        let tables = self.tables.borrow();
-        let mut total = (0, 0);
-        for table in tables.get(&relation).into_iter().flatten() {
-            for table in table.borrow().iter() {
-                let stats = table.stats();
-                total = (total.0 + stats.cells, total.1 + stats.bytes);
-            }
-        }
-        total
     }
 }

@@ -114,6 +114,8 @@ pub(crate) struct Shared {
 pub struct Runtime {
     shared: Arc<Shared>,
     supervisor: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// Removes expired checkpoints and merges runs.
+    maintenance: Mutex<Option<tidegate_checkpoint::Maintenance>>,
     stop: mpsc::Sender<()>,
 }
 
@@ -143,7 +145,8 @@ impl Runtime {
         let incarnation = Incarnation::start(&shared, manifest, relations).await?;
         let (stop, stopped) = mpsc::channel(1);
         let supervisor = tokio::spawn(incarnation.supervise(shared.clone(), stopped));
-        Ok(Self { shared, supervisor: Mutex::new(Some(supervisor)), stop })
+        let maintenance = Mutex::new(Some(shared.store.start_maintenance()));
+        Ok(Self { shared, supervisor: Mutex::new(Some(supervisor)), maintenance, stop })
     }
 
     /// Builds a relation; returns when all workers have, not when a backfill is over.
@@ -344,6 +347,7 @@ impl Runtime {
         let Some(coordinator) = current else { return status };
         status.barriers_in_flight = coordinator.barriers_in_flight();
         status.rows_in = coordinator.rows_in();
+        status.finished_sources = coordinator.finished_sources();
         for install in coordinator.all_installed() {
             if install.status.is_backfilling() {
                 status.jobs.push(JobStatus {
@@ -415,6 +419,10 @@ impl Runtime {
         let supervisor = self.supervisor.lock().take();
         if let Some(supervisor) = supervisor {
             let _ = supervisor.await;
+        }
+        let maintenance = self.maintenance.lock().take();
+        if let Some(maintenance) = maintenance {
+            maintenance.stop().await;
         }
         result
     }

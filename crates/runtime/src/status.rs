@@ -96,9 +96,10 @@ pub struct RuntimeStatus {
     /// The newest epoch that readers see.
     pub epoch: Epoch,
     pub barriers_in_flight: usize,
-    pub rows_in_flight: i64,
     pub restarts: u64,
     pub jobs: Vec<JobStatus>,
+    /// Sources that are read and have come to their end.
+    pub finished_sources: Vec<RelationId>,
     /// Rows read from sources and the log since the server started.
     pub rows_in: u64,
 }

@@ -141,7 +141,9 @@ impl SourceReader {
                     return;
                 }
                 Ok(Polled::Done) => {
-                    self.port.cx.hub.coordinator.source_idle(self.rows_since_barrier > 0);
+                    let hub = &self.port.cx.hub;
+                    hub.coordinator.source_finished(self.port.cx.relation, hub.worker);
+                    hub.coordinator.source_idle(self.rows_since_barrier > 0);
                     return;
                 }
                 Err(error) => self.port.cx.fail(error),

@@ -1,0 +1,83 @@
+//! Nexmark by SQL. The generator makes every column of every event, in this process; time runs from the statement that
+//! creates the query until the final barrier has passed.
+
+use crate::database::{Common, finish, run as execute, session};
+use crate::usage;
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+#[derive(Args)]
+pub struct Options {
+    /// q0, q1, q2, q3, q4, q17 or q20.
+    #[arg(long)]
+    query: String,
+    /// Events of the combined stream: 2 % persons, 6 % auctions, 92 % bids.
+    #[arg(long, default_value_t = 10_000_000)]
+    events: u64,
+    /// blackhole or view.
+    #[arg(long, default_value = "blackhole")]
+    into: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Each query, and the tables that it reads.
+const QUERIES: &[(&str, &[&str], &str)] = &[
+    ("q0", &["bid"], include_str!("../../../sql/nexmark/q0.sql")),
+    ("q1", &["bid"], include_str!("../../../sql/nexmark/q1.sql")),
+    ("q2", &["bid"], include_str!("../../../sql/nexmark/q2.sql")),
+    ("q3", &["auction", "person"], include_str!("../../../sql/nexmark/q3.sql")),
+    ("q4", &["auction", "bid"], include_str!("../../../sql/nexmark/q4.sql")),
+    ("q17", &["bid"], include_str!("../../../sql/nexmark/q17.sql")),
+    ("q20", &["bid", "auction"], include_str!("../../../sql/nexmark/q20.sql")),
+];
+
+pub async fn run(options: Options) -> Result<Value> {
+    let (name, tables, query) =
+        QUERIES.iter().find(|(name, ..)| *name == options.query).context("no such query; see --help")?;
+    let database = options.common.open().await?;
+    let mut session = session(&database)?;
+    for table in *tables {
+        let events = options.events;
+        execute(
+            &mut session,
+            &format!("CREATE SOURCE {table} WITH (connector = 'nexmark', table = '{table}', events = '{events}')"),
+        )
+        .await?;
+    }
+    let create = match options.into.as_str() {
+        "view" => format!("SET background_ddl = on; CREATE MATERIALIZED VIEW result AS {query}"),
+        _ => format!("CREATE SINK result AS {query} WITH (connector = 'blackhole')"),
+    };
+    let (cpu, started) = (usage::cpu_seconds(), Instant::now());
+    execute(&mut session, &create).await?;
+    finish(&database, &mut session, tables.len()).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let checkpoints = database.checkpoints();
+    let rows = if options.into == "view" {
+        execute(&mut session, "SELECT count(*) FROM result").await?.concat().concat()
+    } else {
+        String::new()
+    };
+    let line = json!({
+        "benchmark": "nexmark",
+        "query": name,
+        "into": options.into,
+        "events": options.events,
+        "workers": database.status()?.workers,
+        "backend": options.common.backend,
+        "checkpoints": options.common.checkpoints,
+        "seconds": seconds,
+        "events_per_second": (options.events as f64 / seconds).round(),
+        "cpu_seconds": usage::cpu_seconds() - cpu,
+        "peak_resident_mb": usage::peak_resident_bytes() / (1 << 20),
+        "completed_checkpoints": checkpoints.len(),
+        "checkpoint_bytes": checkpoints.iter().map(|c| c.bytes_written).sum::<u64>(),
+        "result_rows": rows,
+    });
+    database.shutdown().await?;
+    options.common.clean();
+    Ok(line)
+}
