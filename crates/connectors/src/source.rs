@@ -43,10 +43,12 @@ pub trait Source: Send + Sync {
 ///
 /// The rows between two offsets are the same whoever reads them, however often and in whatever portions.
 pub trait SplitReader: Send {
-    /// Up to `max_rows` rows (rows set aside as errors count), never any behind `until`.
+    /// Up to `max_rows` rows (rows set aside as errors count), never any behind `until`, where another reader of the split
+    /// has been: what is behind it is idle, what is in front of it is not held back by a rate limit.
     fn next(&mut self, max_rows: usize, until: Option<&Offset>) -> Result<Next, ConnectorError>;
 
-    /// Where to resume to get everything that `next` has not returned yet.
+    /// Where to resume to get everything that `next` has not returned yet. It moves only when `next` returns a chunk, which
+    /// may be empty.
     fn offset(&self) -> Offset;
 }
 

@@ -64,7 +64,14 @@ pub struct Read {
 pub fn read(reader: &mut dyn SplitReader, max_rows: usize, until: Option<&Offset>) -> Read {
     let mut read = Read::default();
     loop {
-        match reader.next(max_rows, until).unwrap() {
+        let before = reader.offset();
+        let next = reader.next(max_rows, until).unwrap();
+        let moved = reader.offset() != before;
+        assert!(
+            !moved || matches!(next, Next::Chunk(_)),
+            "the offset moves with chunks"
+        );
+        match next {
             Next::Chunk(chunk) => {
                 assert!(chunk.batch.num_rows() + chunk.errors.len() <= max_rows);
                 read.rows.extend(lines(&chunk.batch));

@@ -146,19 +146,23 @@ impl SplitReader for DatagenReader {
         if self.position >= rows {
             return Ok(Next::Finished);
         }
-        let until = until.map_or(u64::MAX, Offset::position);
-        if self.position >= until {
-            return Ok(Next::Idle);
-        }
-        let allowed = match self.throttle.allowed(Instant::now()) {
-            Allowed::Positions(n) => n.min(max_rows.max(1) as u64),
-            Allowed::NotBefore(at) => return Ok(Next::WaitUntil(at)),
+        let end = match until.map(Offset::position) {
+            Some(until) if self.position >= until => return Ok(Next::Idle),
+            // What is replayed has happened already, and is not held back.
+            Some(until) => until,
+            None => match self.throttle.allowed(Instant::now()) {
+                Allowed::Positions(n) => self.position.saturating_add(n),
+                Allowed::NotBefore(at) => return Ok(Next::WaitUntil(at)),
+            },
         };
-        let end = until.min(rows).min(self.position.saturating_add(allowed));
+        let portion = self.position.saturating_add(max_rows.max(1) as u64);
+        let end = end.min(rows).min(portion);
         let numbers = (self.position..end)
             .map(|position| position * self.splits + self.split)
             .collect::<Vec<_>>();
-        self.throttle.spend(end - self.position);
+        if until.is_none() {
+            self.throttle.spend(end - self.position);
+        }
         self.position = end;
         let arrays = self
             .wanted

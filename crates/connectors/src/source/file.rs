@@ -355,13 +355,15 @@ impl SplitReader for FileReader {
         if self.offset.position() >= until {
             return Ok(Next::Idle);
         }
+        let before = self.offset;
         if !self.begun && !self.begin()? {
             return self.nothing_new(until);
         }
         if self.offset.position() < until {
             self.decode(max_rows.max(1), until)?;
         }
-        if self.pending() == 0 {
+        // A header or blank lines alone move the offset too: with a chunk that is empty.
+        if self.pending() == 0 && self.offset == before {
             return self.nothing_new(until);
         }
         let (batch, mut errors) = self.decoder.finish();

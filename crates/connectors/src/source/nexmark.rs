@@ -261,20 +261,22 @@ impl SplitReader for NexmarkReader {
         if self.layout.finished(self.position) {
             return Ok(Next::Finished);
         }
-        let until = until.map_or(u64::MAX, Offset::position);
-        if self.position >= until {
-            return Ok(Next::Idle);
-        }
-        let positions = match self.throttle.allowed(Instant::now()) {
-            Allowed::Positions(n) => n,
-            Allowed::NotBefore(at) => return Ok(Next::WaitUntil(at)),
-        };
-        let end = until.min(self.position.saturating_add(positions));
         let start = self.position;
+        let end = match until.map(Offset::position) {
+            Some(until) if start >= until => return Ok(Next::Idle),
+            // What is replayed has happened already, and is not held back.
+            Some(until) => until,
+            None => match self.throttle.allowed(Instant::now()) {
+                Allowed::Positions(n) => start.saturating_add(n),
+                Allowed::NotBefore(at) => return Ok(Next::WaitUntil(at)),
+            },
+        };
         self.position = self
             .layout
             .collect(&self.knobs, start, end, max_rows, &mut self.events);
-        self.throttle.spend(self.position - start);
+        if until.is_none() {
+            self.throttle.spend(self.position - start);
+        }
         let rows = self.events.len();
         let batch = RecordBatch::try_new_with_options(
             self.schema.clone(),
