@@ -72,17 +72,23 @@ impl JoinLayout {
         let by_row = residual || aware;
         let preserves_left = kind != JoinKind::Inner && kind != JoinKind::Right;
         let preserves_right = matches!(kind, JoinKind::Right | JoinKind::Full);
-        let keeps_right_rows = by_row || matches!(kind, JoinKind::Inner | JoinKind::Left) || preserves_right;
+        let keeps_right_rows =
+            by_row || matches!(kind, JoinKind::Inner | JoinKind::Left) || preserves_right;
         let rows = |preserved: bool| match preserved && by_row {
             true if aware => JoinRows::MatchedOrUnknown,
             true => JoinRows::Matched,
             false => JoinRows::Counted,
         };
         let right_counts = (preserves_left && keeps_right_rows && !by_row).then_some(2);
-        let left_counts = (preserves_right && !by_row).then(|| 2 + usize::from(right_counts.is_some()));
+        let left_counts =
+            (preserves_right && !by_row).then(|| 2 + usize::from(right_counts.is_some()));
         Self {
             left: rows(preserves_left),
-            right: if keeps_right_rows { rows(preserves_right) } else { JoinRows::KeyCounts },
+            right: if keeps_right_rows {
+                rows(preserves_right)
+            } else {
+                JoinRows::KeyCounts
+            },
             left_counts,
             right_counts,
             compares: aware && keys > 0,
@@ -131,19 +137,39 @@ pub fn join_state_tables(
         side_table("right", layout.right, right_keys, right_first, right),
     ];
     if layout.right_counts.is_some() {
-        tables.push(side_table("right_counts", JoinRows::KeyCounts, right_keys, None, right));
+        tables.push(side_table(
+            "right_counts",
+            JoinRows::KeyCounts,
+            right_keys,
+            None,
+            right,
+        ));
     }
     if layout.left_counts.is_some() {
-        tables.push(side_table("left_counts", JoinRows::KeyCounts, left_keys, None, left));
+        tables.push(side_table(
+            "left_counts",
+            JoinRows::KeyCounts,
+            left_keys,
+            None,
+            left,
+        ));
     }
     tables
 }
 
-fn side_table(name: &'static str, rows: JoinRows, keys: &[usize], first: Option<usize>, schema: &Schema) -> StateTable {
+fn side_table(
+    name: &'static str,
+    rows: JoinRows,
+    keys: &[usize],
+    first: Option<usize>,
+    schema: &Schema,
+) -> StateTable {
     let map = rows != JoinRows::KeyCounts;
     let rest = join_rest_columns(rows, keys, first, schema.fields().len());
     let counters = ["count", "matches", "unknowns"];
-    let value = counters[..rows.counters()].iter().map(|c| Field::new(*c, DataType::Int64, false));
+    let value = counters[..rows.counters()]
+        .iter()
+        .map(|c| Field::new(*c, DataType::Int64, false));
     StateTable {
         name,
         map,
@@ -158,7 +184,12 @@ fn side_table(name: &'static str, rows: JoinRows, keys: &[usize], first: Option<
 
 /// The columns of a side that its sub-keys consist of: those that are not among its partition keys, after the compared
 /// column where that leads; none where only counts are kept.
-pub fn join_rest_columns(rows: JoinRows, keys: &[usize], first: Option<usize>, columns: usize) -> Vec<usize> {
+pub fn join_rest_columns(
+    rows: JoinRows,
+    keys: &[usize],
+    first: Option<usize>,
+    columns: usize,
+) -> Vec<usize> {
     match rows {
         JoinRows::KeyCounts => Vec::new(),
         JoinRows::ComparedCounts => first.into_iter().collect(),
@@ -184,26 +215,56 @@ mod tests {
             Field::new("v", DataType::Utf8, true),
         ]);
         let tables = join_state_tables(kind, &[0], &[0], null_aware, residual, &schema, &schema);
-        tables.iter().map(|t| (t.name, t.map, t.value.fields().len())).collect()
+        tables
+            .iter()
+            .map(|t| (t.name, t.map, t.value.fields().len()))
+            .collect()
     }
 
     #[test]
     fn a_join_keeps_what_its_answer_depends_on() {
-        assert_eq!(names(JoinKind::Inner, false, true), [("left", true, 1), ("right", true, 1)]);
-        assert_eq!(names(JoinKind::LeftSemi, false, false), [("left", true, 1), ("right", false, 1)]);
-        assert_eq!(names(JoinKind::LeftMark, false, true), [("left", true, 2), ("right", true, 1)]);
-        let full = [("left", true, 1), ("right", true, 1), ("right_counts", false, 1), ("left_counts", false, 1)];
+        assert_eq!(
+            names(JoinKind::Inner, false, true),
+            [("left", true, 1), ("right", true, 1)]
+        );
+        assert_eq!(
+            names(JoinKind::LeftSemi, false, false),
+            [("left", true, 1), ("right", false, 1)]
+        );
+        assert_eq!(
+            names(JoinKind::LeftMark, false, true),
+            [("left", true, 2), ("right", true, 1)]
+        );
+        let full = [
+            ("left", true, 1),
+            ("right", true, 1),
+            ("right_counts", false, 1),
+            ("left_counts", false, 1),
+        ];
         assert_eq!(names(JoinKind::Full, false, false), full);
-        assert_eq!(names(JoinKind::Full, false, true), [("left", true, 2), ("right", true, 2)]);
-        assert_eq!(names(JoinKind::LeftAnti, true, true), [("left", true, 3), ("right", true, 1)]);
-        let not_in = [("left", true, 1), ("right", true, 1), ("right_counts", false, 1)];
+        assert_eq!(
+            names(JoinKind::Full, false, true),
+            [("left", true, 2), ("right", true, 2)]
+        );
+        assert_eq!(
+            names(JoinKind::LeftAnti, true, true),
+            [("left", true, 3), ("right", true, 1)]
+        );
+        let not_in = [
+            ("left", true, 1),
+            ("right", true, 1),
+            ("right_counts", false, 1),
+        ];
         assert_eq!(names(JoinKind::LeftAnti, true, false), not_in);
     }
 
     #[test]
     fn the_comparison_of_not_in_does_not_partition() {
         assert_eq!(join_partition_keys(JoinKind::LeftAnti, true, &[3, 1]), [1]);
-        assert_eq!(join_partition_keys(JoinKind::LeftAnti, false, &[3, 1]), [3, 1]);
+        assert_eq!(
+            join_partition_keys(JoinKind::LeftAnti, false, &[3, 1]),
+            [3, 1]
+        );
         assert_eq!(join_partition_keys(JoinKind::LeftSemi, true, &[3]), [3]);
     }
 }

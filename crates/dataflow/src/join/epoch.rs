@@ -43,7 +43,13 @@ impl RowLog {
 
     pub fn touch(&mut self, key_hash: u64, key: &[u8], rest: &[u8], before: Weight, after: Weight) {
         let hash = hash_row(key_hash, rest);
-        let Self { table, hashes, keys, rests, weights } = self;
+        let Self {
+            table,
+            hashes,
+            keys,
+            rests,
+            weights,
+        } = self;
         let same = |other: &u32| {
             let other = *other as usize;
             hashes[other] == hash && keys.get(other) == key && rests.get(other) == rest
@@ -65,9 +71,13 @@ impl RowLog {
         let hash = hash_row(key_hash, rest);
         let same = |other: &u32| {
             let other = *other as usize;
-            self.hashes[other] == hash && self.keys.get(other) == key && self.rests.get(other) == rest
+            self.hashes[other] == hash
+                && self.keys.get(other) == key
+                && self.rests.get(other) == rest
         };
-        self.table.find(hash, same).map(|index| self.weights[*index as usize])
+        self.table
+            .find(hash, same)
+            .map(|index| self.weights[*index as usize])
     }
 }
 
@@ -102,8 +112,14 @@ impl KeyLog {
     }
 
     pub fn touch(&mut self, hash: u64, key: &[u8], before: i64, after: i64) {
-        let Self { table, hashes, keys, counts } = self;
-        let same = |other: &u32| hashes[*other as usize] == hash && keys.get(*other as usize) == key;
+        let Self {
+            table,
+            hashes,
+            keys,
+            counts,
+        } = self;
+        let same =
+            |other: &u32| hashes[*other as usize] == hash && keys.get(*other as usize) == key;
         match table.entry(hash, same, |other| hashes[*other as usize]) {
             Entry::Occupied(entry) => counts[*entry.get() as usize].1 = after,
             Entry::Vacant(entry) => {
@@ -116,7 +132,11 @@ impl KeyLog {
     }
 
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<(i64, i64)> {
-        let same = |other: &u32| self.hashes[*other as usize] == hash && self.keys.get(*other as usize) == key;
-        self.table.find(hash, same).map(|index| self.counts[*index as usize])
+        let same = |other: &u32| {
+            self.hashes[*other as usize] == hash && self.keys.get(*other as usize) == key
+        };
+        self.table
+            .find(hash, same)
+            .map(|index| self.counts[*index as usize])
     }
 }

@@ -47,13 +47,24 @@ enum Job {
 }
 
 impl Matching {
-    pub fn new(spec: &JoinSpec<'_>, layout: JoinLayout, output: Output) -> Result<Self, OperatorError> {
+    pub fn new(
+        spec: &JoinSpec<'_>,
+        layout: JoinLayout,
+        output: Output,
+    ) -> Result<Self, OperatorError> {
         let [left, right] = &output.schemas;
-        let fields = left.fields().iter().chain(right.fields()).map(|f| f.as_ref().clone().with_nullable(true));
+        let fields = left
+            .fields()
+            .iter()
+            .chain(right.fields())
+            .map(|f| f.as_ref().clone().with_nullable(true));
         let pair = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
-        let compared = layout.compares.then(|| (spec.left_keys[0], left.fields().len() + spec.right_keys[0]));
+        let compared = layout
+            .compares
+            .then(|| (spec.left_keys[0], left.fields().len() + spec.right_keys[0]));
         let aware = layout.left == JoinRows::MatchedOrUnknown;
-        let keys = [spec.left_keys, spec.right_keys].map(|k| join_partition_keys(output.kind, spec.null_aware, k));
+        let keys = [spec.left_keys, spec.right_keys]
+            .map(|k| join_partition_keys(output.kind, spec.null_aware, k));
         Ok(Self {
             sides: [
                 Side::new(left, keys[0], layout.left, None, spec.null_equals_null)?,
@@ -62,7 +73,9 @@ impl Matching {
             rows: [layout.left, layout.right],
             counts: [
                 layout.left_counts,
-                layout.right_counts.or((layout.right == JoinRows::KeyCounts).then_some(1)),
+                layout
+                    .right_counts
+                    .or((layout.right == JoinRows::KeyCounts).then_some(1)),
             ],
             preserved: [
                 !matches!(output.kind, JoinKind::Inner | JoinKind::Right),
@@ -84,10 +97,22 @@ impl Matching {
     }
 
     /// Adds a batch to its own side's tables, and to what the epoch has touched.
-    pub(super) fn apply(&mut self, from: usize, batch: &Grouped, tally: &[Weight], cx: &mut Cx<'_>) -> Result<(), OperatorError> {
+    pub(super) fn apply(
+        &mut self,
+        from: usize,
+        batch: &Grouped,
+        tally: &[Weight],
+        cx: &mut Cx<'_>,
+    ) -> Result<(), OperatorError> {
         if self.rows[from] != JoinRows::KeyCounts {
             let log = self.preserved[from].then_some(&mut self.row_logs[from]);
-            add_rows(cx.tables[from].as_mut(), self.rows[from].counters(), batch, tally, log)?;
+            add_rows(
+                cx.tables[from].as_mut(),
+                self.rows[from].counters(),
+                batch,
+                tally,
+                log,
+            )?;
         }
         if let Some(table) = self.counts[from] {
             add_counts(cx.tables[table].as_mut(), batch, &mut self.key_logs[from])?;
@@ -97,8 +122,16 @@ impl Matching {
 }
 
 impl Operator for Matching {
-    fn on_batch(&mut self, port: Port, batch: Batch, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
-        assert!(matches!(self.job, Job::Idle), "the driver resumes what is under way first");
+    fn on_batch(
+        &mut self,
+        port: Port,
+        batch: Batch,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
+        assert!(
+            matches!(self.job, Job::Idle),
+            "the driver resumes what is under way first"
+        );
         let (batch, unmatched) = self.sides[port].split_nulls(batch)?;
         if let Some(unmatched) = unmatched.filter(|_| self.preserved[port]) {
             self.output.pass_unmatched(port, &unmatched, cx)?;
@@ -116,9 +149,17 @@ impl Operator for Matching {
         Ok(Progress::Done)
     }
 
-    fn on_barrier(&mut self, _barrier: &Barrier, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
-        assert!(matches!(self.job, Job::Idle), "the driver resumes what is under way first");
-        let touched = self.row_logs.iter().any(|l| !l.is_empty()) || self.key_logs.iter().any(|l| !l.is_empty());
+    fn on_barrier(
+        &mut self,
+        _barrier: &Barrier,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
+        assert!(
+            matches!(self.job, Job::Idle),
+            "the driver resumes what is under way first"
+        );
+        let touched = self.row_logs.iter().any(|l| !l.is_empty())
+            || self.key_logs.iter().any(|l| !l.is_empty());
         if !touched {
             return Ok(Progress::Done);
         }

@@ -63,11 +63,18 @@ struct Limits {
     keys_per_step: usize,
 }
 
-const LIMITS: Limits = Limits { chunk_rows: 8192, page_rows: 1 << 16, pairs_per_turn: 1 << 18, keys_per_step: 1024 };
+const LIMITS: Limits = Limits {
+    chunk_rows: 8192,
+    page_rows: 1 << 16,
+    pairs_per_turn: 1 << 18,
+    keys_per_step: 1024,
+};
 
 impl Limits {
     /// Output of a barrier is sent when it has this many rows: a step adds at most two for each of its rows.
     fn full_rows(&self) -> usize {
-        self.chunk_rows.saturating_sub(2 * self.keys_per_step).max(1)
+        self.chunk_rows
+            .saturating_sub(2 * self.keys_per_step)
+            .max(1)
     }
 }

@@ -30,7 +30,10 @@ pub(super) struct JoinSpec<'a> {
 impl Join {
     /// The fields of [`tidegate_plan::Op::Join`], the schemas of both inputs and of the output, and whether the inputs
     /// only grow.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one operator of the plan, taken apart once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of one operator of the plan, taken apart once"
+    )]
     pub fn new(
         kind: JoinKind,
         left_keys: &[usize],
@@ -53,8 +56,18 @@ impl Join {
             }
         }
         let layout = JoinLayout::new(kind, left_keys.len(), null_aware, residual.is_some());
-        let output = Output { kind, schemas: [left, right], schema: output };
-        let spec = JoinSpec { left_keys, right_keys, null_equals_null, null_aware, residual };
+        let output = Output {
+            kind,
+            schemas: [left, right],
+            schema: output,
+        };
+        let spec = JoinSpec {
+            left_keys,
+            right_keys,
+            null_equals_null,
+            null_aware,
+            residual,
+        };
         Ok(Self(match layout.first_compared() {
             true => Way::NotIn(Box::new(NotIn::new(&spec, layout, output)?)),
             false => Way::Matching(Box::new(Matching::new(&spec, layout, output)?)),
@@ -78,11 +91,20 @@ impl Join {
 }
 
 impl Operator for Join {
-    fn on_batch(&mut self, port: Port, batch: Batch, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_batch(
+        &mut self,
+        port: Port,
+        batch: Batch,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         self.way().on_batch(port, batch, cx)
     }
 
-    fn on_barrier(&mut self, barrier: &Barrier, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_barrier(
+        &mut self,
+        barrier: &Barrier,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         self.way().on_barrier(barrier, cx)
     }
 

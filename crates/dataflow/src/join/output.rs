@@ -20,7 +20,12 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub fn emit(&self, columns: Vec<ArrayRef>, diffs: Vec<i64>, cx: &mut Cx<'_>) -> Result<(), OperatorError> {
+    pub fn emit(
+        &self,
+        columns: Vec<ArrayRef>,
+        diffs: Vec<i64>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), OperatorError> {
         let options = RecordBatchOptions::new().with_row_count(Some(diffs.len()));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
         cx.emit(Batch::new(rows, Int64Array::from(diffs)));
@@ -28,7 +33,12 @@ impl Output {
     }
 
     /// Output columns for rows of one side by themselves, with their marks if the output has them.
-    pub fn alone(&self, side: usize, mut columns: Vec<ArrayRef>, mark: &[Option<bool>]) -> Vec<ArrayRef> {
+    pub fn alone(
+        &self,
+        side: usize,
+        mut columns: Vec<ArrayRef>,
+        mark: &[Option<bool>],
+    ) -> Vec<ArrayRef> {
         match self.kind {
             JoinKind::LeftSemi | JoinKind::LeftAnti => columns,
             JoinKind::LeftMark => {
@@ -48,7 +58,13 @@ impl Output {
     }
 
     /// Emits what was collected of one side.
-    pub fn flush(&self, side: usize, codec: &Side, lone: &mut Lone, cx: &mut Cx<'_>) -> Result<(), OperatorError> {
+    pub fn flush(
+        &self,
+        side: usize,
+        codec: &Side,
+        lone: &mut Lone,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), OperatorError> {
         if lone.len() > 0 {
             let columns = codec.decode(lone.keys.iter(), lone.rests.iter())?;
             let columns = self.alone(side, columns, &lone.marks);
@@ -59,7 +75,12 @@ impl Output {
     }
 
     /// Rows of a preserved side that can match nothing pass through, if a row without matches is in the output.
-    pub fn pass_unmatched(&self, side: usize, batch: &Batch, cx: &mut Cx<'_>) -> Result<(), OperatorError> {
+    pub fn pass_unmatched(
+        &self,
+        side: usize,
+        batch: &Batch,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), OperatorError> {
         let mark = match verdict(self.kind, Weight::default()) {
             Verdict::Shown => None,
             Verdict::Marked(mark) => mark,
@@ -77,7 +98,11 @@ impl Output {
 
 /// NULLs where a side is absent.
 fn absent(schema: &SchemaRef, rows: usize) -> Vec<ArrayRef> {
-    schema.fields().iter().map(|f| arrow::array::new_null_array(f.data_type(), rows)).collect()
+    schema
+        .fields()
+        .iter()
+        .map(|f| arrow::array::new_null_array(f.data_type(), rows))
+        .collect()
 }
 
 /// The column of marks of a mark join.
@@ -116,7 +141,13 @@ impl Lone {
     }
 
     /// A row that was there `before.1` times under `before.0` and is there `after.1` times under `after.0`.
-    pub fn change(&mut self, key: &[u8], rest: &[u8], before: (Verdict, i64), after: (Verdict, i64)) {
+    pub fn change(
+        &mut self,
+        key: &[u8],
+        rest: &[u8],
+        before: (Verdict, i64),
+        after: (Verdict, i64),
+    ) {
         if before.0 == after.0 {
             self.push(key, rest, after.0, after.1 - before.1);
         } else {

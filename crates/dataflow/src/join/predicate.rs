@@ -3,10 +3,12 @@
 //! A pair matches when the residual is true of it. For `NOT IN` there is a third answer: a pair whose comparison is
 //! unknown, because a value is NULL, while the rest of the condition is true.
 
+use crate::OperatorError;
 use crate::expression::compile;
 use crate::row_failure::is_data_error;
-use crate::OperatorError;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, make_comparator};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, make_comparator,
+};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{SortOptions, prep_null_mask_filter};
 use arrow::datatypes::{Schema, SchemaRef};
@@ -54,7 +56,11 @@ impl Predicate {
             return Ok(None);
         }
         let null_is_unknown = null_aware && compared.is_none();
-        Ok(Some(Self { compared, residual, null_is_unknown }))
+        Ok(Some(Self {
+            compared,
+            residual,
+            null_is_unknown,
+        }))
     }
 
     /// The answers for pairs whose columns `column` gathers.
@@ -63,14 +69,25 @@ impl Predicate {
         pairs: usize,
         column: &mut dyn FnMut(usize) -> Result<ArrayRef, OperatorError>,
     ) -> Result<Answers, OperatorError> {
-        let mut answers = Answers { matched: BooleanBuffer::new_set(pairs), unknown: None, failed: Vec::new() };
+        let mut answers = Answers {
+            matched: BooleanBuffer::new_set(pairs),
+            unknown: None,
+            failed: Vec::new(),
+        };
         if let Some(residual) = &self.residual {
-            let columns = residual.columns.iter().map(|c| column(*c)).collect::<Result<Vec<_>, _>>()?;
+            let columns = residual
+                .columns
+                .iter()
+                .map(|c| column(*c))
+                .collect::<Result<Vec<_>, _>>()?;
             let options = RecordBatchOptions::new().with_row_count(Some(pairs));
-            let rows = RecordBatch::try_new_with_options(residual.schema.clone(), columns, &options)?;
+            let rows =
+                RecordBatch::try_new_with_options(residual.schema.clone(), columns, &options)?;
             let truth = residual.truth(&rows, &mut answers.failed)?;
             if self.null_is_unknown {
-                let nulls = truth.nulls().map_or(BooleanBuffer::new_unset(pairs), |n| !n.inner());
+                let nulls = truth
+                    .nulls()
+                    .map_or(BooleanBuffer::new_unset(pairs), |n| !n.inner());
                 answers.unknown = Some(nulls);
             }
             answers.matched = truth_bits(&truth);
@@ -86,12 +103,21 @@ impl Predicate {
 
 impl Residual {
     fn new(residual: &ScalarExpr, pair: &Schema) -> Result<Self, OperatorError> {
-        let mut columns: Vec<usize> = residual.expr().column_refs().iter().filter_map(|c| c.name.parse().ok()).collect();
+        let mut columns: Vec<usize> = residual
+            .expr()
+            .column_refs()
+            .iter()
+            .filter_map(|c| c.name.parse().ok())
+            .collect();
         columns.sort_unstable();
         columns.dedup();
         let compact = residual.expr().clone().transform(|node| match &node {
             Expr::Column(column) => {
-                let position = column.name.parse().ok().and_then(|p: usize| columns.iter().position(|c| *c == p));
+                let position = column
+                    .name
+                    .parse()
+                    .ok()
+                    .and_then(|p: usize| columns.iter().position(|c| *c == p));
                 Ok(match position {
                     Some(position) => Transformed::yes(ScalarExpr::column(position).expr().clone()),
                     None => Transformed::no(node),
@@ -99,11 +125,18 @@ impl Residual {
             }
             _ => Ok(Transformed::no(node)),
         })?;
-        let fields: Vec<_> = columns.iter().map(|c| pair.field(*c).clone().with_nullable(true)).collect();
+        let fields: Vec<_> = columns
+            .iter()
+            .map(|c| pair.field(*c).clone().with_nullable(true))
+            .collect();
         let schema = Arc::new(Schema::new(fields));
         let positional = ScalarExpr::positional_schema(&schema);
         let expression = compile(&ScalarExpr::new(compact.data), &positional)?;
-        Ok(Self { columns, schema, expression })
+        Ok(Self {
+            columns,
+            schema,
+            expression,
+        })
     }
 
     /// Three-valued answers; a row that fails is false and noted. The failing rows are found by halving.
@@ -139,11 +172,18 @@ impl Residual {
     }
 
     fn evaluate(&self, rows: &RecordBatch) -> Result<BooleanArray, DataFusionError> {
-        let array = self.expression.evaluate(rows)?.into_array(rows.num_rows())?;
+        let array = self
+            .expression
+            .evaluate(rows)?
+            .into_array(rows.num_rows())?;
         match array.as_boolean_opt() {
             Some(truth) => Ok(truth.clone()),
             // `ON NULL` has no type of its own.
-            None => Ok(arrow::compute::cast(&array, &arrow::datatypes::DataType::Boolean)?.as_boolean().clone()),
+            None => Ok(
+                arrow::compute::cast(&array, &arrow::datatypes::DataType::Boolean)?
+                    .as_boolean()
+                    .clone(),
+            ),
         }
     }
 }
@@ -156,13 +196,20 @@ fn truth_bits(truth: &BooleanArray) -> BooleanBuffer {
 }
 
 /// Where the values are equal, and where one of them is NULL. Floats compare like keys: NaN equals itself.
-fn compare(left: &ArrayRef, right: &ArrayRef) -> Result<(BooleanBuffer, BooleanBuffer), OperatorError> {
+fn compare(
+    left: &ArrayRef,
+    right: &ArrayRef,
+) -> Result<(BooleanBuffer, BooleanBuffer), OperatorError> {
     let pairs = left.len();
     let mut known = BooleanBuffer::new_set(pairs);
-    for nulls in [left.logical_nulls(), right.logical_nulls()].into_iter().flatten() {
+    for nulls in [left.logical_nulls(), right.logical_nulls()]
+        .into_iter()
+        .flatten()
+    {
         known = &known & nulls.inner();
     }
     let order = make_comparator(left.as_ref(), right.as_ref(), SortOptions::default())?;
-    let equal = BooleanBuffer::collect_bool(pairs, |i| known.value(i) && order(i, i) == Ordering::Equal);
+    let equal =
+        BooleanBuffer::collect_bool(pairs, |i| known.value(i) && order(i, i) == Ordering::Equal);
     Ok((equal, !&known))
 }

@@ -65,7 +65,9 @@ impl Probe {
         self.page_columns = None;
         self.rows = only_key.map(|key| {
             let rows = self.batch.key_of.iter().enumerate();
-            rows.filter(|(_, k)| **k == key).map(|(row, _)| row as u32).collect()
+            rows.filter(|(_, k)| **k == key)
+                .map(|(row, _)| row as u32)
+                .collect()
         });
         self.row = 0;
         self.offset = 0;
@@ -84,7 +86,9 @@ impl Probe {
             for state in start + self.offset..start + end {
                 pairs.batch.push(row);
                 pairs.page.push(state);
-                pairs.diffs.push(diff * self.page.weights[state as usize].count);
+                pairs
+                    .diffs
+                    .push(diff * self.page.weights[state as usize].count);
             }
             if end < length {
                 self.offset = end;
@@ -120,12 +124,22 @@ impl Pairs {
 /// The elements at these indices; the array itself when they are all of them in order.
 pub(super) fn gather(column: &ArrayRef, indices: &UInt32Array) -> Result<ArrayRef, ArrowError> {
     let values = indices.values();
-    let identity = values.len() == column.len() && values.iter().enumerate().all(|(i, v)| i == *v as usize);
-    if identity { Ok(column.clone()) } else { take(column, indices, None) }
+    let identity =
+        values.len() == column.len() && values.iter().enumerate().all(|(i, v)| i == *v as usize);
+    if identity {
+        Ok(column.clone())
+    } else {
+        take(column, indices, None)
+    }
 }
 
 impl Matching {
-    pub(super) fn start_probe(&self, from: usize, batch: Grouped, cx: &Cx<'_>) -> Result<Probe, OperatorError> {
+    pub(super) fn start_probe(
+        &self,
+        from: usize,
+        batch: Grouped,
+        cx: &Cx<'_>,
+    ) -> Result<Probe, OperatorError> {
         let mut probe = Probe::new(from, batch);
         if self.tallies(from) {
             probe.batch_tally = vec![Weight::default(); probe.batch.num_rows()];
@@ -133,10 +147,15 @@ impl Matching {
         if self.sides[from].keys.is_empty() {
             // All of the other side: page by page from the start.
             probe.page.ranges = vec![(0, 0)];
-            probe.unfinished.push_back(Unfinished { key: 0, after: None });
+            probe.unfinished.push_back(Unfinished {
+                key: 0,
+                after: None,
+            });
             return Ok(probe);
         }
-        let keys: Vec<&[u8]> = (0..probe.batch.num_keys() as u32).map(|k| probe.batch.key(k)).collect();
+        let keys: Vec<&[u8]> = (0..probe.batch.num_keys() as u32)
+            .map(|k| probe.batch.key(k))
+            .collect();
         let page = Page::load(cx.tables[1 - from].as_ref(), &keys, self.limits.page_rows)?;
         drop(keys);
         self.turn_page(&mut probe, page, None);
@@ -150,7 +169,11 @@ impl Matching {
         }
     }
 
-    pub(super) fn go_on_probing(&mut self, probe: &mut Probe, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    pub(super) fn go_on_probing(
+        &mut self,
+        probe: &mut Probe,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         let mut seen = 0;
         loop {
             let pairs = probe.next_pairs(self.limits.chunk_rows);
@@ -163,9 +186,17 @@ impl Matching {
                 continue;
             }
             self.write_page_tally(probe, cx)?;
-            let Some(next) = probe.unfinished.pop_front() else { break };
+            let Some(next) = probe.unfinished.pop_front() else {
+                break;
+            };
             let (keys, key) = (probe.batch.num_keys(), probe.batch.key(next.key));
-            let page = Page::load_more(cx.tables[1 - probe.from].as_ref(), keys, key, &next, self.limits.page_rows)?;
+            let page = Page::load_more(
+                cx.tables[1 - probe.from].as_ref(),
+                keys,
+                key,
+                &next,
+                self.limits.page_rows,
+            )?;
             self.turn_page(probe, page, Some(next.key));
         }
         self.apply(probe.from, &probe.batch, &probe.batch_tally, cx)?;
@@ -173,7 +204,12 @@ impl Matching {
     }
 
     /// Counts the pairs that match, and emits them.
-    fn take_pairs(&mut self, probe: &mut Probe, pairs: Pairs, cx: &mut Cx<'_>) -> Result<(), OperatorError> {
+    fn take_pairs(
+        &mut self,
+        probe: &mut Probe,
+        pairs: Pairs,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), OperatorError> {
         if probe.page_columns.is_none() {
             let rests = self.sides[1 - probe.from].decode_rests(probe.page.rests.iter())?;
             probe.page_columns = Some(rests);
@@ -183,10 +219,13 @@ impl Matching {
         };
         let batch = UInt32Array::from(pairs.batch.clone());
         let page = UInt32Array::from(pairs.page.clone());
-        let answers = predicate.evaluate(pairs.len(), &mut |c| self.pair_column(probe, c, &batch, &page))?;
+        let answers = predicate.evaluate(pairs.len(), &mut |c| {
+            self.pair_column(probe, c, &batch, &page)
+        })?;
         for (pair, error) in &answers.failed {
             let (batch, page) = (batch.slice(*pair, 1), page.slice(*pair, 1));
-            let columns = (0..self.pair.fields().len()).map(|c| self.pair_column(probe, c, &batch, &page));
+            let columns =
+                (0..self.pair.fields().len()).map(|c| self.pair_column(probe, c, &batch, &page));
             let columns = columns.collect::<Result<Vec<_>, _>>()?;
             let options = RecordBatchOptions::new().with_row_count(Some(1));
             let row = RecordBatch::try_new_with_options(self.pair.clone(), columns, &options)?;
@@ -210,13 +249,19 @@ impl Matching {
         self.emit_pairs(probe, matched, cx)
     }
 
-    fn emit_pairs(&self, probe: &Probe, pairs: Pairs, cx: &mut Cx<'_>) -> Result<(), OperatorError> {
+    fn emit_pairs(
+        &self,
+        probe: &Probe,
+        pairs: Pairs,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), OperatorError> {
         if pairs.is_empty() {
             return Ok(());
         }
         let Pairs { batch, page, diffs } = pairs;
         let (batch, page) = (UInt32Array::from(batch), UInt32Array::from(page));
-        let columns = (0..self.pair.fields().len()).map(|c| self.pair_column(probe, c, &batch, &page));
+        let columns =
+            (0..self.pair.fields().len()).map(|c| self.pair_column(probe, c, &batch, &page));
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
         self.output.emit(columns, diffs, cx)
     }
@@ -230,15 +275,25 @@ impl Matching {
         page: &UInt32Array,
     ) -> Result<ArrayRef, OperatorError> {
         let left = self.output.schemas[0].fields().len();
-        let (side, column) = if column < left { (0, column) } else { (1, column - left) };
+        let (side, column) = if column < left {
+            (0, column)
+        } else {
+            (1, column - left)
+        };
         if side == probe.from {
             return Ok(gather(&probe.batch.columns[column], batch)?);
         }
         match self.sides[side].places[column] {
             // The keys are equal, and those of the batch are at hand.
-            Place::Key(key) => Ok(gather(&probe.batch.columns[self.sides[probe.from].keys[key]], batch)?),
+            Place::Key(key) => Ok(gather(
+                &probe.batch.columns[self.sides[probe.from].keys[key]],
+                batch,
+            )?),
             Place::Rest(rest) => {
-                let columns = probe.page_columns.as_ref().expect("decoded before the first pair");
+                let columns = probe
+                    .page_columns
+                    .as_ref()
+                    .expect("decoded before the first pair");
                 Ok(gather(&columns[rest], page)?)
             }
         }
@@ -263,13 +318,20 @@ impl Matching {
                     matches: before.matches + gained.matches,
                     unknowns: before.unknowns + gained.unknowns,
                 };
-                let cell = Cell { key: probe.batch.key(key as u32), sub: probe.page.rests.get(row) };
+                let cell = Cell {
+                    key: probe.batch.key(key as u32),
+                    sub: probe.page.rests.get(row),
+                };
                 cells.push((cell, after));
                 let hash = probe.batch.key_hashes[key];
                 self.row_logs[other].touch(hash, cell.key, cell.sub, before, after);
             }
         }
-        write(cx.tables[other].as_mut(), self.rows[other].counters(), cells.into_iter())?;
+        write(
+            cx.tables[other].as_mut(),
+            self.rows[other].counters(),
+            cells.into_iter(),
+        )?;
         Ok(())
     }
 }

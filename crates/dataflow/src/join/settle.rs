@@ -30,15 +30,24 @@ pub(super) struct Settle {
 }
 
 impl Matching {
-    pub(super) fn go_on_settling(&mut self, settle: &mut Settle, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    pub(super) fn go_on_settling(
+        &mut self,
+        settle: &mut Settle,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         while settle.side < 2 {
             if self.preserved[settle.side] {
-                if self.settle_rows(settle, cx)? == Progress::More || self.settle_flips(settle, cx)? == Progress::More {
+                if self.settle_rows(settle, cx)? == Progress::More
+                    || self.settle_flips(settle, cx)? == Progress::More
+                {
                     return Ok(Progress::More);
                 }
                 self.flush(settle, cx)?;
             }
-            *settle = Settle { side: settle.side + 1, ..Settle::default() };
+            *settle = Settle {
+                side: settle.side + 1,
+                ..Settle::default()
+            };
         }
         self.row_logs = Default::default();
         self.key_logs = Default::default();
@@ -56,9 +65,17 @@ impl Matching {
                 let (before, after) = log.weights(row);
                 let (old, new) = match &by_keys {
                     Some(matches) => matches[row - rows.start],
-                    None => (verdict(self.output.kind, before), verdict(self.output.kind, after)),
+                    None => (
+                        verdict(self.output.kind, before),
+                        verdict(self.output.kind, after),
+                    ),
                 };
-                settle.output.change(log.key(row), log.rest(row), (old, before.count), (new, after.count));
+                settle.output.change(
+                    log.key(row),
+                    log.rest(row),
+                    (old, before.count),
+                    (new, after.count),
+                );
             }
             if self.flush_full(settle, cx)? {
                 return Ok(Progress::More);
@@ -74,7 +91,9 @@ impl Matching {
         rows: Range<usize>,
         cx: &Cx<'_>,
     ) -> Result<Option<Vec<(Verdict, Verdict)>>, OperatorError> {
-        let Some(table) = self.counts[1 - side].filter(|_| !self.tallies(side)) else { return Ok(None) };
+        let Some(table) = self.counts[1 - side].filter(|_| !self.tallies(side)) else {
+            return Ok(None);
+        };
         let log = &self.row_logs[side];
         let mut matches: Vec<(i64, i64)> = vec![(0, 0); rows.len()];
         let (mut cells, mut missing) = (Vec::new(), Vec::new());
@@ -93,11 +112,20 @@ impl Matching {
             matches[index] = (weight.count, weight.count);
         }
         let decide = |count| verdict(self.output.kind, by_key(count));
-        Ok(Some(matches.into_iter().map(|(before, after)| (decide(before), decide(after))).collect()))
+        Ok(Some(
+            matches
+                .into_iter()
+                .map(|(before, after)| (decide(before), decide(after)))
+                .collect(),
+        ))
     }
 
     /// The rows that the epoch did not touch, of keys that began or ceased to have matches.
-    fn settle_flips(&self, settle: &mut Settle, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn settle_flips(
+        &self,
+        settle: &mut Settle,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         if self.tallies(settle.side) {
             return Ok(Progress::Done);
         }
@@ -122,14 +150,19 @@ impl Matching {
             let index = settle.flips[settle.flip] as usize;
             let (key, hash) = (keys.key(index), keys.key_hash(index));
             let (before, after) = keys.counts(index);
-            let (before, after) = (verdict(self.output.kind, by_key(before)), verdict(self.output.kind, by_key(after)));
+            let (before, after) = (
+                verdict(self.output.kind, by_key(before)),
+                verdict(self.output.kind, by_key(after)),
+            );
             let (start, length) = settle.page.ranges[settle.flip];
             while settle.offset < length && settle.output.len() < self.limits.full_rows() {
                 let row = (start + settle.offset) as usize;
                 settle.offset += 1;
                 let (rest, count) = (settle.page.rests.get(row), settle.page.weights[row].count);
                 if rows.find(hash, key, rest).is_none() {
-                    settle.output.change(key, rest, (before, count), (after, count));
+                    settle
+                        .output
+                        .change(key, rest, (before, count), (after, count));
                 }
             }
             if settle.offset == length {
@@ -145,13 +178,24 @@ impl Matching {
         let table = cx.tables[settle.side].as_ref();
         if let Some(next) = settle.unfinished.pop_front() {
             let key = keys.key(next.key as usize);
-            settle.page = Page::load_more(table, 1, key, &Unfinished { key: 0, after: next.after }, self.limits.page_rows)?;
+            settle.page = Page::load_more(
+                table,
+                1,
+                key,
+                &Unfinished {
+                    key: 0,
+                    after: next.after,
+                },
+                self.limits.page_rows,
+            )?;
             settle.flips = vec![next.key];
         } else {
             settle.flips.clear();
             while settle.key < keys.len() && settle.flips.len() < self.limits.keys_per_step {
                 let (before, after) = keys.counts(settle.key);
-                if verdict(self.output.kind, by_key(before)) != verdict(self.output.kind, by_key(after)) {
+                if verdict(self.output.kind, by_key(before))
+                    != verdict(self.output.kind, by_key(after))
+                {
                     settle.flips.push(settle.key as u32);
                 }
                 settle.key += 1;
@@ -164,7 +208,10 @@ impl Matching {
         }
         // From positions in the page to positions in the log.
         for next in settle.page.unfinished.drain(..) {
-            settle.unfinished.push_back(Unfinished { key: settle.flips[next.key as usize], ..next });
+            settle.unfinished.push_back(Unfinished {
+                key: settle.flips[next.key as usize],
+                ..next
+            });
         }
         settle.flip = 0;
         settle.offset = 0;
@@ -181,6 +228,11 @@ impl Matching {
     }
 
     fn flush(&self, settle: &mut Settle, cx: &mut Cx<'_>) -> Result<(), OperatorError> {
-        self.output.flush(settle.side, &self.sides[settle.side], &mut settle.output, cx)
+        self.output.flush(
+            settle.side,
+            &self.sides[settle.side],
+            &mut settle.output,
+            cx,
+        )
     }
 }

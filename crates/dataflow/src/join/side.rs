@@ -49,8 +49,15 @@ impl Side {
         };
         let places = (0..schema.fields().len()).map_while(place).collect();
         let codec = |columns: &[usize]| -> Result<Option<RowCodec>, ArrowError> {
-            let types: Vec<DataType> = columns.iter().map(|c| schema.field(*c).data_type().clone()).collect();
-            if types.is_empty() { Ok(None) } else { RowCodec::new(&types).map(Some) }
+            let types: Vec<DataType> = columns
+                .iter()
+                .map(|c| schema.field(*c).data_type().clone())
+                .collect();
+            if types.is_empty() {
+                Ok(None)
+            } else {
+                RowCodec::new(&types).map(Some)
+            }
         };
         Ok(Self {
             key_codec: codec(keys)?,
@@ -64,7 +71,12 @@ impl Side {
 
     /// Rows that can match, and rows that cannot because a key is NULL.
     pub fn split_nulls(&self, batch: Batch) -> Result<(Batch, Option<Batch>), ArrowError> {
-        if self.match_nulls || self.keys.iter().all(|k| batch.column(*k).logical_null_count() == 0) {
+        if self.match_nulls
+            || self
+                .keys
+                .iter()
+                .all(|k| batch.column(*k).logical_null_count() == 0)
+        {
             return Ok((batch, None));
         }
         let mut valid = BooleanBuffer::new_set(batch.num_rows());
@@ -102,7 +114,10 @@ impl Side {
     }
 
     /// The kept columns that are not keys, from their bytes.
-    pub fn decode_rests<'a>(&self, rests: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, ArrowError> {
+    pub fn decode_rests<'a>(
+        &self,
+        rests: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Vec<ArrayRef>, ArrowError> {
         match &self.rest_codec {
             Some(codec) => codec.decode(rests),
             None => Ok(Vec::new()),
@@ -180,7 +195,8 @@ impl Grouped {
             let hash = hash_key(key);
             let (firsts, hashes) = (&self.first_of_key, &self.key_hashes);
             let same = |other: &u32| {
-                hashes[*other as usize] == hash && keys.row(firsts[*other as usize] as usize).data() == key
+                hashes[*other as usize] == hash
+                    && keys.row(firsts[*other as usize] as usize).data() == key
             };
             let index = match table.entry(hash, same, |other| hashes[*other as usize]) {
                 Entry::Occupied(entry) => *entry.get(),

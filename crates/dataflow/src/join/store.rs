@@ -15,7 +15,10 @@ pub(super) struct Weight {
 
 impl Weight {
     pub fn count(count: i64) -> Self {
-        Self { count, ..Self::default() }
+        Self {
+            count,
+            ..Self::default()
+        }
     }
 
     /// The counters as varints, one after the other.
@@ -34,7 +37,10 @@ impl Weight {
         let counters = bytes.iter().filter(|b| **b < 0x80).count();
         let whole = bytes.last().is_some_and(|b| *b < 0x80);
         if !whole || counters > 3 {
-            return Err(StateError::Damaged(format!("a join's counters are {} bytes long", bytes.len())));
+            return Err(StateError::Damaged(format!(
+                "a join's counters are {} bytes long",
+                bytes.len()
+            )));
         }
         let mut values = [0; 3];
         let mut reader = Reader::new(bytes);
@@ -42,7 +48,11 @@ impl Weight {
             *value = reader.i64()?;
         }
         let [count, matches, unknowns] = values;
-        Ok(Self { count, matches, unknowns })
+        Ok(Self {
+            count,
+            matches,
+            unknowns,
+        })
     }
 }
 
@@ -115,21 +125,32 @@ impl Page {
 
     /// The rows of all these keys; what exceeds the limit is left for [`Page::load_more`].
     pub fn load(table: &dyn Table, keys: &[&[u8]], limit: usize) -> Result<Self, StateError> {
-        let mut page = Self { ranges: vec![(0, 0); keys.len()], ..Self::default() };
+        let mut page = Self {
+            ranges: vec![(0, 0); keys.len()],
+            ..Self::default()
+        };
         let mut damage = None;
         table.scan_many(keys, &mut |key, sub, value| {
             let range = &mut page.ranges[key];
             if page.weights.len() >= limit {
                 if page.unfinished.last().is_none_or(|u| u.key != key as u32) {
-                    let after = (range.1 > 0).then(|| page.rests.get((range.0 + range.1 - 1) as usize).to_vec());
-                    page.unfinished.push(Unfinished { key: key as u32, after });
+                    let after = (range.1 > 0)
+                        .then(|| page.rests.get((range.0 + range.1 - 1) as usize).to_vec());
+                    page.unfinished.push(Unfinished {
+                        key: key as u32,
+                        after,
+                    });
                 }
                 return;
             }
             if range.1 == 0 {
                 range.0 = page.weights.len() as u32;
             }
-            assert_eq!((range.0 + range.1) as usize, page.weights.len(), "a table visits a key's cells together");
+            assert_eq!(
+                (range.0 + range.1) as usize,
+                page.weights.len(),
+                "a table visits a key's cells together"
+            );
             range.1 += 1;
             page.rests.push(sub);
             match Weight::decode(value) {
@@ -151,20 +172,39 @@ impl Page {
         from: &Unfinished,
         limit: usize,
     ) -> Result<Self, StateError> {
-        let low = from.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let low = from
+            .after
+            .as_deref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
         let (mut page, more) = Self::scan(table, key, (low, Bound::Unbounded), limit)?;
         page.ranges = vec![(0, 0); keys];
         page.ranges[from.key as usize] = (0, page.len() as u32);
-        page.unfinished.extend(more.map(|after| Unfinished { key: from.key, after: Some(after) }));
+        page.unfinished.extend(more.map(|after| Unfinished {
+            key: from.key,
+            after: Some(after),
+        }));
         Ok(page)
     }
 
     /// The first rows of a stretch, at most `limit`, and what is left of it.
-    pub fn load_stretch(table: &dyn Table, stretch: Stretch, limit: usize) -> Result<(Self, Option<Stretch>), StateError> {
+    pub fn load_stretch(
+        table: &dyn Table,
+        stretch: Stretch,
+        limit: usize,
+    ) -> Result<(Self, Option<Stretch>), StateError> {
         let low = stretch.low.as_ref().map(Vec::as_slice);
-        let high = stretch.high.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let high = stretch
+            .high
+            .as_deref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
         let (page, more) = Self::scan(table, &stretch.key, (low, high), limit)?;
-        Ok((page, more.map(|after| Stretch { low: Bound::Excluded(after), ..stretch })))
+        Ok((
+            page,
+            more.map(|after| Stretch {
+                low: Bound::Excluded(after),
+                ..stretch
+            }),
+        ))
     }
 
     /// Rows within the bounds, and the last of them if there are more.
@@ -206,8 +246,22 @@ mod tests {
         for (counters, weight) in [
             (1, Weight::count(1)),
             (1, Weight::count(-300)),
-            (2, Weight { count: 1, matches: 70, unknowns: 0 }),
-            (3, Weight { count: i64::MAX, matches: -1, unknowns: i64::MIN }),
+            (
+                2,
+                Weight {
+                    count: 1,
+                    matches: 70,
+                    unknowns: 0,
+                },
+            ),
+            (
+                3,
+                Weight {
+                    count: i64::MAX,
+                    matches: -1,
+                    unknowns: i64::MIN,
+                },
+            ),
         ] {
             let mut bytes = Vec::new();
             weight.encode(counters, &mut bytes);

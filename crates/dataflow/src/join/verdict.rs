@@ -16,7 +16,13 @@ pub(super) enum Verdict {
 /// Depends on nothing but whether there are matches and whether there are unknowns.
 pub(super) fn verdict(kind: JoinKind, weight: Weight) -> Verdict {
     let (matched, unknown) = (weight.matches > 0, weight.unknowns > 0);
-    let shown_if = |shown| if shown { Verdict::Shown } else { Verdict::Hidden };
+    let shown_if = |shown| {
+        if shown {
+            Verdict::Shown
+        } else {
+            Verdict::Hidden
+        }
+    };
     match kind {
         JoinKind::Inner => Verdict::Hidden,
         JoinKind::Left | JoinKind::Right | JoinKind::Full => shown_if(!matched),
@@ -29,10 +35,17 @@ pub(super) fn verdict(kind: JoinKind, weight: Weight) -> Verdict {
 
 /// Whether pairs of rows are output.
 pub(super) fn emits_pairs(kind: JoinKind) -> bool {
-    matches!(kind, JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full)
+    matches!(
+        kind,
+        JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full
+    )
 }
 
 /// The weight of a row whose matches are decided by the number of rows of the other side with its key.
 pub(super) fn by_key(matches: i64) -> Weight {
-    Weight { count: 0, matches, unknowns: 0 }
+    Weight {
+        count: 0,
+        matches,
+        unknowns: 0,
+    }
 }
