@@ -35,7 +35,11 @@ impl<'a> Found<'a> {
 
 impl AtMostOne {
     pub fn new(keys: &[usize], input: &Schema, schema: SchemaRef) -> Result<Self, OperatorError> {
-        Ok(Self { rows: OrderedRows::new(keys, &[], input, schema, 2, Kept::All)?, next: 0, groups: 0 })
+        Ok(Self {
+            rows: OrderedRows::new(keys, &[], input, schema, 2, Kept::All)?,
+            next: 0,
+            groups: 0,
+        })
     }
 
     fn merge(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
@@ -79,7 +83,8 @@ impl AtMostOne {
             for (index, diff) in failed {
                 cx.fail_row(RowError {
                     state: SqlState::CARDINALITY_VIOLATION,
-                    message: "more than one row returned by a subquery used as an expression".into(),
+                    message: "more than one row returned by a subquery used as an expression"
+                        .into(),
                     row: row_text(&keys, index),
                     diff,
                 });
@@ -93,17 +98,73 @@ impl AtMostOne {
 }
 
 impl Operator for AtMostOne {
-    fn on_batch(&mut self, _port: Port, batch: Batch, _cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_batch(
+        &mut self,
+        _port: Port,
+        batch: Batch,
+        _cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         self.rows.collect(&batch)?;
         Ok(Progress::Done)
     }
 
-    fn on_barrier(&mut self, _barrier: &Barrier, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_barrier(
+        &mut self,
+        _barrier: &Barrier,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         self.groups = self.rows.sort();
         self.merge(cx)
     }
 
     fn resume(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
         self.merge(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use tidegate_plan::Op;
+    use tidegate_testkit::check::columns;
+    use tidegate_testkit::{Check, check};
+    use tidegate_types::SqlType;
+
+    #[test]
+    fn a_second_row_is_an_error_until_it_goes() {
+        let schema = columns(&[SqlType::Integer, SqlType::Text]);
+        let operator = Check {
+            op: Op::AtMostOne { keys: vec![0] },
+            inputs: vec![schema.clone()],
+            output: schema,
+            append_only: false,
+        };
+        check(
+            operator,
+            "+1 (1,a)
+             +1 (2,a)
+             +1 (2,b)
+             --
+             +1 (1,a)
+             +1 (2,c)
+             --
+             -1 (1,a)
+             -1 (2,a)
+             -1 (2,b)
+             --",
+            expect![[r#"
+                ! +1 21000 (2) more than one row returned by a subquery used as an expression
+                +1 (1,a)
+                --
+                ! +1 21000 (1) more than one row returned by a subquery used as an expression
+                -1 (1,a)
+                --
+                ! -1 21000 (1) more than one row returned by a subquery used as an expression
+                ! -1 21000 (2) more than one row returned by a subquery used as an expression
+                +1 (1,a)
+                +1 (2,c)
+                --
+            "#]],
+        );
     }
 }

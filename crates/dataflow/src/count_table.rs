@@ -18,7 +18,11 @@ pub fn read_counts(table: &dyn Table, cells: &[Cell<'_>]) -> Result<Vec<i64>, St
 }
 
 /// Writes the new count of every cell whose count changed; zero deletes it.
-pub fn write_counts(table: &mut dyn Table, cells: &[Cell<'_>], before_after: &[(i64, i64)]) -> Result<(), StateError> {
+pub fn write_counts(
+    table: &mut dyn Table,
+    cells: &[Cell<'_>],
+    before_after: &[(i64, i64)],
+) -> Result<(), StateError> {
     let mut bytes = ByteRows::with_capacity(cells.len(), cells.len());
     let mut value = Vec::new();
     for (_, after) in before_after {
@@ -30,7 +34,10 @@ pub fn write_counts(table: &mut dyn Table, cells: &[Cell<'_>], before_after: &[(
         .iter()
         .enumerate()
         .filter(|(_, (before, after))| before != after)
-        .map(|(index, (_, after))| Change { cell: cells[index], value: (*after != 0).then(|| bytes.get(index)) })
+        .map(|(index, (_, after))| Change {
+            cell: cells[index],
+            value: (*after != 0).then(|| bytes.get(index)),
+        })
         .collect();
     table.write_many(&changes)
 }
@@ -43,14 +50,19 @@ pub fn scan_counts(
     visit: &mut dyn FnMut(&[u8], i64) -> ControlFlow<()>,
 ) -> Result<(), StateError> {
     let mut damaged = None;
-    table.scan(key, (Bound::Unbounded, Bound::Unbounded), reverse, &mut |sub, value| match count_of(value) {
-        Ok(count) if count <= 0 => ControlFlow::Continue(()),
-        Ok(count) => visit(sub, count),
-        Err(error) => {
-            damaged = Some(error);
-            ControlFlow::Break(())
-        }
-    })?;
+    table.scan(
+        key,
+        (Bound::Unbounded, Bound::Unbounded),
+        reverse,
+        &mut |sub, value| match count_of(value) {
+            Ok(count) if count <= 0 => ControlFlow::Continue(()),
+            Ok(count) => visit(sub, count),
+            Err(error) => {
+                damaged = Some(error);
+                ControlFlow::Break(())
+            }
+        },
+    )?;
     damaged.map_or(Ok(()), Err)
 }
 

@@ -25,15 +25,30 @@ pub struct Expressions {
 }
 
 impl Expressions {
-    pub fn compile(expressions: &[ScalarExpr], input: &Schema, output: SchemaRef) -> Result<Self, OperatorError> {
-        assert_eq!(expressions.len(), output.fields().len(), "one field per expression");
+    pub fn compile(
+        expressions: &[ScalarExpr],
+        input: &Schema,
+        output: SchemaRef,
+    ) -> Result<Self, OperatorError> {
+        assert_eq!(
+            expressions.len(),
+            output.fields().len(),
+            "one field per expression"
+        );
         let positional = ScalarExpr::positional_schema(input);
-        let compiled = expressions.iter().map(|e| compile(e, &positional)).collect::<Result<Vec<_>, _>>()?;
+        let compiled = expressions
+            .iter()
+            .map(|e| compile(e, &positional))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Self { compiled, output })
     }
 
     /// The results for all rows that do not fail; `fail` gets the others.
-    pub fn evaluate(&self, batch: &Batch, fail: &mut dyn FnMut(RowError)) -> Result<Batch, OperatorError> {
+    pub fn evaluate(
+        &self,
+        batch: &Batch,
+        fail: &mut dyn FnMut(RowError),
+    ) -> Result<Batch, OperatorError> {
         match self.evaluate_rows(batch.rows()) {
             Ok(rows) => Ok(batch.with_rows(rows)),
             Err(error) if is_data_error(&error) => self.bisect(batch, error, fail),
@@ -48,15 +63,28 @@ impl Expressions {
             .zip(self.output.fields())
             .map(|(expression, field)| {
                 let array = expression.evaluate(rows)?.into_array(rows.num_rows())?;
-                if array.data_type() == field.data_type() { Ok(array) } else { Ok(cast(&array, field.data_type())?) }
+                if array.data_type() == field.data_type() {
+                    Ok(array)
+                } else {
+                    Ok(cast(&array, field.data_type())?)
+                }
             })
             .collect::<Result<Vec<ArrayRef>, DataFusionError>>()?;
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        Ok(RecordBatch::try_new_with_options(self.output.clone(), columns, &options)?)
+        Ok(RecordBatch::try_new_with_options(
+            self.output.clone(),
+            columns,
+            &options,
+        )?)
     }
 
     /// Halves the batch until the failing rows are alone. An explicit stack: batches may be large.
-    fn bisect(&self, batch: &Batch, error: DataFusionError, fail: &mut dyn FnMut(RowError)) -> Result<Batch, OperatorError> {
+    fn bisect(
+        &self,
+        batch: &Batch,
+        error: DataFusionError,
+        fail: &mut dyn FnMut(RowError),
+    ) -> Result<Batch, OperatorError> {
         let mut good: Vec<Batch> = Vec::new();
         let mut todo = vec![(0, batch.num_rows(), Some(error))];
         while let Some((start, length, known)) = todo.pop() {
@@ -68,7 +96,9 @@ impl Expressions {
             match outcome {
                 Ok(rows) => good.push(piece.with_rows(rows)),
                 Err(error) if !is_data_error(&error) => return Err(error.into()),
-                Err(error) if length <= 1 => fail(row_error(&error, piece.rows(), 0, piece.diff(0))),
+                Err(error) if length <= 1 => {
+                    fail(row_error(&error, piece.rows(), 0, piece.diff(0)))
+                }
                 Err(_) => {
                     let half = length / 2;
                     todo.push((start + half, length - half, None));
@@ -90,14 +120,19 @@ impl Expressions {
 fn concat_without_columns(schema: &SchemaRef, batches: &[Batch]) -> Batch {
     let diffs: Vec<i64> = batches.iter().flat_map(Batch::diff_values).collect();
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(diffs.len()));
-    let rows = RecordBatch::try_new_with_options(schema.clone(), Vec::new(), &options).expect("no columns to disagree");
+    let rows = RecordBatch::try_new_with_options(schema.clone(), Vec::new(), &options)
+        .expect("no columns to disagree");
     Batch::new(rows, diffs.into())
 }
 
 /// One physical expression with Postgres's arithmetic.
-pub fn compile(expression: &ScalarExpr, input: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, OperatorError> {
+pub fn compile(
+    expression: &ScalarExpr,
+    input: &DFSchema,
+) -> Result<Arc<dyn PhysicalExpr>, OperatorError> {
     let context = PhysicalPlanningContext::default();
-    let physical = create_physical_expr(expression.expr(), input, &ExecutionProps::new(), &context)?;
+    let physical =
+        create_physical_expr(expression.expr(), input, &ExecutionProps::new(), &context)?;
     Ok(checked(physical, input.as_arrow())?)
 }
 
@@ -119,8 +154,18 @@ pub fn with_schema(batch: &Batch, schema: &SchemaRef) -> Result<Batch, OperatorE
         .columns()
         .iter()
         .zip(schema.fields())
-        .map(|(c, f)| if c.data_type() == f.data_type() { Ok(c.clone()) } else { cast(c, f.data_type()) })
+        .map(|(c, f)| {
+            if c.data_type() == f.data_type() {
+                Ok(c.clone())
+            } else {
+                cast(c, f.data_type())
+            }
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(batch.with_rows(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?))
+    Ok(batch.with_rows(RecordBatch::try_new_with_options(
+        schema.clone(),
+        columns,
+        &options,
+    )?))
 }

@@ -16,7 +16,11 @@ use tidegate_plan::{Dataflow, Op};
 use tidegate_types::{KeyGroupRange, hash_key, key_group};
 
 /// Builds the operator of a node for the worker that owns these key groups.
-pub fn build(dataflow: &Dataflow, index: usize, owned: KeyGroupRange) -> Result<Box<dyn Operator>, OperatorError> {
+pub fn build(
+    dataflow: &Dataflow,
+    index: usize,
+    owned: KeyGroupRange,
+) -> Result<Box<dyn Operator>, OperatorError> {
     let node = &dataflow.nodes[index];
     let schema = node.schema.clone();
     let owner = owned.contains(key_group(hash_key(&[])));
@@ -34,7 +38,14 @@ pub fn build(dataflow: &Dataflow, index: usize, owned: KeyGroupRange) -> Result<
             schema,
             owner,
         })?),
-        Op::Join { kind, left_keys, right_keys, null_equals_null, null_aware, residual } => Box::new(Join::new(
+        Op::Join {
+            kind,
+            left_keys,
+            right_keys,
+            null_equals_null,
+            null_aware,
+            residual,
+        } => Box::new(Join::new(
             *kind,
             left_keys,
             right_keys,
@@ -47,13 +58,34 @@ pub fn build(dataflow: &Dataflow, index: usize, owned: KeyGroupRange) -> Result<
             dataflow.input_append_only(index, 0),
             dataflow.input_append_only(index, 1),
         )?),
-        Op::TopN { partition, order, offset, limit } => {
-            let window = Window { partition, order, offset: *offset, limit: *limit };
-            Box::new(TopN::new(&window, &input(0), schema, dataflow.input_append_only(index, 0))?)
+        Op::TopN {
+            partition,
+            order,
+            offset,
+            limit,
+        } => {
+            let window = Window {
+                partition,
+                order,
+                offset: *offset,
+                limit: *limit,
+            };
+            Box::new(TopN::new(
+                &window,
+                &input(0),
+                schema,
+                dataflow.input_append_only(index, 0),
+            )?)
         }
         Op::AtMostOne { keys } => Box::new(AtMostOne::new(keys, &input(0), schema)?),
-        Op::Import { .. } | Op::Source { .. } | Op::TableInput { .. } | Op::Materialize { .. } | Op::Sink { .. } => {
-            return Err(DataFusionError::Internal(format!("{} is built by the runtime", node.op)).into());
+        Op::Import { .. }
+        | Op::Source { .. }
+        | Op::TableInput { .. }
+        | Op::Materialize { .. }
+        | Op::Sink { .. } => {
+            return Err(
+                DataFusionError::Internal(format!("{} is built by the runtime", node.op)).into(),
+            );
         }
     })
 }

@@ -17,16 +17,30 @@ pub struct Filter {
 }
 
 impl Filter {
-    pub fn new(predicate: &ScalarExpr, input: &Schema, schema: SchemaRef) -> Result<Self, OperatorError> {
-        let truth = Arc::new(Schema::new(vec![Field::new("predicate", DataType::Boolean, true)]));
+    pub fn new(
+        predicate: &ScalarExpr,
+        input: &Schema,
+        schema: SchemaRef,
+    ) -> Result<Self, OperatorError> {
+        let truth = Arc::new(Schema::new(vec![Field::new(
+            "predicate",
+            DataType::Boolean,
+            true,
+        )]));
         let predicate = Expressions::compile(std::slice::from_ref(predicate), input, truth)?;
         Ok(Self { predicate, schema })
     }
 
     /// The truth of every row. Rows that fail are false: only then is the predicate evaluated row by row again.
-    fn truth(&self, batch: &Batch, cx: &mut Cx<'_>) -> Result<(Batch, BooleanArray), OperatorError> {
+    fn truth(
+        &self,
+        batch: &Batch,
+        cx: &mut Cx<'_>,
+    ) -> Result<(Batch, BooleanArray), OperatorError> {
         let mut failures = Vec::new();
-        let truth = self.predicate.evaluate(batch, &mut |error| failures.push(error))?;
+        let truth = self
+            .predicate
+            .evaluate(batch, &mut |error| failures.push(error))?;
         if failures.is_empty() {
             return Ok((batch.clone(), truth.column(0).as_boolean().clone()));
         }
@@ -50,15 +64,75 @@ impl Filter {
 }
 
 impl Operator for Filter {
-    fn on_batch(&mut self, _port: Port, batch: Batch, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_batch(
+        &mut self,
+        _port: Port,
+        batch: Batch,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         let (batch, truth) = self.truth(&batch, cx)?;
-        let truth = if truth.null_count() > 0 { prep_null_mask_filter(&truth) } else { truth };
-        let kept = if truth.true_count() == batch.num_rows() { batch } else { batch.filter(&truth)? };
+        let truth = if truth.null_count() > 0 {
+            prep_null_mask_filter(&truth)
+        } else {
+            truth
+        };
+        let kept = if truth.true_count() == batch.num_rows() {
+            batch
+        } else {
+            batch.filter(&truth)?
+        };
         cx.emit(with_schema(&kept, &self.schema)?);
         Ok(Progress::Done)
     }
 
-    fn on_barrier(&mut self, _barrier: &Barrier, _cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_barrier(
+        &mut self,
+        _barrier: &Barrier,
+        _cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         Ok(Progress::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::{col, lit};
+    use expect_test::expect;
+    use tidegate_plan::{Op, ScalarExpr};
+    use tidegate_testkit::check::columns;
+    use tidegate_testkit::{Check, check};
+    use tidegate_types::SqlType;
+
+    #[test]
+    fn null_is_not_true_and_a_failing_row_is_not_kept() {
+        let schema = columns(&[SqlType::BigInt, SqlType::Text]);
+        let predicate = (lit(12i64) / col("0")).gt(lit(2i64));
+        let operator = Check {
+            op: Op::Filter {
+                predicate: ScalarExpr::new(predicate),
+            },
+            inputs: vec![schema.clone()],
+            output: schema,
+            append_only: false,
+        };
+        check(
+            operator,
+            r#"+1 (3,a)
+             +1 (0,b)
+             +1 (,c)
+             +1 (6,d)
+             -1 (4,"")
+             --
+             -1 (0,b)
+             --"#,
+            expect![[r#"
+                ! +1 22012 (0,b) division by zero
+                +1 (3,a)
+                -1 (4,"")
+                --
+                ! -1 22012 (0,b) division by zero
+                --
+            "#]],
+        );
     }
 }

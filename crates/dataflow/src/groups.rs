@@ -23,8 +23,15 @@ pub struct Groups {
 enum Form {
     /// No key columns: at most one group.
     Single { present: bool },
-    Integer { table: HashTable<(i64, u32)>, keys: Vec<i64>, null: Option<u32> },
-    Bytes { table: HashTable<(u64, u32)>, keys: ByteRows },
+    Integer {
+        table: HashTable<(i64, u32)>,
+        keys: Vec<i64>,
+        null: Option<u32>,
+    },
+    Bytes {
+        table: HashTable<(u64, u32)>,
+        keys: ByteRows,
+    },
 }
 
 /// The encoded keys of some groups, and their columns.
@@ -35,14 +42,33 @@ pub struct KeyChunk {
 
 impl Groups {
     pub fn new(columns: &[usize], input: &Schema) -> Result<Self, OperatorError> {
-        let types: Vec<DataType> = columns.iter().map(|c| input.field(*c).data_type().clone()).collect();
-        let codec = if types.is_empty() { None } else { Some(RowCodec::new(&types)?) };
+        let types: Vec<DataType> = columns
+            .iter()
+            .map(|c| input.field(*c).data_type().clone())
+            .collect();
+        let codec = if types.is_empty() {
+            None
+        } else {
+            Some(RowCodec::new(&types)?)
+        };
         let form = match types.as_slice() {
             [] => Form::Single { present: false },
-            [one] if is_integer(one) => Form::Integer { table: HashTable::new(), keys: Vec::new(), null: None },
-            _ => Form::Bytes { table: HashTable::new(), keys: ByteRows::new() },
+            [one] if is_integer(one) => Form::Integer {
+                table: HashTable::new(),
+                keys: Vec::new(),
+                null: None,
+            },
+            _ => Form::Bytes {
+                table: HashTable::new(),
+                keys: ByteRows::new(),
+            },
         };
-        Ok(Self { columns: columns.to_vec(), types, codec, form })
+        Ok(Self {
+            columns: columns.to_vec(),
+            types,
+            codec,
+            form,
+        })
     }
 
     pub fn len(&self) -> usize {
@@ -73,8 +99,16 @@ impl Groups {
                 assign_integers(batch.column(self.columns[0]), table, keys, null, numbers);
             }
             Form::Bytes { table, keys } => {
-                let columns: Vec<ArrayRef> = self.columns.iter().map(|c| batch.column(*c).clone()).collect();
-                let rows = self.codec.as_ref().expect("keys have a codec").encode(&columns)?;
+                let columns: Vec<ArrayRef> = self
+                    .columns
+                    .iter()
+                    .map(|c| batch.column(*c).clone())
+                    .collect();
+                let rows = self
+                    .codec
+                    .as_ref()
+                    .expect("keys have a codec")
+                    .encode(&columns)?;
                 for row in rows.iter() {
                     let bytes = row.data();
                     let hash = hash_key(bytes);
@@ -105,19 +139,32 @@ impl Groups {
             }
             Form::Integer { keys, null, .. } => {
                 let nulls = |i: usize| null.is_some_and(|n| n as usize == range.start + i);
-                let values = keys[range.clone()].iter().enumerate().map(|(i, k)| (!nulls(i)).then_some(*k));
+                let values = keys[range.clone()]
+                    .iter()
+                    .enumerate()
+                    .map(|(i, k)| (!nulls(i)).then_some(*k));
                 let array: ArrayRef = std::sync::Arc::new(values.collect::<Int64Array>());
                 let columns = vec![cast(&array, &self.types[0])?];
-                let rows = self.codec.as_ref().expect("keys have a codec").encode(&columns)?;
+                let rows = self
+                    .codec
+                    .as_ref()
+                    .expect("keys have a codec")
+                    .encode(&columns)?;
                 rows.iter().for_each(|row| encoded.push(row.data()));
                 columns
             }
             Form::Bytes { keys, .. } => {
                 range.for_each(|number| encoded.push(keys.get(number)));
-                self.codec.as_ref().expect("keys have a codec").decode(encoded.iter())?
+                self.codec
+                    .as_ref()
+                    .expect("keys have a codec")
+                    .decode(encoded.iter())?
             }
         };
-        Ok(KeyChunk { keys: encoded, columns })
+        Ok(KeyChunk {
+            keys: encoded,
+            columns,
+        })
     }
 
     /// Forgets the epoch's keys. Memory beyond what a usual epoch needs is given back.
@@ -149,20 +196,58 @@ fn next_number(groups: usize) -> u32 {
 }
 
 fn is_integer(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Timestamp(..))
+    matches!(
+        data_type,
+        DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Timestamp(..)
+    )
 }
 
 /// The values of an integer-like array as i64; what NULL slots hold means nothing.
 pub fn widen(array: &ArrayRef) -> Option<ScalarBuffer<i64>> {
     use arrow::datatypes::{Date32Type, Int8Type, UInt8Type, UInt16Type, UInt32Type};
     Some(match array.data_type() {
-        DataType::Int8 => array.as_primitive::<Int8Type>().values().iter().map(|v| i64::from(*v)).collect(),
-        DataType::Int16 => array.as_primitive::<Int16Type>().values().iter().map(|v| i64::from(*v)).collect(),
-        DataType::Int32 => array.as_primitive::<Int32Type>().values().iter().map(|v| i64::from(*v)).collect(),
-        DataType::UInt8 => array.as_primitive::<UInt8Type>().values().iter().map(|v| i64::from(*v)).collect(),
-        DataType::UInt16 => array.as_primitive::<UInt16Type>().values().iter().map(|v| i64::from(*v)).collect(),
-        DataType::UInt32 => array.as_primitive::<UInt32Type>().values().iter().map(|v| i64::from(*v)).collect(),
-        DataType::Date32 => array.as_primitive::<Date32Type>().values().iter().map(|v| i64::from(*v)).collect(),
+        DataType::Int8 => array
+            .as_primitive::<Int8Type>()
+            .values()
+            .iter()
+            .map(|v| i64::from(*v))
+            .collect(),
+        DataType::Int16 => array
+            .as_primitive::<Int16Type>()
+            .values()
+            .iter()
+            .map(|v| i64::from(*v))
+            .collect(),
+        DataType::Int32 => array
+            .as_primitive::<Int32Type>()
+            .values()
+            .iter()
+            .map(|v| i64::from(*v))
+            .collect(),
+        DataType::UInt8 => array
+            .as_primitive::<UInt8Type>()
+            .values()
+            .iter()
+            .map(|v| i64::from(*v))
+            .collect(),
+        DataType::UInt16 => array
+            .as_primitive::<UInt16Type>()
+            .values()
+            .iter()
+            .map(|v| i64::from(*v))
+            .collect(),
+        DataType::UInt32 => array
+            .as_primitive::<UInt32Type>()
+            .values()
+            .iter()
+            .map(|v| i64::from(*v))
+            .collect(),
+        DataType::Date32 => array
+            .as_primitive::<Date32Type>()
+            .values()
+            .iter()
+            .map(|v| i64::from(*v))
+            .collect(),
         DataType::Int64 | DataType::Timestamp(..) | DataType::Time64(_) | DataType::Date64 => {
             let data = array.to_data();
             ScalarBuffer::new(data.buffers()[0].clone(), data.offset(), data.len())

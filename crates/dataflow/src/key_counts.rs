@@ -23,7 +23,10 @@ pub struct KeyCounts {
 impl KeyCounts {
     /// For entries of which few are equal, such as whole rows.
     pub fn mostly_distinct() -> Self {
-        Self { mostly_distinct: true, ..Self::default() }
+        Self {
+            mostly_distinct: true,
+            ..Self::default()
+        }
     }
 
     pub fn add(&mut self, group: u32, bytes: &[u8], diff: Diff) {
@@ -33,7 +36,9 @@ impl KeyCounts {
         }
         let hash = hash_key(bytes) ^ u64::from(group).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let (groups, rows) = (&self.groups, &self.bytes);
-        let same = |&(h, i): &(u64, u32)| h == hash && groups[i as usize] == group && rows.get(i as usize) == bytes;
+        let same = |&(h, i): &(u64, u32)| {
+            h == hash && groups[i as usize] == group && rows.get(i as usize) == bytes
+        };
         if let Some(&(_, index)) = self.table.find(hash, same) {
             self.diffs[index as usize] += diff;
             return;
@@ -69,7 +74,9 @@ impl KeyCounts {
         for window in starts.windows(2) {
             let of_group = &mut order[window[0] as usize..window[1] as usize];
             if of_group.len() > 1 {
-                of_group.sort_unstable_by(|a, b| self.bytes.get(*a as usize).cmp(self.bytes.get(*b as usize)));
+                of_group.sort_unstable_by(|a, b| {
+                    self.bytes.get(*a as usize).cmp(self.bytes.get(*b as usize))
+                });
             }
         }
         (self.order, self.starts) = (order, starts);
@@ -131,12 +138,21 @@ mod tests {
     #[test]
     fn equal_rows_are_found_when_sorted() {
         let mut counts = KeyCounts::mostly_distinct();
-        for (group, bytes, diff) in [(2, b"b", 1), (0, b"z", 1), (2, b"a", 2), (2, b"b", -1), (0, b"z", 4)] {
+        for (group, bytes, diff) in [
+            (2, b"b", 1),
+            (0, b"z", 1),
+            (2, b"a", 2),
+            (2, b"b", -1),
+            (0, b"z", 4),
+        ] {
             counts.add(group, bytes, diff);
         }
         counts.sort(3);
         let all: Vec<_> = counts.span(0..3).map(|p| counts.entry(p)).collect();
-        assert_eq!(all, [(0, &b"z"[..], 5), (2, &b"a"[..], 2), (2, &b"b"[..], 0)]);
+        assert_eq!(
+            all,
+            [(0, &b"z"[..], 5), (2, &b"a"[..], 2), (2, &b"b"[..], 0)]
+        );
         assert_eq!(counts.span(2..3), 1..3);
         assert!(counts.span(1..2).is_empty());
     }
@@ -149,7 +165,10 @@ mod tests {
         }
         counts.sort(3);
         let all: Vec<_> = counts.span(0..3).map(|p| counts.entry(p)).collect();
-        assert_eq!(all, [(0, &b"z"[..], 1), (1, &b"a"[..], 2), (1, &b"b"[..], -2)]);
+        assert_eq!(
+            all,
+            [(0, &b"z"[..], 1), (1, &b"a"[..], 2), (1, &b"b"[..], -2)]
+        );
         assert_eq!(counts.span(1..2), 1..3);
         assert!(counts.span(2..3).is_empty());
     }

@@ -54,7 +54,12 @@ impl<'a> Cx<'a> {
         errors: &'a mut Vec<RowError>,
         budget_rows: usize,
     ) -> Self {
-        Self { tables, output, errors, budget_rows }
+        Self {
+            tables,
+            output,
+            errors,
+            budget_rows,
+        }
     }
 
     /// Sends a batch downstream. Empty batches are dropped.
@@ -78,10 +83,16 @@ impl<'a> Cx<'a> {
 /// A deterministic function of (input changes, declared state).
 pub trait Operator: Send {
     /// Work that needs no old state: filter, project, pre-aggregate, probe.
-    fn on_batch(&mut self, port: Port, batch: Batch, cx: &mut Cx<'_>) -> Result<Progress, OperatorError>;
+    fn on_batch(
+        &mut self,
+        port: Port,
+        batch: Batch,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError>;
 
     /// Every input is complete up to and including this barrier's epoch: touch state, emit the epoch's delta.
-    fn on_barrier(&mut self, barrier: &Barrier, cx: &mut Cx<'_>) -> Result<Progress, OperatorError>;
+    fn on_barrier(&mut self, barrier: &Barrier, cx: &mut Cx<'_>)
+    -> Result<Progress, OperatorError>;
 
     /// Goes on with what answered [`Progress::More`].
     fn resume(&mut self, _cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {

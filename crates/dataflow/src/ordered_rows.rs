@@ -63,10 +63,17 @@ impl OrderedRows {
     ) -> Result<Self, OperatorError> {
         let sub = top_n_columns(keys, order, input.fields().len());
         let columns = sub.iter().map(|key| {
-            let options = SortOptions { descending: key.descending, nulls_first: key.nulls_first };
+            let options = SortOptions {
+                descending: key.descending,
+                nulls_first: key.nulls_first,
+            };
             (input.field(key.column).data_type().clone(), options)
         });
-        let codec = if sub.is_empty() { None } else { Some(RowCodec::with_order(columns.collect())?) };
+        let codec = if sub.is_empty() {
+            None
+        } else {
+            Some(RowCodec::with_order(columns.collect())?)
+        };
         Ok(Self {
             schema,
             keys: keys.to_vec(),
@@ -88,10 +95,15 @@ impl OrderedRows {
             }
             return Ok(());
         };
-        let columns: Vec<ArrayRef> = self.sub.iter().map(|key| batch.column(key.column).clone()).collect();
+        let columns: Vec<ArrayRef> = self
+            .sub
+            .iter()
+            .map(|key| batch.column(key.column).clone())
+            .collect();
         let rows = codec.encode(&columns)?;
         for (row, group) in self.numbers.iter().enumerate() {
-            self.changes.add(*group, rows.row(row).data(), batch.diff(row));
+            self.changes
+                .add(*group, rows.row(row).data(), batch.diff(row));
         }
         Ok(())
     }
@@ -109,7 +121,11 @@ impl OrderedRows {
     }
 
     /// Brings the table up to date for these keys of the epoch.
-    pub fn apply(&mut self, range: Range<usize>, cx: &mut Cx<'_>) -> Result<FirstRows, OperatorError> {
+    pub fn apply(
+        &mut self,
+        range: Range<usize>,
+        cx: &mut Cx<'_>,
+    ) -> Result<FirstRows, OperatorError> {
         let keys = self.groups.chunk(range.clone())?;
         let table = cx.tables[0].as_mut();
         let (before, after) = match self.kept {
@@ -117,7 +133,11 @@ impl OrderedRows {
             Kept::First => self.apply_first(range, &keys.keys, table)?,
             Kept::List => self.apply_list(range, &keys.keys, table)?,
         };
-        Ok(FirstRows { keys, before, after })
+        Ok(FirstRows {
+            keys,
+            before,
+            after,
+        })
     }
 
     /// Every row is kept.
@@ -136,12 +156,18 @@ impl OrderedRows {
             .clone()
             .map(|position| {
                 let (group, sub, _) = self.changes.entry(position);
-                Cell { key: keys.get(group as usize - range.start), sub }
+                Cell {
+                    key: keys.get(group as usize - range.start),
+                    sub,
+                }
             })
             .collect();
         let old = read_counts(table, &cells)?;
-        let before_after: Vec<(i64, i64)> =
-            span.clone().zip(&old).map(|(p, old)| (*old, old + self.changes.entry(p).2)).collect();
+        let before_after: Vec<(i64, i64)> = span
+            .clone()
+            .zip(&old)
+            .map(|(p, old)| (*old, old + self.changes.entry(p).2))
+            .collect();
         write_counts(table, &cells, &before_after)?;
         let mut after = CountLists::default();
         for (index, group) in range.enumerate() {
@@ -168,10 +194,13 @@ impl OrderedRows {
         let mut found: Vec<CountLists> = Vec::new();
         found.resize_with(all.len(), CountLists::default);
         let mut damaged = None;
-        table.scan_many(&all, &mut |index, sub, value| match crate::value_bytes::count_of(value) {
-            Ok(count) => found[index].push(sub, count),
-            Err(error) => damaged = Some(error),
-        })?;
+        table.scan_many(
+            &all,
+            &mut |index, sub, value| match crate::value_bytes::count_of(value) {
+                Ok(count) => found[index].push(sub, count),
+                Err(error) => damaged = Some(error),
+            },
+        )?;
         if let Some(error) = damaged {
             return Err(error.into());
         }
@@ -186,10 +215,14 @@ impl OrderedRows {
         let mut cells = Vec::new();
         let mut before_after = Vec::new();
         for (index, key) in all.iter().enumerate() {
-            differences(before.group(index), after.group(index), &mut |sub, old, new| {
-                cells.push(Cell { key, sub });
-                before_after.push((old, new));
-            });
+            differences(
+                before.group(index),
+                after.group(index),
+                &mut |sub, old, new| {
+                    cells.push(Cell { key, sub });
+                    before_after.push((old, new));
+                },
+            );
         }
         write_counts(table, &cells, &before_after)?;
         Ok((before, after))
@@ -231,14 +264,22 @@ impl OrderedRows {
             .iter()
             .zip(spans.iter().zip(&new_spans))
             .filter(|(_, (old, new_span))| lists[(*old).clone()] != new[(*new_span).clone()])
-            .map(|(cell, (_, span))| Change { cell: *cell, value: Some(&new[span.clone()]) })
+            .map(|(cell, (_, span))| Change {
+                cell: *cell,
+                value: Some(&new[span.clone()]),
+            })
             .collect();
         table.write_many(&changes)?;
         Ok((before, after))
     }
 
     /// The old first rows and the inserted ones in order, as many as are wanted.
-    fn merge_first<'a>(&self, group: usize, old: impl Iterator<Item = (&'a [u8], i64)>, merged: &mut CountLists) {
+    fn merge_first<'a>(
+        &self,
+        group: usize,
+        old: impl Iterator<Item = (&'a [u8], i64)>,
+        merged: &mut CountLists,
+    ) {
         let mut left = self.wanted;
         let mut push = |value: &[u8], count: i64| {
             if left > 0 && count > 0 {
@@ -246,12 +287,18 @@ impl OrderedRows {
                 left = left.saturating_sub(count as u64);
             }
         };
-        let mut added = self.changes.span(group..group + 1).map(|p| self.changes.entry(p)).peekable();
+        let mut added = self
+            .changes
+            .span(group..group + 1)
+            .map(|p| self.changes.entry(p))
+            .peekable();
         for (value, count) in old {
             while let Some((_, new, diff)) = added.next_if(|(_, new, _)| *new < value) {
                 push(new, diff);
             }
-            let diff = added.next_if(|(_, new, _)| *new == value).map_or(0, |(_, _, diff)| diff);
+            let diff = added
+                .next_if(|(_, new, _)| *new == value)
+                .map_or(0, |(_, _, diff)| diff);
             push(value, count + diff);
         }
         added.for_each(|(_, new, diff)| push(new, diff));
@@ -277,7 +324,10 @@ impl OrderedRows {
                 columns[key.column] = Some(column);
             }
         }
-        let columns = columns.into_iter().map(|c| c.expect("each column is of the key or of the rest")).collect();
+        let columns = columns
+            .into_iter()
+            .map(|c| c.expect("each column is of the key or of the rest"))
+            .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
         Ok(Batch::new(rows, Int64Array::from(diffs)))
@@ -287,7 +337,11 @@ impl OrderedRows {
     pub fn key_rows(&self, keys: &KeyChunk) -> Result<RecordBatch, OperatorError> {
         let options = RecordBatchOptions::new().with_row_count(Some(keys.keys.len()));
         let schema = std::sync::Arc::new(self.schema.project(&self.keys)?);
-        Ok(RecordBatch::try_new_with_options(schema, keys.columns.clone(), &options)?)
+        Ok(RecordBatch::try_new_with_options(
+            schema,
+            keys.columns.clone(),
+            &options,
+        )?)
     }
 }
 
@@ -302,7 +356,9 @@ pub fn differences<'a>(
         while let Some((added, after)) = new.next_if(|(added, _)| *added < value) {
             visit(added, 0, after);
         }
-        let after = new.next_if(|(kept, _)| *kept == value).map_or(0, |(_, after)| after);
+        let after = new
+            .next_if(|(kept, _)| *kept == value)
+            .map_or(0, |(_, after)| after);
         if before != after {
             visit(value, before, after);
         }
@@ -310,13 +366,22 @@ pub fn differences<'a>(
     new.for_each(|(added, after)| visit(added, 0, after));
 }
 
-fn scan_first(table: &dyn Table, key: &[u8], wanted: u64, list: &mut CountLists) -> Result<(), OperatorError> {
+fn scan_first(
+    table: &dyn Table,
+    key: &[u8],
+    wanted: u64,
+    list: &mut CountLists,
+) -> Result<(), OperatorError> {
     let mut left = wanted;
     if left > 0 {
         scan_counts(table, key, false, &mut |sub, count| {
             list.push(sub, count);
             left = left.saturating_sub(count as u64);
-            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if left == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         })?;
     }
     list.end_group();

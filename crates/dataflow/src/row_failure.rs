@@ -12,7 +12,10 @@ pub fn is_data_error(error: &DataFusionError) -> bool {
     match error.find_root() {
         DataFusionError::ArrowError(arrow, _) => !matches!(
             arrow.as_ref(),
-            ArrowError::MemoryError(_) | ArrowError::IoError(..) | ArrowError::SchemaError(_) | ArrowError::NotYetImplemented(_)
+            ArrowError::MemoryError(_)
+                | ArrowError::IoError(..)
+                | ArrowError::SchemaError(_)
+                | ArrowError::NotYetImplemented(_)
         ),
         DataFusionError::Execution(_) | DataFusionError::External(_) => true,
         _ => false,
@@ -22,7 +25,12 @@ pub fn is_data_error(error: &DataFusionError) -> bool {
 /// The error of one row, with its text.
 pub fn row_error(error: &DataFusionError, rows: &RecordBatch, row: usize, diff: Diff) -> RowError {
     let (state, message) = classify(error);
-    RowError { state, message, row: row_text(rows, row), diff }
+    RowError {
+        state,
+        message,
+        row: row_text(rows, row),
+        diff,
+    }
 }
 
 pub fn classify(error: &DataFusionError) -> (SqlState, String) {
@@ -40,7 +48,10 @@ pub fn classify(error: &DataFusionError) -> (SqlState, String) {
 fn classify_arrow(error: &ArrowError) -> (SqlState, String) {
     match error {
         ArrowError::DivideByZero => (SqlState::DIVISION_BY_ZERO, "division by zero".into()),
-        ArrowError::ArithmeticOverflow(message) => (SqlState::NUMERIC_OUT_OF_RANGE, format!("value out of range: {message}")),
+        ArrowError::ArithmeticOverflow(message) => (
+            SqlState::NUMERIC_OUT_OF_RANGE,
+            format!("value out of range: {message}"),
+        ),
         ArrowError::ParseError(message) => (state_of_parse(message), message.clone()),
         ArrowError::CastError(message)
         | ArrowError::ComputeError(message)
@@ -56,8 +67,15 @@ fn classify_arrow(error: &ArrowError) -> (SqlState, String) {
 
 fn state_of_parse(message: &str) -> SqlState {
     let lower = message.to_ascii_lowercase();
-    if lower.contains("out of range") || lower.contains("overflow") || lower.contains("outside of range") {
-        if names_a_time(&lower) { SqlState::DATETIME_OVERFLOW } else { SqlState::NUMERIC_OUT_OF_RANGE }
+    if lower.contains("out of range")
+        || lower.contains("overflow")
+        || lower.contains("outside of range")
+    {
+        if names_a_time(&lower) {
+            SqlState::DATETIME_OVERFLOW
+        } else {
+            SqlState::NUMERIC_OUT_OF_RANGE
+        }
     } else if names_a_time(&lower) {
         SqlState::INVALID_DATETIME
     } else {
@@ -66,7 +84,9 @@ fn state_of_parse(message: &str) -> SqlState {
 }
 
 fn names_a_time(lower: &str) -> bool {
-    ["timestamp", "date", "time", "interval"].iter().any(|word| lower.contains(word))
+    ["timestamp", "date", "time", "interval"]
+        .iter()
+        .any(|word| lower.contains(word))
 }
 
 /// Arrow's kernels report most causes as text alone, so that the text decides.
@@ -74,15 +94,35 @@ fn classify_text(message: &str) -> SqlState {
     let lower = message.to_ascii_lowercase();
     if lower.contains("divide by zero") || lower.contains("division by zero") {
         SqlState::DIVISION_BY_ZERO
-    } else if lower.contains("cannot cast string") || lower.contains("cannot cast value") || lower.contains("can't parse") {
-        if names_a_time(&lower) { SqlState::INVALID_DATETIME } else { SqlState::INVALID_TEXT_REPRESENTATION }
-    } else if lower.contains("error parsing") || lower.contains("invalid") && lower.contains("string") {
-        state_of_parse(message)
-    } else if ["overflow", "too large", "too small", "out of range", "can't cast value", "does not fit"]
-        .iter()
-        .any(|w| lower.contains(w))
+    } else if lower.contains("cannot cast string")
+        || lower.contains("cannot cast value")
+        || lower.contains("can't parse")
     {
-        if names_a_time(&lower) { SqlState::DATETIME_OVERFLOW } else { SqlState::NUMERIC_OUT_OF_RANGE }
+        if names_a_time(&lower) {
+            SqlState::INVALID_DATETIME
+        } else {
+            SqlState::INVALID_TEXT_REPRESENTATION
+        }
+    } else if lower.contains("error parsing")
+        || lower.contains("invalid") && lower.contains("string")
+    {
+        state_of_parse(message)
+    } else if [
+        "overflow",
+        "too large",
+        "too small",
+        "out of range",
+        "can't cast value",
+        "does not fit",
+    ]
+    .iter()
+    .any(|w| lower.contains(w))
+    {
+        if names_a_time(&lower) {
+            SqlState::DATETIME_OVERFLOW
+        } else {
+            SqlState::NUMERIC_OUT_OF_RANGE
+        }
     } else {
         SqlState::DATA_EXCEPTION
     }
@@ -96,7 +136,12 @@ pub fn row_text(rows: &RecordBatch, row: usize) -> String {
         if index > 0 {
             text.push(',');
         }
-        write_text(column.as_ref(), &SqlType::from_field(schema.field(index)), row, &mut text);
+        write_text(
+            column.as_ref(),
+            &SqlType::from_field(schema.field(index)),
+            row,
+            &mut text,
+        );
     }
     text.push(')');
     text

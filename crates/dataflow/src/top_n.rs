@@ -38,7 +38,11 @@ impl TopN {
         input_append_only: bool,
     ) -> Result<Self, OperatorError> {
         let limit = window.limit.unwrap_or(u64::MAX);
-        let wanted = if limit == 0 { 0 } else { window.offset.saturating_add(limit) };
+        let wanted = if limit == 0 {
+            0
+        } else {
+            window.offset.saturating_add(limit)
+        };
         let kept = if top_n_keeps_list(window.offset, window.limit, input_append_only) {
             Kept::List
         } else if input_append_only && window.limit.is_some() {
@@ -47,7 +51,13 @@ impl TopN {
             Kept::All
         };
         let rows = OrderedRows::new(window.partition, window.order, input, schema, wanted, kept)?;
-        Ok(Self { rows, offset: window.offset, limit, next: 0, groups: 0 })
+        Ok(Self {
+            rows,
+            offset: window.offset,
+            limit,
+            next: 0,
+            groups: 0,
+        })
     }
 
     fn merge(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
@@ -101,12 +111,21 @@ fn window<'a>(
 }
 
 impl Operator for TopN {
-    fn on_batch(&mut self, _port: Port, batch: Batch, _cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_batch(
+        &mut self,
+        _port: Port,
+        batch: Batch,
+        _cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         self.rows.collect(&batch)?;
         Ok(Progress::Done)
     }
 
-    fn on_barrier(&mut self, _barrier: &Barrier, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_barrier(
+        &mut self,
+        _barrier: &Barrier,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         self.groups = self.rows.sort();
         self.merge(cx)
     }
@@ -119,6 +138,11 @@ impl Operator for TopN {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use expect_test::expect;
+    use tidegate_plan::Op;
+    use tidegate_testkit::check::columns;
+    use tidegate_testkit::{Check, check};
+    use tidegate_types::SqlType;
 
     #[test]
     fn copies_take_places_of_their_own() {
@@ -128,5 +152,99 @@ mod tests {
         assert_eq!(part(5, 3), [(&b"c"[..], 1)]);
         assert_eq!(part(0, 0), []);
         assert_eq!(part(2, u64::MAX), [(&b"b"[..], 3), (&b"c"[..], 1)]);
+    }
+
+    /// `select * from t order by c1 desc nulls last limit 2 offset 1`, per c0.
+    #[test]
+    fn only_the_difference_between_windows_comes_out() {
+        let schema = columns(&[SqlType::Text, SqlType::Integer]);
+        let order = vec![SortKey {
+            column: 1,
+            descending: true,
+            nulls_first: false,
+        }];
+        for append_only in [false, true] {
+            let operator = Check {
+                op: Op::TopN {
+                    partition: vec![0],
+                    order: order.clone(),
+                    offset: 1,
+                    limit: Some(2),
+                },
+                inputs: vec![schema.clone()],
+                output: schema.clone(),
+                append_only,
+            };
+            check(
+                operator,
+                "+1 (a,1)
+                 +1 (a,)
+                 +1 (b,1)
+                 --
+                 +1 (a,3)
+                 +1 (b,0)
+                 --
+                 +1 (a,2)
+                 +2 (a,2)
+                 --",
+                expect![[r#"
+                    +1 (a,)
+                    --
+                    +1 (a,1)
+                    +1 (b,0)
+                    --
+                    +2 (a,2)
+                    -1 (a,)
+                    -1 (a,1)
+                    --
+                "#]],
+            );
+        }
+    }
+
+    #[test]
+    fn what_leaves_makes_room() {
+        let schema = columns(&[SqlType::Integer]);
+        let order = vec![SortKey {
+            column: 0,
+            descending: false,
+            nulls_first: true,
+        }];
+        let operator = Check {
+            op: Op::TopN {
+                partition: vec![],
+                order,
+                offset: 0,
+                limit: Some(2),
+            },
+            inputs: vec![schema.clone()],
+            output: schema,
+            append_only: false,
+        };
+        check(
+            operator,
+            "+1 (1)
+             +1 (2)
+             +1 (3)
+             +1 ()
+             --
+             -1 ()
+             -1 (1)
+             --
+             -1 (3)
+             --",
+            expect![[r#"
+                +1 ()
+                +1 (1)
+                --
+                +1 (2)
+                +1 (3)
+                -1 ()
+                -1 (1)
+                --
+                -1 (3)
+                --
+            "#]],
+        );
     }
 }

@@ -18,12 +18,21 @@ impl Union {
 }
 
 impl Operator for Union {
-    fn on_batch(&mut self, _port: Port, batch: Batch, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_batch(
+        &mut self,
+        _port: Port,
+        batch: Batch,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         cx.emit(with_schema(&batch, &self.schema)?);
         Ok(Progress::Done)
     }
 
-    fn on_barrier(&mut self, _barrier: &Barrier, _cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_barrier(
+        &mut self,
+        _barrier: &Barrier,
+        _cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         Ok(Progress::Done)
     }
 }

@@ -94,7 +94,15 @@ mod tests {
         write_i64(-1, &mut out);
         write_i64(300, &mut out);
         assert_eq!(out, [1, 0xd8, 0x04]);
-        for value in [0, 1, -1, i128::from(i64::MAX), i128::from(i64::MIN), i128::MAX, i128::MIN] {
+        for value in [
+            0,
+            1,
+            -1,
+            i128::from(i64::MAX),
+            i128::from(i64::MIN),
+            i128::MAX,
+            i128::MIN,
+        ] {
             let mut out = Vec::new();
             write_i128(value, &mut out);
             write_bytes(b"xy", &mut out);

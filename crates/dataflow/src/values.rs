@@ -18,7 +18,11 @@ pub struct Values {
 }
 
 impl Values {
-    pub fn new(rows: &[Vec<ScalarExpr>], schema: SchemaRef, owner: bool) -> Result<Self, OperatorError> {
+    pub fn new(
+        rows: &[Vec<ScalarExpr>],
+        schema: SchemaRef,
+        owner: bool,
+    ) -> Result<Self, OperatorError> {
         if !owner {
             return Ok(Self { rows: None });
         }
@@ -34,21 +38,39 @@ impl Values {
             });
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        Ok(Self { rows: Some(RecordBatch::try_new_with_options(schema, columns, &options)?) })
+        Ok(Self {
+            rows: Some(RecordBatch::try_new_with_options(
+                schema, columns, &options,
+            )?),
+        })
     }
 }
 
 impl Operator for Values {
-    fn on_batch(&mut self, _port: Port, _batch: Batch, _cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_batch(
+        &mut self,
+        _port: Port,
+        _batch: Batch,
+        _cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         unreachable!("constant rows have no input")
     }
 
-    fn on_barrier(&mut self, _barrier: &Barrier, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
-        let Some(rows) = self.rows.take() else { return Ok(Progress::Done) };
+    fn on_barrier(
+        &mut self,
+        _barrier: &Barrier,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
+        let Some(rows) = self.rows.take() else {
+            return Ok(Progress::Done);
+        };
         let mut emitted = false;
         cx.tables[0].get_many(&[Cell::key(&[])], &mut |_, value| emitted = value.is_some())?;
         if !emitted {
-            cx.tables[0].write_many(&[Change { cell: Cell::key(&[]), value: Some(&[1]) }])?;
+            cx.tables[0].write_many(&[Change {
+                cell: Cell::key(&[]),
+                value: Some(&[1]),
+            }])?;
             cx.emit(Batch::insert(rows));
         }
         Ok(Progress::Done)

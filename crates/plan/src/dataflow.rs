@@ -48,10 +48,10 @@ impl Dataflow {
     pub fn reads(&self) -> Vec<RelationId> {
         let mut relations = Vec::new();
         for node in &self.nodes {
-            if let Op::Import { relation, .. } | Op::Source { relation, .. } = &node.op {
-                if !relations.contains(relation) {
-                    relations.push(*relation);
-                }
+            if let Op::Import { relation, .. } | Op::Source { relation, .. } = &node.op
+                && !relations.contains(relation)
+            {
+                relations.push(*relation);
             }
         }
         relations

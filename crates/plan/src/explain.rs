@@ -34,7 +34,13 @@ impl Dataflow {
         f.write_char('\n')?;
         for table in &node.state {
             let form = if table.map { "map" } else { "value" };
-            writeln!(f, "{:indent$}state {}: {form}", "", table.name, indent = depth * 2 + 4)?;
+            writeln!(
+                f,
+                "{:indent$}state {}: {form}",
+                "",
+                table.name,
+                indent = depth * 2 + 4
+            )?;
         }
         for edge in &node.inputs {
             self.write_node(f, edge.from, Some(&edge.distribution), depth + 1)?;
@@ -51,8 +57,16 @@ fn positions(columns: &[usize]) -> String {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Op::Import { relation, columns } => write!(f, "Import relation {relation} columns {}", positions(columns)),
-            Op::Source { relation, columns } => write!(f, "Source relation {relation} columns {}", positions(columns)),
+            Op::Import { relation, columns } => write!(
+                f,
+                "Import relation {relation} columns {}",
+                positions(columns)
+            ),
+            Op::Source { relation, columns } => write!(
+                f,
+                "Source relation {relation} columns {}",
+                positions(columns)
+            ),
             Op::TableInput { relation } => write!(f, "TableInput relation {relation}"),
             Op::Values { rows } => write!(f, "Values {} rows", rows.len()),
             Op::Filter { predicate } => write!(f, "Filter {predicate}"),
@@ -60,32 +74,60 @@ impl fmt::Display for Op {
                 let list: Vec<String> = expressions.iter().map(ToString::to_string).collect();
                 write!(f, "Project {}", list.join(", "))
             }
-            Op::Aggregate { keys, calls } if calls.is_empty() => write!(f, "Distinct by {}", positions(keys)),
+            Op::Aggregate { keys, calls } if calls.is_empty() => {
+                write!(f, "Distinct by {}", positions(keys))
+            }
             Op::Aggregate { keys, calls } => {
-                let list: Vec<String> = calls.iter().map(|c| format!("{:?}{}", c.function, positions(&c.arguments))).collect();
+                let list: Vec<String> = calls
+                    .iter()
+                    .map(|c| format!("{:?}{}", c.function, positions(&c.arguments)))
+                    .collect();
                 write!(f, "Aggregate by {} {}", positions(keys), list.join(", "))
             }
-            Op::Join { kind, left_keys, right_keys, residual, .. } => {
-                write!(f, "Join {kind:?} on {} = {}", positions(left_keys), positions(right_keys))?;
+            Op::Join {
+                kind,
+                left_keys,
+                right_keys,
+                residual,
+                ..
+            } => {
+                write!(
+                    f,
+                    "Join {kind:?} on {} = {}",
+                    positions(left_keys),
+                    positions(right_keys)
+                )?;
                 match residual {
                     Some(residual) => write!(f, " where {residual}"),
                     None => Ok(()),
                 }
             }
             Op::Union => f.write_str("Union"),
-            Op::TopN { partition, order, offset, limit } => {
+            Op::TopN {
+                partition,
+                order,
+                offset,
+                limit,
+            } => {
                 let keys: Vec<String> = order
                     .iter()
                     .map(|k| format!("#{}{}", k.column, if k.descending { " desc" } else { "" }))
                     .collect();
-                write!(f, "TopN by {} order {} offset {offset}", positions(partition), keys.join(", "))?;
+                write!(
+                    f,
+                    "TopN by {} order {} offset {offset}",
+                    positions(partition),
+                    keys.join(", ")
+                )?;
                 match limit {
                     Some(limit) => write!(f, " limit {limit}"),
                     None => Ok(()),
                 }
             }
             Op::AtMostOne { keys } => write!(f, "AtMostOne by {}", positions(keys)),
-            Op::Materialize { relation, key } => write!(f, "Materialize relation {relation} key {}", positions(key)),
+            Op::Materialize { relation, key } => {
+                write!(f, "Materialize relation {relation} key {}", positions(key))
+            }
             Op::Sink { relation } => write!(f, "Sink relation {relation}"),
         }
     }

@@ -18,7 +18,9 @@ impl ScalarExpr {
 
     /// The input column at this position.
     pub fn column(index: usize) -> Self {
-        Self(Expr::Column(datafusion::common::Column::new_unqualified(index.to_string())))
+        Self(Expr::Column(datafusion::common::Column::new_unqualified(
+            index.to_string(),
+        )))
     }
 
     pub fn expr(&self) -> &Expr {
@@ -39,14 +41,22 @@ impl ScalarExpr {
             .fields()
             .iter()
             .enumerate()
-            .map(|(i, f)| (None, std::sync::Arc::new(f.as_ref().clone().with_name(i.to_string()))))
+            .map(|(i, f)| {
+                (
+                    None,
+                    std::sync::Arc::new(f.as_ref().clone().with_name(i.to_string())),
+                )
+            })
             .collect();
-        DFSchema::new_with_metadata(fields, Default::default()).expect("positions are distinct names")
+        DFSchema::new_with_metadata(fields, Default::default())
+            .expect("positions are distinct names")
     }
 
     /// Bytes that are equal for equal expressions: what operator ids are hashed from.
     pub fn fingerprint(&self) -> Vec<u8> {
-        self.0.to_bytes().map_or_else(|_| self.0.to_string().into_bytes(), |b| b.to_vec())
+        self.0
+            .to_bytes()
+            .map_or_else(|_| self.0.to_string().into_bytes(), |b| b.to_vec())
     }
 }
 

@@ -77,11 +77,19 @@ pub enum Op {
         columns: Vec<usize>,
     },
     /// Table changes from the command log; the first node of a table's own dataflow.
-    TableInput { relation: RelationId },
+    TableInput {
+        relation: RelationId,
+    },
     /// Constant rows, present from the first epoch. Text form of a literal per cell, evaluated at build.
-    Values { rows: Vec<Vec<ScalarExpr>> },
-    Filter { predicate: ScalarExpr },
-    Project { expressions: Vec<ScalarExpr> },
+    Values {
+        rows: Vec<Vec<ScalarExpr>>,
+    },
+    Filter {
+        predicate: ScalarExpr,
+    },
+    Project {
+        expressions: Vec<ScalarExpr>,
+    },
     /// Groups by the first columns of its output. Without keys there is exactly one group, also over no rows.
     /// Without calls it is DISTINCT. Output: keys, then one column per call.
     Aggregate {
@@ -109,14 +117,18 @@ pub enum Op {
         limit: Option<u64>,
     },
     /// Fails the view's rows (21000) when a key has more than one row: what a scalar sub-query must not have.
-    AtMostOne { keys: Vec<usize> },
+    AtMostOne {
+        keys: Vec<usize>,
+    },
     /// The root of a view: keeps the rows in a view store, keyed by these columns first.
     Materialize {
         relation: RelationId,
         key: Vec<usize>,
     },
     /// The root of a sink.
-    Sink { relation: RelationId },
+    Sink {
+        relation: RelationId,
+    },
 }
 
 /// A state table that a node declares, with what is needed to decode it.

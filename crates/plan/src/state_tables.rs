@@ -42,11 +42,13 @@ impl AggregateState {
     pub fn of(calls: &[AggregateCall], input_append_only: bool) -> Self {
         let mut state = Self::default();
         for call in calls {
-            let set = value_set(call, input_append_only).map(|set| match state.sets.iter().position(|s| *s == set) {
-                Some(index) => index,
-                None => {
-                    state.sets.push(set);
-                    state.sets.len() - 1
+            let set = value_set(call, input_append_only).map(|set| {
+                match state.sets.iter().position(|s| *s == set) {
+                    Some(index) => index,
+                    None => {
+                        state.sets.push(set);
+                        state.sets.len() - 1
+                    }
                 }
             });
             state.set_of_call.push(set);
@@ -63,12 +65,18 @@ fn value_set(call: &AggregateCall, input_append_only: bool) -> Option<ValueSet> 
         F::StringAgg | F::ArrayAgg => true,
         F::Min | F::Max => !input_append_only,
         F::BoolAnd | F::BoolOr => false,
-        F::Count | F::Sum | F::Avg | F::VarPop | F::VarSamp | F::StddevPop | F::StddevSamp => call.distinct,
+        F::Count | F::Sum | F::Avg | F::VarPop | F::VarSamp | F::StddevPop | F::StddevSamp => {
+            call.distinct
+        }
     };
     if !needed {
         return None;
     }
-    let mut columns: Vec<SortKey> = if list { call.order_by.clone() } else { Vec::new() };
+    let mut columns: Vec<SortKey> = if list {
+        call.order_by.clone()
+    } else {
+        Vec::new()
+    };
     let mut seen = Vec::new();
     columns.retain(|key| {
         let new = !seen.contains(&key.column);
@@ -77,11 +85,23 @@ fn value_set(call: &AggregateCall, input_append_only: bool) -> Option<ValueSet> 
     });
     for argument in &call.arguments {
         if !columns.iter().any(|key| key.column == *argument) {
-            columns.push(SortKey { column: *argument, descending: false, nulls_first: true });
+            columns.push(SortKey {
+                column: *argument,
+                descending: false,
+                nulls_first: true,
+            });
         }
     }
-    let skip_nulls_in = if call.function == F::ArrayAgg { None } else { call.arguments.first().copied() };
-    Some(ValueSet { columns, filter: call.filter, skip_nulls_in })
+    let skip_nulls_in = if call.function == F::ArrayAgg {
+        None
+    } else {
+        call.arguments.first().copied()
+    };
+    Some(ValueSet {
+        columns,
+        filter: call.filter,
+        skip_nulls_in,
+    })
 }
 
 impl Dataflow {
@@ -116,19 +136,47 @@ pub struct Input {
 /// The state tables of an operator, in the order in which it finds them in `Cx::tables`.
 pub fn state_tables(op: &Op, inputs: &[Input]) -> Vec<StateTable> {
     match op {
-        Op::Values { .. } => vec![value_table("emitted", empty(), encoded("flag", DataType::Boolean, "flag"))],
+        Op::Values { .. } => vec![value_table(
+            "emitted",
+            empty(),
+            encoded("flag", DataType::Boolean, "flag"),
+        )],
         Op::Aggregate { keys, calls } => aggregate_tables(keys, calls, &inputs[0]),
-        Op::TopN { partition, order, offset, limit } => {
+        Op::TopN {
+            partition,
+            order,
+            offset,
+            limit,
+        } => {
             let list = top_n_keeps_list(*offset, *limit, inputs[0].append_only);
             vec![top_n_table(partition, order, &inputs[0].schema, list)]
         }
         Op::AtMostOne { keys } => {
             let rest = rest_of(&inputs[0].schema, keys);
-            vec![map_table("rows", columns(&inputs[0].schema, keys), columns(&inputs[0].schema, &rest))]
+            vec![map_table(
+                "rows",
+                columns(&inputs[0].schema, keys),
+                columns(&inputs[0].schema, &rest),
+            )]
         }
-        Op::Join { kind, left_keys, right_keys, null_aware, residual, .. } => {
+        Op::Join {
+            kind,
+            left_keys,
+            right_keys,
+            null_aware,
+            residual,
+            ..
+        } => {
             let (left, right) = (&inputs[0].schema, &inputs[1].schema);
-            join_state_tables(*kind, left_keys, right_keys, *null_aware, residual.is_some(), left, right)
+            join_state_tables(
+                *kind,
+                left_keys,
+                right_keys,
+                *null_aware,
+                residual.is_some(),
+                left,
+                right,
+            )
         }
         Op::Import { .. }
         | Op::Source { .. }
@@ -146,7 +194,11 @@ fn aggregate_tables(keys: &[usize], calls: &[AggregateCall], input: &Input) -> V
     let groups = encoded("accumulators", DataType::Binary, "groups");
     let mut tables = vec![value_table("groups", key.clone(), groups)];
     for set in AggregateState::of(calls, input.append_only).sets {
-        tables.push(map_table("values", key.clone(), ordered(&input.schema, &set.columns)));
+        tables.push(map_table(
+            "values",
+            key.clone(),
+            ordered(&input.schema, &set.columns),
+        ));
     }
     tables
 }
@@ -161,7 +213,11 @@ pub fn top_n_columns(partition: &[usize], order: &[SortKey], width: usize) -> Ve
     }
     for column in 0..width {
         if !partition.contains(&column) && !sub.iter().any(|k| k.column == column) {
-            sub.push(SortKey { column, descending: false, nulls_first: true });
+            sub.push(SortKey {
+                column,
+                descending: false,
+                nulls_first: true,
+            });
         }
     }
     sub
@@ -174,20 +230,41 @@ pub fn top_n_keeps_list(offset: u64, limit: Option<u64>, input_append_only: bool
     input_append_only && limit.is_some_and(|limit| offset.saturating_add(limit) <= FEW)
 }
 
-fn top_n_table(partition: &[usize], order: &[SortKey], input: &SchemaRef, list: bool) -> StateTable {
+fn top_n_table(
+    partition: &[usize],
+    order: &[SortKey],
+    input: &SchemaRef,
+    list: bool,
+) -> StateTable {
     let sub = top_n_columns(partition, order, input.fields().len());
     if list {
-        return value_table("rows", columns(input, partition), encoded("rows", DataType::Binary, "rows"));
+        return value_table(
+            "rows",
+            columns(input, partition),
+            encoded("rows", DataType::Binary, "rows"),
+        );
     }
     map_table("rows", columns(input, partition), ordered(input, &sub))
 }
 
 fn value_table(name: &'static str, key: SchemaRef, value: SchemaRef) -> StateTable {
-    StateTable { name, map: false, key, sub_key: empty(), value }
+    StateTable {
+        name,
+        map: false,
+        key,
+        sub_key: empty(),
+        value,
+    }
 }
 
 fn map_table(name: &'static str, key: SchemaRef, sub_key: SchemaRef) -> StateTable {
-    StateTable { name, map: true, key, sub_key, value: encoded("count", DataType::Int64, "varint") }
+    StateTable {
+        name,
+        map: true,
+        key,
+        sub_key,
+        value: encoded("count", DataType::Int64, "varint"),
+    }
 }
 
 fn empty() -> SchemaRef {
@@ -196,15 +273,24 @@ fn empty() -> SchemaRef {
 
 fn encoded(name: &str, data_type: DataType, encoding: &str) -> SchemaRef {
     let metadata = HashMap::from([(ENCODING_KEY.to_owned(), encoding.to_owned())]);
-    Arc::new(Schema::new_with_metadata(vec![Field::new(name, data_type, false)], metadata))
+    Arc::new(Schema::new_with_metadata(
+        vec![Field::new(name, data_type, false)],
+        metadata,
+    ))
 }
 
 fn columns(input: &SchemaRef, positions: &[usize]) -> SchemaRef {
-    Arc::new(input.project(positions).expect("positions are columns of the input"))
+    Arc::new(
+        input
+            .project(positions)
+            .expect("positions are columns of the input"),
+    )
 }
 
 fn rest_of(input: &SchemaRef, keys: &[usize]) -> Vec<usize> {
-    (0..input.fields().len()).filter(|c| !keys.contains(c)).collect()
+    (0..input.fields().len())
+        .filter(|c| !keys.contains(c))
+        .collect()
 }
 
 fn ordered(input: &SchemaRef, keys: &[SortKey]) -> SchemaRef {
@@ -217,7 +303,11 @@ fn ordered(input: &SchemaRef, keys: &[SortKey]) -> SchemaRef {
                 (descending, nulls_first) => {
                     let mut metadata = field.metadata().clone();
                     let direction = if descending { "desc" } else { "asc" };
-                    let nulls = if nulls_first { "nulls first" } else { "nulls last" };
+                    let nulls = if nulls_first {
+                        "nulls first"
+                    } else {
+                        "nulls last"
+                    };
                     metadata.insert(ORDER_KEY.to_owned(), format!("{direction} {nulls}"));
                     field.with_metadata(metadata)
                 }

@@ -1,9 +1,9 @@
 //! Random plans and inputs for every operator: the one registry that the properties run over.
 
+use crate::oracle::Expected;
 use crate::oracle::aggregate::aggregate;
 use crate::oracle::join::{JoinOn, join};
 use crate::oracle::rows::{Meaning, at_most_one, filter, project, top_n, union};
-use crate::oracle::Expected;
 use crate::value::{Row, Value, ZSet, add};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::logical_expr::{Expr, cast, col, lit};
@@ -108,15 +108,26 @@ pub fn random_epochs(random: &mut StdRng, case: &Case, states: &mut Vec<ZSet>) -
     let mut all = Vec::new();
     for _ in 0..epochs {
         let mut epoch = Vec::new();
-        let changes = if case.inputs.is_empty() { 0 } else { random.random_range(0..30) };
+        let changes = if case.inputs.is_empty() {
+            0
+        } else {
+            random.random_range(0..30)
+        };
         for _ in 0..changes {
             let port = random.random_range(0..case.inputs.len());
-            let retract = !case.append_only && random.random_range(0..5) < 2 && !states[port].is_empty();
+            let retract =
+                !case.append_only && random.random_range(0..5) < 2 && !states[port].is_empty();
             let (row, diff) = if retract {
-                let (row, count) = states[port].iter().nth(random.random_range(0..states[port].len())).expect("in range");
+                let (row, count) = states[port]
+                    .iter()
+                    .nth(random.random_range(0..states[port].len()))
+                    .expect("in range");
                 (row.clone(), -random.random_range(1..=*count))
             } else {
-                (random_row(random), if random.random_range(0..6) == 0 { 2 } else { 1 })
+                (
+                    random_row(random),
+                    if random.random_range(0..6) == 0 { 2 } else { 1 },
+                )
             };
             add(&mut states[port], row.clone(), diff);
             epoch.push(Input { port, row, diff });
@@ -126,7 +137,12 @@ pub fn random_epochs(random: &mut StdRng, case: &Case, states: &mut Vec<ZSet>) -
     all
 }
 
-fn one_input(name: &'static str, op: Op, append_only: bool, oracle: impl Fn(&ZSet) -> Expected + 'static) -> Case {
+fn one_input(
+    name: &'static str,
+    op: Op,
+    append_only: bool,
+    oracle: impl Fn(&ZSet) -> Expected + 'static,
+) -> Case {
     Case {
         name,
         op,
@@ -139,14 +155,20 @@ fn one_input(name: &'static str, op: Op, append_only: bool, oracle: impl Fn(&ZSe
 }
 
 fn int(value: &Value) -> Option<i64> {
-    if let Value::Int(v) = value { Some(*v) } else { None }
+    if let Value::Int(v) = value {
+        Some(*v)
+    } else {
+        None
+    }
 }
 
 /// Predicates with what they mean, written out by hand.
 fn predicates() -> Vec<(Expr, Meaning)> {
     let c = |index: usize| col(index.to_string());
     vec![
-        (c(2).gt(lit(0i64)), |row| Ok(int(&row[2]).map_or(Value::Null, |v| Value::Bool(v > 0)))),
+        (c(2).gt(lit(0i64)), |row| {
+            Ok(int(&row[2]).map_or(Value::Null, |v| Value::Bool(v > 0)))
+        }),
         (c(1).is_null(), |row| Ok(Value::Bool(row[1].is_null()))),
         ((lit(6i64) / c(6)).gt(lit(2i64)), |row| match int(&row[6]) {
             Some(0) => Err("22012"),
@@ -154,22 +176,35 @@ fn predicates() -> Vec<(Expr, Meaning)> {
             None => Ok(Value::Null),
         }),
         // Guarded: the division is not reached where it would fail.
-        (c(6).gt(lit(0i64)).and((lit(6i64) / c(6)).gt(lit(2i64))), |row| match int(&row[6]) {
-            Some(0) => Ok(Value::Bool(false)),
-            Some(v) => Ok(Value::Bool(6 / v > 2)),
-            None => Ok(Value::Null),
-        }),
-        (cast(c(1), DataType::Int64).lt(lit(0i64)), |row| match &row[1] {
-            Value::Text(text) => text.parse::<i64>().map(|v| Value::Bool(v < 0)).map_err(|_| "22P02"),
-            _ => Ok(Value::Null),
-        }),
+        (
+            c(6).gt(lit(0i64)).and((lit(6i64) / c(6)).gt(lit(2i64))),
+            |row| match int(&row[6]) {
+                Some(0) => Ok(Value::Bool(false)),
+                Some(v) => Ok(Value::Bool(6 / v > 2)),
+                None => Ok(Value::Null),
+            },
+        ),
+        (
+            cast(c(1), DataType::Int64).lt(lit(0i64)),
+            |row| match &row[1] {
+                Value::Text(text) => text
+                    .parse::<i64>()
+                    .map(|v| Value::Bool(v < 0))
+                    .map_err(|_| "22P02"),
+                _ => Ok(Value::Null),
+            },
+        ),
     ]
 }
 
 fn filter_case(random: &mut StdRng) -> Case {
     let (predicate, meaning) = predicates().swap_remove(random.random_range(0..predicates().len()));
-    let op = Op::Filter { predicate: ScalarExpr::new(predicate) };
-    one_input("filter", op, random.random(), move |input| filter(meaning, input))
+    let op = Op::Filter {
+        predicate: ScalarExpr::new(predicate),
+    };
+    one_input("filter", op, random.random(), move |input| {
+        filter(meaning, input)
+    })
 }
 
 /// Expressions with their type and what they mean.
@@ -185,36 +220,56 @@ fn expressions() -> Vec<(Expr, DataType, Meaning)> {
     vec![
         (c(0), DataType::Int32, |row| Ok(row[0].clone())),
         (c(3), DataType::Float64, |row| Ok(row[3].clone())),
-        (c(2) + c(6), DataType::Int64, |row| match (int(&row[2]), int(&row[6])) {
-            (Some(a), Some(b)) => checked(a.checked_add(b), true),
-            _ => Ok(Value::Null),
+        (c(2) + c(6), DataType::Int64, |row| {
+            match (int(&row[2]), int(&row[6])) {
+                (Some(a), Some(b)) => checked(a.checked_add(b), true),
+                _ => Ok(Value::Null),
+            }
         }),
-        (c(2) - c(6), DataType::Int64, |row| match (int(&row[2]), int(&row[6])) {
-            (Some(a), Some(b)) => checked(a.checked_sub(b), true),
-            _ => Ok(Value::Null),
+        (c(2) - c(6), DataType::Int64, |row| {
+            match (int(&row[2]), int(&row[6])) {
+                (Some(a), Some(b)) => checked(a.checked_sub(b), true),
+                _ => Ok(Value::Null),
+            }
         }),
-        (c(2) * lit(3i64), DataType::Int64, |row| match int(&row[2]) {
-            Some(a) => checked(a.checked_mul(3), true),
-            None => Ok(Value::Null),
-        }),
+        (
+            c(2) * lit(3i64),
+            DataType::Int64,
+            |row| match int(&row[2]) {
+                Some(a) => checked(a.checked_mul(3), true),
+                None => Ok(Value::Null),
+            },
+        ),
         (-c(2), DataType::Int64, |row| match int(&row[2]) {
             Some(a) => checked(a.checked_neg(), true),
             None => Ok(Value::Null),
         }),
-        (c(2) / c(6), DataType::Int64, |row| match (int(&row[2]), int(&row[6])) {
-            (None, _) => Ok(Value::Null),
-            (Some(_), Some(0)) => Err("22012"),
-            (Some(a), Some(b)) => checked(a.checked_div(b), true),
-            _ => Ok(Value::Null),
+        (c(2) / c(6), DataType::Int64, |row| {
+            match (int(&row[2]), int(&row[6])) {
+                (None, _) => Ok(Value::Null),
+                (Some(_), Some(0)) => Err("22012"),
+                (Some(a), Some(b)) => checked(a.checked_div(b), true),
+                _ => Ok(Value::Null),
+            }
         }),
-        (cast(c(1), DataType::Int32), DataType::Int32, |row| match &row[1] {
-            Value::Text(text) => text.parse::<i64>().map(Value::Int).map_err(|_| "22P02"),
-            _ => Ok(Value::Null),
-        }),
-        (cast(c(2), DataType::Int16), DataType::Int16, |row| match int(&row[2]) {
-            Some(v) => i16::try_from(v).map(|v| Value::Int(v.into())).map_err(|_| "22003"),
-            None => Ok(Value::Null),
-        }),
+        (
+            cast(c(1), DataType::Int32),
+            DataType::Int32,
+            |row| match &row[1] {
+                Value::Text(text) => text.parse::<i64>().map(Value::Int).map_err(|_| "22P02"),
+                _ => Ok(Value::Null),
+            },
+        ),
+        (
+            cast(c(2), DataType::Int16),
+            DataType::Int16,
+            |row| match int(&row[2]) {
+                Some(v) => i16::try_from(v)
+                    .map(|v| Value::Int(v.into()))
+                    .map_err(|_| "22003"),
+                None => Ok(Value::Null),
+            },
+        ),
     ]
 }
 
@@ -228,11 +283,25 @@ fn project_case(random: &mut StdRng) -> Case {
         failures += usize::from(failing(e));
         !failing(e) || failures == 1
     });
-    let fields: Vec<Field> = chosen.iter().enumerate().map(|(i, (_, t, _))| Field::new(format!("o{i}"), t.clone(), true)).collect();
+    let fields: Vec<Field> = chosen
+        .iter()
+        .enumerate()
+        .map(|(i, (_, t, _))| Field::new(format!("o{i}"), t.clone(), true))
+        .collect();
     let meanings: Vec<Meaning> = chosen.iter().map(|(.., meaning)| *meaning).collect();
-    let op = Op::Project { expressions: chosen.into_iter().map(|(e, ..)| ScalarExpr::new(e)).collect() };
-    let case = one_input("project", op, random.random(), move |input| project(&meanings, input));
-    Case { output: Arc::new(Schema::new(fields)), ..case }
+    let op = Op::Project {
+        expressions: chosen
+            .into_iter()
+            .map(|(e, ..)| ScalarExpr::new(e))
+            .collect(),
+    };
+    let case = one_input("project", op, random.random(), move |input| {
+        project(&meanings, input)
+    });
+    Case {
+        output: Arc::new(Schema::new(fields)),
+        ..case
+    }
 }
 
 fn union_case(random: &mut StdRng) -> Case {
@@ -249,21 +318,30 @@ fn union_case(random: &mut StdRng) -> Case {
 }
 
 fn values_case(random: &mut StdRng) -> Case {
-    let rows: Vec<(i64, Option<&str>)> =
-        (0..random.random_range(0..4)).map(|i| (i % 2, [None, Some("x")][random.random_range(0..2)])).collect();
-    let schema =
-        Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true), Field::new("s", DataType::Utf8, true)]));
+    let rows: Vec<(i64, Option<&str>)> = (0..random.random_range(0..4))
+        .map(|i| (i % 2, [None, Some("x")][random.random_range(0..2)]))
+        .collect();
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("n", DataType::Int64, true),
+        Field::new("s", DataType::Utf8, true),
+    ]));
     let literal = |(n, s): &(i64, Option<&str>)| {
         let text = datafusion::common::ScalarValue::Utf8(s.map(str::to_owned));
         vec![ScalarExpr::new(lit(*n)), ScalarExpr::new(lit(text))]
     };
     let mut expected = Expected::default();
     for (n, s) in &rows {
-        add(&mut expected.rows, vec![Value::Int(*n), s.map_or(Value::Null, Value::text)], 1);
+        add(
+            &mut expected.rows,
+            vec![Value::Int(*n), s.map_or(Value::Null, Value::text)],
+            1,
+        );
     }
     Case {
         name: "values",
-        op: Op::Values { rows: rows.iter().map(literal).collect() },
+        op: Op::Values {
+            rows: rows.iter().map(literal).collect(),
+        },
         inputs: Vec::new(),
         output: schema,
         append_only: true,
@@ -273,7 +351,18 @@ fn values_case(random: &mut StdRng) -> Case {
 }
 
 fn random_keys(random: &mut StdRng) -> Vec<usize> {
-    const KEYS: &[&[usize]] = &[&[], &[0], &[1], &[2], &[6], &[7], &[3], &[0, 1], &[1, 6, 5], &[4]];
+    const KEYS: &[&[usize]] = &[
+        &[],
+        &[0],
+        &[1],
+        &[2],
+        &[6],
+        &[7],
+        &[3],
+        &[0, 1],
+        &[1, 6, 5],
+        &[4],
+    ];
     KEYS[random.random_range(0..KEYS.len())].to_vec()
 }
 
@@ -281,7 +370,11 @@ fn random_order(random: &mut StdRng, columns: &[usize]) -> Vec<SortKey> {
     let mut columns = columns.to_vec();
     columns.shuffle(random);
     columns.truncate(random.random_range(0..3));
-    let key = |column| SortKey { column, descending: random.random(), nulls_first: random.random() };
+    let key = |column| SortKey {
+        column,
+        descending: random.random(),
+        nulls_first: random.random(),
+    };
     columns.into_iter().map(key).collect()
 }
 
@@ -291,7 +384,9 @@ fn output_type(function: F, argument: Option<&DataType>, random: &mut StdRng) ->
         (F::Count, _) => DataType::Int64,
         (F::Sum, Some(DataType::Float32 | DataType::Float64)) => DataType::Float64,
         (F::Sum, Some(DataType::Decimal128(_, scale))) => DataType::Decimal128(38, *scale),
-        (F::Sum, _) => [DataType::Int64, DataType::Decimal128(38, 0)][random.random_range(0..2)].clone(),
+        (F::Sum, _) => {
+            [DataType::Int64, DataType::Decimal128(38, 0)][random.random_range(0..2)].clone()
+        }
         (F::Avg, Some(DataType::Decimal128(_, scale))) => DataType::Decimal128(38, scale + 4),
         (F::Avg, Some(t)) if t.is_integer() => {
             [DataType::Float64, DataType::Decimal128(38, 6)][random.random_range(0..2)].clone()
@@ -307,8 +402,19 @@ fn output_type(function: F, argument: Option<&DataType>, random: &mut StdRng) ->
 
 fn random_call(random: &mut StdRng) -> (AggregateCall, DataType) {
     const FUNCTIONS: [F; 13] = [
-        F::Count, F::Sum, F::Avg, F::Min, F::Max, F::BoolAnd, F::BoolOr, F::StringAgg, F::ArrayAgg, F::VarPop, F::VarSamp,
-        F::StddevPop, F::StddevSamp,
+        F::Count,
+        F::Sum,
+        F::Avg,
+        F::Min,
+        F::Max,
+        F::BoolAnd,
+        F::BoolOr,
+        F::StringAgg,
+        F::ArrayAgg,
+        F::VarPop,
+        F::VarSamp,
+        F::StddevPop,
+        F::StddevSamp,
     ];
     let function = FUNCTIONS[random.random_range(0..FUNCTIONS.len())];
     let arguments = match function {
@@ -329,22 +435,52 @@ fn random_call(random: &mut StdRng) -> (AggregateCall, DataType) {
     let schema = input_schema();
     let argument = arguments.first().map(|a| schema.field(*a).data_type());
     let output = output_type(function, argument, random);
-    (AggregateCall { function, arguments, distinct, filter, order_by }, output)
+    (
+        AggregateCall {
+            function,
+            arguments,
+            distinct,
+            filter,
+            order_by,
+        },
+        output,
+    )
 }
 
-fn aggregate_of(random: &mut StdRng, name: &'static str, calls: Vec<(AggregateCall, DataType)>, keys: Vec<usize>) -> Case {
+fn aggregate_of(
+    random: &mut StdRng,
+    name: &'static str,
+    calls: Vec<(AggregateCall, DataType)>,
+    keys: Vec<usize>,
+) -> Case {
     let (calls, outputs): (Vec<AggregateCall>, Vec<DataType>) = calls.into_iter().unzip();
     let schema = input_schema();
     let mut fields: Vec<Field> = keys.iter().map(|k| schema.field(*k).clone()).collect();
-    fields.extend(outputs.iter().enumerate().map(|(i, t)| Field::new(format!("a{i}"), t.clone(), true)));
-    let op = Op::Aggregate { keys: keys.clone(), calls: calls.clone() };
+    fields.extend(
+        outputs
+            .iter()
+            .enumerate()
+            .map(|(i, t)| Field::new(format!("a{i}"), t.clone(), true)),
+    );
+    let op = Op::Aggregate {
+        keys: keys.clone(),
+        calls: calls.clone(),
+    };
     let resident = keys.is_empty();
-    let case = one_input(name, op, random.random_range(0..3) == 0, move |input| aggregate(&keys, &calls, &outputs, input));
-    Case { output: Arc::new(Schema::new(fields)), resident, ..case }
+    let case = one_input(name, op, random.random_range(0..3) == 0, move |input| {
+        aggregate(&keys, &calls, &outputs, input)
+    });
+    Case {
+        output: Arc::new(Schema::new(fields)),
+        resident,
+        ..case
+    }
 }
 
 fn aggregate_case(random: &mut StdRng) -> Case {
-    let calls = (0..random.random_range(1..5)).map(|_| random_call(random)).collect();
+    let calls = (0..random.random_range(1..5))
+        .map(|_| random_call(random))
+        .collect();
     let keys = random_keys(random);
     aggregate_of(random, "aggregate", calls, keys)
 }
@@ -362,14 +498,23 @@ fn top_n_case(random: &mut StdRng) -> Case {
     let order = random_order(random, &[0, 1, 2, 3, 4, 7]);
     let offset = [0, 0, 1, 3][random.random_range(0..4)];
     let limit = [None, Some(0), Some(1), Some(2), Some(5)][random.random_range(0..5)];
-    let op = Op::TopN { partition: partition.clone(), order: order.clone(), offset, limit };
-    one_input("top_n", op, random.random(), move |input| top_n(&partition, &order, offset, limit, input))
+    let op = Op::TopN {
+        partition: partition.clone(),
+        order: order.clone(),
+        offset,
+        limit,
+    };
+    one_input("top_n", op, random.random(), move |input| {
+        top_n(&partition, &order, offset, limit, input)
+    })
 }
 
 fn at_most_one_case(random: &mut StdRng) -> Case {
     let keys = [vec![], vec![2], vec![3, 4], vec![1, 2, 3]][random.random_range(0..4)].clone();
     let op = Op::AtMostOne { keys: keys.clone() };
-    one_input("at_most_one", op, random.random(), move |input| at_most_one(&keys, input))
+    one_input("at_most_one", op, random.random(), move |input| {
+        at_most_one(&keys, input)
+    })
 }
 
 fn join_case(random: &mut StdRng) -> Case {
@@ -388,10 +533,17 @@ fn join_case(random: &mut StdRng) -> Case {
         residual: residual.then(expression),
     };
     let schema = input_schema();
-    let nullable = || schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
+    let nullable = || {
+        schema
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone().with_nullable(true))
+    };
     let fields: Vec<Field> = match kind {
         LeftSemi | LeftAnti => nullable().collect(),
-        LeftMark => nullable().chain([Field::new("mark", DataType::Boolean, true)]).collect(),
+        LeftMark => nullable()
+            .chain([Field::new("mark", DataType::Boolean, true)])
+            .collect(),
         _ => nullable().chain(nullable()).collect(),
     };
     let oracle = move |inputs: &[ZSet]| {
@@ -400,7 +552,12 @@ fn join_case(random: &mut StdRng) -> Case {
             (true, Some(l), Some(r)) => Some(l < r),
             _ => None,
         };
-        let on = JoinOn { left_keys: &keys, right_keys: &keys, null_equals_null, residual: &less };
+        let on = JoinOn {
+            left_keys: &keys,
+            right_keys: &keys,
+            null_equals_null,
+            residual: &less,
+        };
         join(kind, &on, &inputs[0], &inputs[1], (COLUMNS, COLUMNS))
     };
     Case {

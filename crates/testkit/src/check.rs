@@ -18,7 +18,11 @@ pub struct Check {
 
 /// Columns `c0, c1, …` of these types, all nullable.
 pub fn columns(types: &[SqlType]) -> SchemaRef {
-    let fields: Vec<Field> = types.iter().enumerate().map(|(i, t)| t.field(&format!("c{i}"), true)).collect();
+    let fields: Vec<Field> = types
+        .iter()
+        .enumerate()
+        .map(|(i, t)| t.field(&format!("c{i}"), true))
+        .collect();
     Arc::new(Schema::new(fields))
 }
 
@@ -38,13 +42,25 @@ pub fn single_node(op: Op, inputs: &[SchemaRef], output: SchemaRef, append_only:
         .enumerate()
         .map(|(index, schema)| {
             let columns = (0..schema.fields().len()).collect();
-            let import = Op::Import { relation: RelationId(index as u64 + 1), columns };
+            let import = Op::Import {
+                relation: RelationId(index as u64 + 1),
+                columns,
+            };
             node(import, schema.clone(), Vec::new(), append_only)
         })
         .collect();
-    let edges = (0..inputs.len()).map(|from| Edge { from, distribution: Distribution::Any }).collect();
+    let edges = (0..inputs.len())
+        .map(|from| Edge {
+            from,
+            distribution: Distribution::Any,
+        })
+        .collect();
     nodes.push(node(op, output, edges, false));
-    let mut dataflow = Dataflow { relation: RelationId(0), name: "checked".into(), nodes };
+    let mut dataflow = Dataflow {
+        relation: RelationId(0),
+        name: "checked".into(),
+        nodes,
+    };
     dataflow.assign_ids();
     dataflow.declare_state();
     dataflow
@@ -52,19 +68,33 @@ pub fn single_node(op: Op, inputs: &[SchemaRef], output: SchemaRef, append_only:
 
 /// Runs the text's steps and compares what each epoch gave, sorted, with the expected text.
 pub fn check(operator: Check, input: &str, expected: Expect) {
-    let Check { op, inputs, output, append_only } = operator;
+    let Check {
+        op,
+        inputs,
+        output,
+        append_only,
+    } = operator;
     let dataflow = single_node(op, &inputs, output, append_only);
     let index = dataflow.nodes.len() - 1;
-    let mut runner = NodeRunner::new(&dataflow, index, &model_tables).expect("the operator can be built");
+    let mut runner =
+        NodeRunner::new(&dataflow, index, &model_tables).expect("the operator can be built");
     let (mut text, mut epoch, mut pending) = (String::new(), 0, Vec::new());
     for step in parse(input, &inputs) {
         match step {
-            Step::Batch(port, batch) => note(runner.batch(port, batch).expect("the batch goes through"), &mut pending),
+            Step::Batch(port, batch) => note(
+                runner.batch(port, batch).expect("the batch goes through"),
+                &mut pending,
+            ),
             Step::Barrier => {
                 epoch += 1;
-                note(runner.barrier(epoch).expect("the barrier goes through"), &mut pending);
+                note(
+                    runner.barrier(epoch).expect("the barrier goes through"),
+                    &mut pending,
+                );
                 pending.sort();
-                pending.drain(..).for_each(|line: String| text.push_str(&(line + "\n")));
+                pending
+                    .drain(..)
+                    .for_each(|line: String| text.push_str(&(line + "\n")));
                 text.push_str("--\n");
             }
         }
@@ -73,6 +103,9 @@ pub fn check(operator: Check, input: &str, expected: Expect) {
 }
 
 fn note(output: Output, lines_so_far: &mut Vec<String>) {
-    output.batches.iter().for_each(|batch| lines_so_far.extend(lines(batch)));
+    output
+        .batches
+        .iter()
+        .for_each(|batch| lines_so_far.extend(lines(batch)));
     lines_so_far.extend(output.errors.iter().map(error_line));
 }

@@ -7,6 +7,7 @@
 //! - [`check`]: one operator against expected text.
 //! - [`oracle`]: every operator again, naively, over whole collections.
 //! - [`cases`] and [`properties`]: random plans and inputs for every operator, and the four properties that all must have.
+//! - `tidy`: rules of the repository that no compiler checks, as tests.
 
 pub mod cases;
 pub mod check;
@@ -16,6 +17,8 @@ pub mod oracle;
 mod properties;
 pub mod runner;
 pub mod text;
+#[cfg(test)]
+mod tidy;
 pub mod value;
 
 pub use check::{Check, check};

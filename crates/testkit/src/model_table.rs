@@ -17,13 +17,23 @@ pub struct ModelTable {
 
 impl ModelTable {
     pub fn new(spec: TableSpec) -> Self {
-        Self { spec, cells: BTreeMap::new(), changed: BTreeSet::new(), sealed: BTreeMap::new() }
+        Self {
+            spec,
+            cells: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            sealed: BTreeMap::new(),
+        }
     }
 
     fn under(&self, key: &[u8]) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
         let key = key.to_vec();
         let from = (key.clone(), Vec::new());
-        self.cells.range(from..).take_while(move |((k, _), _)| *k == key).map(|((_, sub), v)| (&sub[..], &v[..])).collect::<Vec<_>>().into_iter()
+        self.cells
+            .range(from..)
+            .take_while(move |((k, _), _)| *k == key)
+            .map(|((_, sub), v)| (&sub[..], &v[..]))
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 }
 
@@ -42,10 +52,19 @@ fn within(sub: &[u8], (low, high): (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
 }
 
 impl Table for ModelTable {
-    fn get_many(&self, cells: &[Cell<'_>], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StateError> {
+    fn get_many(
+        &self,
+        cells: &[Cell<'_>],
+        visit: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), StateError> {
         // Backwards, since no order is promised.
         for (index, cell) in cells.iter().enumerate().rev() {
-            visit(index, self.cells.get(&(cell.key.to_vec(), cell.sub.to_vec())).map(Vec::as_slice));
+            visit(
+                index,
+                self.cells
+                    .get(&(cell.key.to_vec(), cell.sub.to_vec()))
+                    .map(Vec::as_slice),
+            );
         }
         Ok(())
     }
@@ -69,7 +88,10 @@ impl Table for ModelTable {
         reverse: bool,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StateError> {
-        let mut found: Vec<(&[u8], &[u8])> = self.under(key).filter(|(sub, _)| within(sub, bounds)).collect();
+        let mut found: Vec<(&[u8], &[u8])> = self
+            .under(key)
+            .filter(|(sub, _)| within(sub, bounds))
+            .collect();
         if reverse {
             found.reverse();
         }
@@ -81,9 +103,14 @@ impl Table for ModelTable {
         Ok(())
     }
 
-    fn scan_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, &[u8], &[u8])) -> Result<(), StateError> {
+    fn scan_many(
+        &self,
+        keys: &[&[u8]],
+        visit: &mut dyn FnMut(usize, &[u8], &[u8]),
+    ) -> Result<(), StateError> {
         for (index, key) in keys.iter().enumerate().rev() {
-            self.under(key).for_each(|(sub, value)| visit(index, sub, value));
+            self.under(key)
+                .for_each(|(sub, value)| visit(index, sub, value));
         }
         Ok(())
     }
@@ -102,12 +129,22 @@ impl Table for ModelTable {
 
     fn seal(&mut self, checkpoint: CheckpointId) -> Result<Option<Run>, StateError> {
         let changed = std::mem::take(&mut self.changed);
-        let all: BTreeSet<Address> = self.sealed.values().flatten().chain(&changed).cloned().collect();
+        let all: BTreeSet<Address> = self
+            .sealed
+            .values()
+            .flatten()
+            .chain(&changed)
+            .cloned()
+            .collect();
         self.sealed.insert(checkpoint, changed);
         let map_form = matches!(self.spec.form, tidegate_state::Form::Map);
         let mut builder = RunBuilder::new(self.spec.id, map_form, all.len());
         for address in &all {
-            builder.push(&address.0, &address.1, self.cells.get(address).map(Vec::as_slice));
+            builder.push(
+                &address.0,
+                &address.1,
+                self.cells.get(address).map(Vec::as_slice),
+            );
         }
         Ok(builder.finish())
     }
@@ -118,7 +155,8 @@ impl Table for ModelTable {
     }
 
     fn aborted(&mut self, checkpoint: CheckpointId) {
-        self.changed.extend(self.sealed.remove(&checkpoint).into_iter().flatten());
+        self.changed
+            .extend(self.sealed.remove(&checkpoint).into_iter().flatten());
     }
 
     fn restore(&mut self, run: &Run) -> Result<(), StateError> {
@@ -136,7 +174,11 @@ impl Table for ModelTable {
         let bytes = |(key, sub): &Address| (key.len() + sub.len()) as u64;
         TableStats {
             cells: self.cells.len() as u64,
-            bytes: self.cells.iter().map(|(address, value)| bytes(address) + value.len() as u64).sum(),
+            bytes: self
+                .cells
+                .iter()
+                .map(|(address, value)| bytes(address) + value.len() as u64)
+                .sum(),
             changed_bytes: self.changed.iter().map(bytes).sum(),
         }
     }

@@ -12,7 +12,7 @@ use crate::cases::{Case, Generator, Input, REGISTRY, random_epochs};
 use crate::check::single_node;
 use crate::oracle::Expected;
 use crate::runner::{NodeRunner, Output, model_tables};
-use crate::value::{Value, ZSet, add, add_batch, batch_of};
+use crate::value::{Row, Value, ZSet, add, add_batch, batch_of};
 use rand::prelude::*;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;
@@ -30,7 +30,10 @@ struct Seen {
 
 impl Seen {
     fn add(&mut self, output: Output) {
-        output.batches.iter().for_each(|batch| add_batch(&mut self.rows, batch));
+        output
+            .batches
+            .iter()
+            .for_each(|batch| add_batch(&mut self.rows, batch));
         for error in output.errors {
             let key = (error.state.to_string(), error.message, error.row);
             let count = self.errors.entry(key.clone()).or_default();
@@ -48,10 +51,18 @@ impl Seen {
         }
         assert_eq!(errors, expected.errors, "errors of {at}");
         let same = self.rows.len() == expected.rows.len()
-            && self.rows.iter().zip(&expected.rows).all(|((a, m), (b, n))| {
-                m == n && a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b))
-            });
-        assert!(same, "{at}\nexpected: {:#?}\nseen: {:#?}", expected.rows, self.rows);
+            && self
+                .rows
+                .iter()
+                .zip(&expected.rows)
+                .all(|((a, m), (b, n))| {
+                    m == n && a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b))
+                });
+        assert!(
+            same,
+            "{at}\nexpected: {:#?}\nseen: {:#?}",
+            expected.rows, self.rows
+        );
     }
 
     fn assert_same(&self, other: &Seen, at: &str) {
@@ -70,8 +81,11 @@ fn close(a: &Value, b: &Value) -> bool {
     }
 }
 
-fn cut(random: &mut StdRng, epoch: &[Input], case: &Case) -> Vec<(usize, Vec<(Vec<Value>, i64)>)> {
-    let mut pieces: Vec<(usize, Vec<(Vec<Value>, i64)>)> = Vec::new();
+/// A batch for a port: rows with their diffs.
+type Piece = (usize, Vec<(Row, i64)>);
+
+fn cut(random: &mut StdRng, epoch: &[Input], case: &Case) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
     for port in 0..case.inputs.len() {
         let mut rows = Vec::new();
         for input in epoch.iter().filter(|input| input.port == port) {
@@ -88,9 +102,18 @@ fn cut(random: &mut StdRng, epoch: &[Input], case: &Case) -> Vec<(usize, Vec<(Ve
     pieces
 }
 
-fn whole(epoch: &[Input], case: &Case) -> Vec<(usize, Vec<(Vec<Value>, i64)>)> {
-    let rows = |port| epoch.iter().filter(move |i| i.port == port).map(|i| (i.row.clone(), i.diff)).collect::<Vec<_>>();
-    (0..case.inputs.len()).map(|port| (port, rows(port))).filter(|(_, rows)| !rows.is_empty()).collect()
+fn whole(epoch: &[Input], case: &Case) -> Vec<Piece> {
+    let rows = |port| {
+        epoch
+            .iter()
+            .filter(move |i| i.port == port)
+            .map(|i| (i.row.clone(), i.diff))
+            .collect::<Vec<_>>()
+    };
+    (0..case.inputs.len())
+        .map(|port| (port, rows(port)))
+        .filter(|(_, rows)| !rows.is_empty())
+        .collect()
 }
 
 /// One backend on which tables can be opened.
@@ -122,21 +145,30 @@ fn real(kind: BackendKind, directory: &std::path::Path) -> Option<Backend> {
         merge: tidegate_state::Merge::Replace,
     };
     backends.open_table(kind, &probe).ok()?;
-    Some(Backend { backends: Some((kind, backends)) })
+    Some(Backend {
+        backends: Some((kind, backends)),
+    })
 }
 
 fn runner(dataflow: &Dataflow, backend: &Backend) -> NodeRunner {
-    NodeRunner::new(dataflow, dataflow.nodes.len() - 1, &|spec| backend.open(spec)).unwrap()
+    NodeRunner::new(dataflow, dataflow.nodes.len() - 1, &|spec| {
+        backend.open(spec)
+    })
+    .unwrap()
 }
 
-fn push(runner: &mut NodeRunner, case: &Case, pieces: &[(usize, Vec<(Vec<Value>, i64)>)], epoch: u64) -> Output {
+fn push(runner: &mut NodeRunner, case: &Case, pieces: &[Piece], epoch: u64) -> Output {
     let mut all = Output::default();
     let mut note = |output: Output| {
         all.batches.extend(output.batches);
         all.errors.extend(output.errors);
     };
     for (port, rows) in pieces {
-        note(runner.batch(*port, batch_of(rows, &case.inputs[*port])).unwrap());
+        note(
+            runner
+                .batch(*port, batch_of(rows, &case.inputs[*port]))
+                .unwrap(),
+        );
     }
     note(runner.barrier(epoch).unwrap());
     all
@@ -148,10 +180,18 @@ fn run(generator: &Generator, seed: u64, on: &Backend, other: &Backend) -> usize
     let case = generator.1(random);
     let mut finals = Vec::new();
     let epochs = random_epochs(random, &case, &mut finals);
-    let mut dataflow = single_node(case.op.clone(), &case.inputs, case.output.clone(), case.append_only);
+    let mut dataflow = single_node(
+        case.op.clone(),
+        &case.inputs,
+        case.output.clone(),
+        case.append_only,
+    );
     // Backends keep tables by id: every run of every seed gets its own.
     dataflow.relation = tidegate_types::RelationId(seed << 1 | 1);
-    let other_dataflow = Dataflow { relation: tidegate_types::RelationId(seed << 1), ..dataflow.clone() };
+    let other_dataflow = Dataflow {
+        relation: tidegate_types::RelationId(seed << 1),
+        ..dataflow.clone()
+    };
     let mut plain = runner(&dataflow, on);
     let mut varied = runner(&other_dataflow, other);
     let mut interrupted_on_other = true;
@@ -162,7 +202,9 @@ fn run(generator: &Generator, seed: u64, on: &Backend, other: &Backend) -> usize
     for (index, epoch) in epochs.iter().enumerate() {
         let number = index as u64 + 1;
         let at = format!("{} seed {seed} epoch {number}: {}", case.name, case.op);
-        epoch.iter().for_each(|i| add(&mut inputs[i.port], i.row.clone(), i.diff));
+        epoch
+            .iter()
+            .for_each(|i| add(&mut inputs[i.port], i.row.clone(), i.diff));
         seen.add(push(&mut plain, &case, &whole(epoch, &case), number));
         seen.assert_is(&(case.oracle)(&inputs), &at);
         varied.budget_rows = [1, 2, 5, usize::MAX][random.random_range(0..4)];
@@ -172,16 +214,30 @@ fn run(generator: &Generator, seed: u64, on: &Backend, other: &Backend) -> usize
         if random.random_range(0..3) == 0 {
             runs.extend(varied.seal(number).unwrap());
             interrupted_on_other = !interrupted_on_other;
-            let (backend, fresh) = if interrupted_on_other { (other, &other_dataflow) } else { (on, &other_dataflow) };
+            let (backend, fresh) = if interrupted_on_other {
+                (other, &other_dataflow)
+            } else {
+                (on, &other_dataflow)
+            };
             let relation = tidegate_types::RelationId(1 << 40 | seed << 8 | number);
-            varied = runner(&Dataflow { relation, ..fresh.clone() }, backend);
+            varied = runner(
+                &Dataflow {
+                    relation,
+                    ..fresh.clone()
+                },
+                backend,
+            );
             varied.restore(&runs).unwrap();
         }
     }
     if !case.append_only {
         let mut rows: Vec<Input> = Vec::new();
         for (port, state) in inputs.iter().enumerate() {
-            rows.extend(state.iter().map(|(row, count)| Input { port, row: row.clone(), diff: -count }));
+            rows.extend(state.iter().map(|(row, count)| Input {
+                port,
+                row: row.clone(),
+                diff: -count,
+            }));
         }
         let number = epochs.len() as u64 + 1;
         let at = format!("{} seed {seed}, all retracted: {}", case.name, case.op);
@@ -197,9 +253,17 @@ fn run(generator: &Generator, seed: u64, on: &Backend, other: &Backend) -> usize
 }
 
 fn seeds() -> std::ops::Range<u64> {
-    match std::env::var("TIDEGATE_SEED").ok().and_then(|s| s.parse().ok()) {
+    match std::env::var("TIDEGATE_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+    {
         Some(seed) => seed..seed + 1,
-        None => 0..std::env::var("TIDEGATE_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(150),
+        None => {
+            0..std::env::var("TIDEGATE_SEEDS")
+                .ok()
+                .and_then(|s| s.parse().ok())
+                .unwrap_or(150)
+        }
     }
 }
 
@@ -207,7 +271,9 @@ fn run_all(on: &Backend, other: &Backend, name: &str) {
     for generator in REGISTRY {
         let mut comparisons = 0;
         for seed in seeds() {
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(generator, seed, on, other)));
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                run(generator, seed, on, other)
+            }));
             match outcome {
                 Ok(count) => comparisons += count,
                 Err(panic) => {

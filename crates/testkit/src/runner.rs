@@ -10,7 +10,8 @@ use tidegate_dataflow::{Cx, Operator, OperatorError, Progress, RowError, build};
 use tidegate_plan::{Dataflow, Op, StateTable};
 use tidegate_state::{Form, Merge, Run, Table, TableSpec};
 use tidegate_types::{
-    Barrier, Batch, CheckpointId, Epoch, KeyGroupRange, LogPosition, OperatorId, RelationId, TableId,
+    Barrier, Batch, CheckpointId, Epoch, KeyGroupRange, LogPosition, OperatorId, RelationId,
+    TableId,
 };
 
 /// Opens the state tables of a run.
@@ -38,7 +39,11 @@ pub struct NodeRunner {
 }
 
 impl NodeRunner {
-    pub fn new(dataflow: &Dataflow, index: usize, open: TableOpener<'_>) -> Result<Self, OperatorError> {
+    pub fn new(
+        dataflow: &Dataflow,
+        index: usize,
+        open: TableOpener<'_>,
+    ) -> Result<Self, OperatorError> {
         let node = &dataflow.nodes[index];
         let specs = table_specs(dataflow.relation, node.id, &node.state);
         Ok(Self {
@@ -69,10 +74,20 @@ impl NodeRunner {
     ) -> Result<Output, OperatorError> {
         let mut output = Output::default();
         let (tables, operator) = (&mut self.tables, self.operator.as_mut());
-        let mut cx = Cx::new(tables, &mut output.batches, &mut output.errors, self.budget_rows);
+        let mut cx = Cx::new(
+            tables,
+            &mut output.batches,
+            &mut output.errors,
+            self.budget_rows,
+        );
         let mut progress = start(operator, &mut cx)?;
         while progress == Progress::More {
-            let mut cx = Cx::new(tables, &mut output.batches, &mut output.errors, self.budget_rows);
+            let mut cx = Cx::new(
+                tables,
+                &mut output.batches,
+                &mut output.errors,
+                self.budget_rows,
+            );
             progress = operator.resume(&mut cx)?;
         }
         Ok(output)
@@ -118,7 +133,11 @@ impl NodeRunner {
     }
 }
 
-fn table_specs(relation: RelationId, operator: OperatorId, tables: &[StateTable]) -> Vec<TableSpec> {
+fn table_specs(
+    relation: RelationId,
+    operator: OperatorId,
+    tables: &[StateTable],
+) -> Vec<TableSpec> {
     let spec = |(index, table): (usize, &StateTable)| TableSpec {
         id: TableId::of(relation, operator, index),
         form: if table.map { Form::Map } else { Form::Value },
@@ -148,17 +167,35 @@ impl DataflowRunner {
             }
             let outside = matches!(
                 node.op,
-                Op::Import { .. } | Op::Source { .. } | Op::TableInput { .. } | Op::Materialize { .. } | Op::Sink { .. }
+                Op::Import { .. }
+                    | Op::Source { .. }
+                    | Op::TableInput { .. }
+                    | Op::Materialize { .. }
+                    | Op::Sink { .. }
             );
-            nodes.push(if outside { None } else { Some(NodeRunner::new(dataflow, index, open)?) });
+            nodes.push(if outside {
+                None
+            } else {
+                Some(NodeRunner::new(dataflow, index, open)?)
+            });
         }
         let root = dataflow.nodes.len() - 1;
-        Ok(Self { nodes, readers, root, epoch: 0, errors: Vec::new(), output: Vec::new() })
+        Ok(Self {
+            nodes,
+            readers,
+            root,
+            epoch: 0,
+            errors: Vec::new(),
+            output: Vec::new(),
+        })
     }
 
     /// Hands rows to an import, a source or a table input, as if it had read them.
     pub fn feed(&mut self, node: usize, batch: Batch) -> Result<(), OperatorError> {
-        assert!(self.nodes[node].is_none(), "only what reads from outside is fed");
+        assert!(
+            self.nodes[node].is_none(),
+            "only what reads from outside is fed"
+        );
         self.deliver(node, batch)
     }
 
@@ -184,7 +221,10 @@ impl DataflowRunner {
 
     fn spread(&mut self, from: usize, output: Output) -> Result<(), OperatorError> {
         self.errors.extend(output.errors);
-        output.batches.into_iter().try_for_each(|batch| self.deliver(from, batch))
+        output
+            .batches
+            .into_iter()
+            .try_for_each(|batch| self.deliver(from, batch))
     }
 
     /// Closes the epoch, nodes in order, so that each sees all of its inputs before its barrier. Returns the root's rows.
@@ -201,7 +241,9 @@ impl DataflowRunner {
 
     /// As `barrier`, added to a Z-set.
     pub fn barrier_into(&mut self, rows: &mut ZSet) -> Result<(), OperatorError> {
-        self.barrier()?.iter().for_each(|batch| add_batch(rows, batch));
+        self.barrier()?
+            .iter()
+            .for_each(|batch| add_batch(rows, batch));
         Ok(())
     }
 }

@@ -17,20 +17,28 @@ pub enum Step {
     Barrier,
 }
 
+/// The cells of a line, NULL being none, and its diff.
+type TextRow = (Vec<Option<String>>, Diff);
+
 /// Reads steps. Neighbouring lines of one input are one batch; an empty line separates two.
 pub fn parse(text: &str, inputs: &[SchemaRef]) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut open: Option<(usize, Vec<(Vec<Option<String>>, Diff)>)> = None;
+    let mut open: Option<(usize, Vec<TextRow>)> = None;
     for line in text.lines().map(str::trim).chain(std::iter::once("")) {
-        let row = if line.is_empty() || line == "--" { None } else { Some(parse_line(line)) };
-        let same_input = matches!((&open, &row), (Some((port, _)), Some((next, ..))) if port == next);
-        if !same_input {
-            if let Some((port, rows)) = open.take() {
-                steps.push(Step::Batch(port, to_batch(&rows, &inputs[port])));
-            }
+        let row = if line.is_empty() || line == "--" {
+            None
+        } else {
+            Some(parse_line(line))
+        };
+        let same_input =
+            matches!((&open, &row), (Some((port, _)), Some((next, ..))) if port == next);
+        if let Some((port, rows)) = open.take_if(|_| !same_input) {
+            steps.push(Step::Batch(port, to_batch(&rows, &inputs[port])));
         }
         if let Some((port, cells, diff)) = row {
-            open.get_or_insert_with(|| (port, Vec::new())).1.push((cells, diff));
+            open.get_or_insert_with(|| (port, Vec::new()))
+                .1
+                .push((cells, diff));
         }
         if line == "--" {
             steps.push(Step::Barrier);
@@ -40,21 +48,35 @@ pub fn parse(text: &str, inputs: &[SchemaRef]) -> Vec<Step> {
 }
 
 fn parse_line(line: &str) -> (usize, Vec<Option<String>>, Diff) {
-    let open = line.find('(').unwrap_or_else(|| panic!("a row in parentheses: {line}"));
+    let open = line
+        .find('(')
+        .unwrap_or_else(|| panic!("a row in parentheses: {line}"));
     let mut words: Vec<&str> = line[..open].split_whitespace().collect();
-    let diff = words.pop().and_then(|w| w.parse().ok()).unwrap_or_else(|| panic!("a diff before the row: {line}"));
+    let diff = words
+        .pop()
+        .and_then(|w| w.parse().ok())
+        .unwrap_or_else(|| panic!("a diff before the row: {line}"));
     let port = match words.as_slice() {
         [] | ["L"] => 0,
         ["R"] => 1,
-        [number] => number.parse().unwrap_or_else(|_| panic!("L, R or a number: {line}")),
+        [number] => number
+            .parse()
+            .unwrap_or_else(|_| panic!("L, R or a number: {line}")),
         _ => panic!("too many words before the row: {line}"),
     };
-    let inner = line[open..].strip_prefix('(').and_then(|r| r.strip_suffix(')'));
-    (port, split_cells(inner.unwrap_or_else(|| panic!("a closed parenthesis: {line}"))), diff)
+    let inner = line[open..]
+        .strip_prefix('(')
+        .and_then(|r| r.strip_suffix(')'));
+    (
+        port,
+        split_cells(inner.unwrap_or_else(|| panic!("a closed parenthesis: {line}"))),
+        diff,
+    )
 }
 
 fn split_cells(inner: &str) -> Vec<Option<String>> {
-    let (mut cells, mut cell, mut quoted, mut in_quotes) = (Vec::new(), String::new(), false, false);
+    let (mut cells, mut cell, mut quoted, mut in_quotes) =
+        (Vec::new(), String::new(), false, false);
     for character in inner.chars() {
         match character {
             '"' => (quoted, in_quotes) = (true, !in_quotes),
@@ -69,14 +91,18 @@ fn split_cells(inner: &str) -> Vec<Option<String>> {
     cells
 }
 
-fn to_batch(rows: &[(Vec<Option<String>>, Diff)], schema: &SchemaRef) -> Batch {
+fn to_batch(rows: &[TextRow], schema: &SchemaRef) -> Batch {
     let columns = schema.fields().iter().enumerate().map(|(index, field)| {
         let sql_type = SqlType::from_field(field);
         let mut appender = ValueAppender::new(&sql_type, rows.len());
         for (cells, _) in rows {
             // A row without columns is written `()`, which reads as one empty cell.
-            match cells.get(index).unwrap_or_else(|| panic!("a value for column {index}: {cells:?}")) {
-                Some(text) => appender.append(&parse_text(text, &sql_type).unwrap_or_else(|e| panic!("{text}: {e}"))),
+            match cells
+                .get(index)
+                .unwrap_or_else(|| panic!("a value for column {index}: {cells:?}"))
+            {
+                Some(text) => appender
+                    .append(&parse_text(text, &sql_type).unwrap_or_else(|e| panic!("{text}: {e}"))),
                 None => appender.append(&Value::Null),
             }
         }
@@ -84,16 +110,31 @@ fn to_batch(rows: &[(Vec<Option<String>>, Diff)], schema: &SchemaRef) -> Batch {
     });
     let columns = columns.collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-    let records = RecordBatch::try_new_with_options(schema.clone(), columns, &options).expect("rows fit the schema");
-    Batch::new(records, rows.iter().map(|(_, diff)| *diff).collect::<Vec<_>>().into())
+    let records = RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .expect("rows fit the schema");
+    Batch::new(
+        records,
+        rows.iter()
+            .map(|(_, diff)| *diff)
+            .collect::<Vec<_>>()
+            .into(),
+    )
 }
 
 /// The lines of a batch, one per row, in its order.
 pub fn lines(batch: &Batch) -> Vec<String> {
     let schema = batch.schema();
-    let types: Vec<SqlType> = schema.fields().iter().map(|f| SqlType::from_field(f)).collect();
-    let writers: Vec<TextWriter<'_>> =
-        batch.columns().iter().zip(&types).map(|(column, sql_type)| TextWriter::new(column.as_ref(), sql_type)).collect();
+    let types: Vec<SqlType> = schema
+        .fields()
+        .iter()
+        .map(|f| SqlType::from_field(f))
+        .collect();
+    let writers: Vec<TextWriter<'_>> = batch
+        .columns()
+        .iter()
+        .zip(&types)
+        .map(|(column, sql_type)| TextWriter::new(column.as_ref(), sql_type))
+        .collect();
     (0..batch.num_rows())
         .map(|row| {
             let mut line = format!("{:+} (", batch.diff(row));
@@ -103,7 +144,8 @@ pub fn lines(batch: &Batch) -> Vec<String> {
                 }
                 let mut cell = String::new();
                 writer.write(row, &mut cell);
-                let quote = cell.is_empty() && !writer.is_null(row) || cell.contains(['(', ')', ',', '"']);
+                let quote =
+                    cell.is_empty() && !writer.is_null(row) || cell.contains(['(', ')', ',', '"']);
                 if quote {
                     write!(line, "\"{cell}\"").expect("strings take everything");
                 } else {
@@ -117,5 +159,8 @@ pub fn lines(batch: &Batch) -> Vec<String> {
 }
 
 pub fn error_line(error: &RowError) -> String {
-    format!("! {:+} {} {} {}", error.diff, error.state, error.row, error.message)
+    format!(
+        "! {:+} {} {} {}",
+        error.diff, error.state, error.row, error.message
+    )
 }

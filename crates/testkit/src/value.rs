@@ -50,7 +50,11 @@ impl Value {
 
 /// One zero, one NaN.
 fn canonical(value: f64) -> f64 {
-    if value.is_nan() { f64::NAN } else { value + 0.0 }
+    if value.is_nan() {
+        f64::NAN
+    } else {
+        value + 0.0
+    }
 }
 
 impl Ord for Value {
@@ -104,7 +108,9 @@ pub fn add_batch(set: &mut ZSet, batch: &Batch) {
 
 pub fn rows_of(batch: &Batch) -> Vec<Row> {
     let columns: Vec<Vec<Value>> = batch.columns().iter().map(values_of).collect();
-    (0..batch.num_rows()).map(|row| columns.iter().map(|c| c[row].clone()).collect()).collect()
+    (0..batch.num_rows())
+        .map(|row| columns.iter().map(|c| c[row].clone()).collect())
+        .collect()
 }
 
 pub fn values_of(array: &ArrayRef) -> Vec<Value> {
@@ -115,16 +121,21 @@ pub fn values_of(array: &ArrayRef) -> Vec<Value> {
         }
         match array.data_type() {
             DataType::Boolean => Value::Bool(array.as_boolean().value(index)),
-            DataType::Float32 => Value::Float(f64::from(array.as_primitive::<Float32Type>().value(index))),
+            DataType::Float32 => {
+                Value::Float(f64::from(array.as_primitive::<Float32Type>().value(index)))
+            }
             DataType::Float64 => Value::Float(array.as_primitive::<Float64Type>().value(index)),
             DataType::Decimal128(_, scale) => {
                 Value::Decimal(array.as_primitive::<Decimal128Type>().value(index), *scale)
             }
             DataType::Utf8 => Value::Text(array.as_string::<i32>().value(index).to_owned()),
             DataType::List(_) => Value::List(values_of(&array.as_list::<i32>().value(index))),
-            DataType::Date32 => Value::Int(i64::from(array.as_primitive::<Date32Type>().value(index))),
+            DataType::Date32 => {
+                Value::Int(i64::from(array.as_primitive::<Date32Type>().value(index)))
+            }
             _ => {
-                let wide = cast(&array.slice(index, 1), &DataType::Int64).expect("an integer or a time");
+                let wide =
+                    cast(&array.slice(index, 1), &DataType::Int64).expect("an integer or a time");
                 Value::Int(wide.as_primitive::<Int64Type>().value(0))
             }
         }
@@ -155,14 +166,20 @@ pub fn column_of(values: &[Value], data_type: &DataType) -> ArrayRef {
             other => panic!("{other:?} is no boolean"),
         }))),
         DataType::Float64 => Arc::new(Float64Array::from_iter(floats())),
-        DataType::Float32 => Arc::new(Float32Array::from_iter(floats().map(|v| v.map(|v| v as f32)))),
+        DataType::Float32 => Arc::new(Float32Array::from_iter(
+            floats().map(|v| v.map(|v| v as f32)),
+        )),
         DataType::Decimal128(precision, scale) => {
             let array = Decimal128Array::from_iter(values.iter().map(|v| match v {
                 Value::Null => None,
                 Value::Decimal(v, _) => Some(*v),
                 other => panic!("{other:?} is no decimal"),
             }));
-            Arc::new(array.with_precision_and_scale(*precision, *scale).expect("in range"))
+            Arc::new(
+                array
+                    .with_precision_and_scale(*precision, *scale)
+                    .expect("in range"),
+            )
         }
         DataType::Utf8 => Arc::new(StringArray::from_iter(values.iter().map(|v| match v {
             Value::Null => None,
@@ -170,7 +187,11 @@ pub fn column_of(values: &[Value], data_type: &DataType) -> ArrayRef {
             other => panic!("{other:?} is no text"),
         }))),
         DataType::Date32 => Arc::new(Date32Array::from_iter(ints().map(|v| v.map(|v| v as i32)))),
-        _ => cast(&(Arc::new(Int64Array::from_iter(ints())) as ArrayRef), data_type).expect("an integer or a time"),
+        _ => cast(
+            &(Arc::new(Int64Array::from_iter(ints())) as ArrayRef),
+            data_type,
+        )
+        .expect("an integer or a time"),
     }
 }
 
@@ -186,6 +207,13 @@ pub fn batch_of(rows: &[(Row, i64)], schema: &SchemaRef) -> Batch {
         })
         .collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-    let records = RecordBatch::try_new_with_options(schema.clone(), columns, &options).expect("rows fit the schema");
-    Batch::new(records, rows.iter().map(|(_, diff)| *diff).collect::<Vec<i64>>().into())
+    let records = RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .expect("rows fit the schema");
+    Batch::new(
+        records,
+        rows.iter()
+            .map(|(_, diff)| *diff)
+            .collect::<Vec<i64>>()
+            .into(),
+    )
 }

@@ -4,6 +4,7 @@
 //! group by group to read what the state holds, add the epoch's part, write the sum back and note the old and the new
 //! output; `finish` then gives both as columns.
 
+use super::AggregateSpec;
 use super::bools::Bools;
 use super::count::Count;
 use super::extreme::{ByteExtreme, NumberExtreme, SetExtreme, holds_numbers};
@@ -12,7 +13,6 @@ use super::number::NumberShape;
 use super::sum::{FloatSum, WholeSum};
 use super::value_set::{Distinct, ValueSetChanges};
 use super::variance::Variance;
-use super::AggregateSpec;
 use crate::OperatorError;
 use crate::value_bytes::Reader;
 use arrow::array::{Array, ArrayRef, BooleanArray};
@@ -29,7 +29,12 @@ pub trait Accumulator: Send {
     fn resize(&mut self, groups: usize);
 
     /// Row i belongs to group `groups[i]` and counts `weights` times.
-    fn update(&mut self, groups: &[u32], weights: Weights<'_>, arguments: &[ArrayRef]) -> Result<(), OperatorError>;
+    fn update(
+        &mut self,
+        groups: &[u32],
+        weights: Weights<'_>,
+        arguments: &[ArrayRef],
+    ) -> Result<(), OperatorError>;
 
     /// The value sets hold the changes of the next chunk of groups.
     fn prepare(&mut self, _sets: &[ValueSetChanges]) -> Result<(), OperatorError> {
@@ -37,7 +42,12 @@ pub trait Accumulator: Send {
     }
 
     /// Reads the group's old state (none for a new group), appends the new one, and notes both outputs.
-    fn merge(&mut self, at: &Merge<'_>, old: Option<&mut Reader<'_>>, new: &mut Vec<u8>) -> Result<(), OperatorError>;
+    fn merge(
+        &mut self,
+        at: &Merge<'_>,
+        old: Option<&mut Reader<'_>>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), OperatorError>;
 
     /// The old and the new outputs of the groups merged since the last call.
     fn finish(&mut self) -> Result<[Finished; 2], OperatorError>;
@@ -76,7 +86,10 @@ impl<'a> Weights<'a> {
         if filter.is_none() && nulls.is_none() {
             return diffs.map_or(Weights::Ones, Weights::Each);
         }
-        let rows = filter.map(|f| f.len()).or(nulls.map(NullBuffer::len)).unwrap_or(0);
+        let rows = filter
+            .map(|f| f.len())
+            .or(nulls.map(NullBuffer::len))
+            .unwrap_or(0);
         buffer.clear();
         match diffs {
             Some(diffs) => buffer.extend_from_slice(diffs),
@@ -105,7 +118,10 @@ impl<'a> Weights<'a> {
     /// Calls `add(group, value, weight)` for every row that counts.
     pub fn each<T: Copy>(&self, groups: &[u32], values: &[T], mut add: impl FnMut(usize, T, i64)) {
         match self {
-            Weights::Ones => groups.iter().zip(values).for_each(|(g, v)| add(*g as usize, *v, 1)),
+            Weights::Ones => groups
+                .iter()
+                .zip(values)
+                .for_each(|(g, v)| add(*g as usize, *v, 1)),
             Weights::Each(weights) => {
                 for ((group, value), weight) in groups.iter().zip(values).zip(*weights) {
                     if *weight != 0 {
@@ -120,7 +136,10 @@ impl<'a> Weights<'a> {
     pub fn count(&self, groups: &[u32], counts: &mut [i64]) {
         match self {
             Weights::Ones => groups.iter().for_each(|g| counts[*g as usize] += 1),
-            Weights::Each(weights) => groups.iter().zip(*weights).for_each(|(g, w)| counts[*g as usize] += w),
+            Weights::Each(weights) => groups
+                .iter()
+                .zip(*weights)
+                .for_each(|(g, w)| counts[*g as usize] += w),
         }
     }
 }
@@ -141,14 +160,19 @@ pub struct Finished {
 
 impl Finished {
     pub fn plain(values: ArrayRef) -> Self {
-        Self { values, failures: Vec::new() }
+        Self {
+            values,
+            failures: Vec::new(),
+        }
     }
 
     /// Clears the marks of the rows in which the two columns differ.
     pub fn mark_differences(&self, other: &Self, same: &mut [bool]) -> Result<(), OperatorError> {
         if self.values.data_type().is_nested() {
             for (index, same) in same.iter_mut().enumerate() {
-                *same = *same && self.values.slice(index, 1).as_ref() == other.values.slice(index, 1).as_ref();
+                *same = *same
+                    && self.values.slice(index, 1).as_ref()
+                        == other.values.slice(index, 1).as_ref();
             }
         } else {
             let equal = not_distinct(&self.values, &other.values)?;
@@ -177,10 +201,19 @@ pub fn build(
     use AggregateFunction as F;
     let field = call.arguments.first().map(|a| spec.input.field(*a));
     // Without NULLs, filter and DISTINCT a call sees every row, so that the group's row count is its own.
-    let every_row = !call.distinct && call.filter.is_none() && field.is_none_or(|f| !f.is_nullable());
+    let every_row =
+        !call.distinct && call.filter.is_none() && field.is_none_or(|f| !f.is_nullable());
     match (call.function, set) {
-        (F::StringAgg | F::ArrayAgg, Some(set)) => return Ok(Box::new(List::new(call, set, &mut sets[set], output)?)),
-        (F::Min | F::Max, Some(set)) => return Ok(Box::new(SetExtreme::new(call.function == F::Max, set, output)?)),
+        (F::StringAgg | F::ArrayAgg, Some(set)) => {
+            return Ok(Box::new(List::new(call, set, &mut sets[set], output)?));
+        }
+        (F::Min | F::Max, Some(set)) => {
+            return Ok(Box::new(SetExtreme::new(
+                call.function == F::Max,
+                set,
+                output,
+            )?));
+        }
         _ => {}
     }
     let shape = || -> Result<NumberShape, OperatorError> {
@@ -189,8 +222,12 @@ pub fn build(
     };
     let inner: Box<dyn Accumulator> = match call.function {
         F::Count => Box::new(Count::new(every_row, output)?),
-        F::Sum | F::Avg if is_float(field) => Box::new(FloatSum::new(call.function, every_row, shape()?)),
-        F::Sum | F::Avg if is_decimal(field) => Box::new(WholeSum::<i256>::new(call.function, every_row, shape()?)),
+        F::Sum | F::Avg if is_float(field) => {
+            Box::new(FloatSum::new(call.function, every_row, shape()?))
+        }
+        F::Sum | F::Avg if is_decimal(field) => {
+            Box::new(WholeSum::<i256>::new(call.function, every_row, shape()?))
+        }
         F::Sum | F::Avg => Box::new(WholeSum::<i128>::new(call.function, every_row, shape()?)),
         F::Min | F::Max if holds_numbers(output.data_type()) => {
             Box::new(NumberExtreme::new(call.function == F::Max, output))

@@ -17,7 +17,11 @@ pub struct Bools {
 
 impl Bools {
     pub fn new(and: bool) -> Self {
-        Self { and, counts: Vec::new(), finished: Default::default() }
+        Self {
+            and,
+            counts: Vec::new(),
+            finished: Default::default(),
+        }
     }
 
     fn answer(&self, [falses, trues]: [i64; 2]) -> Option<bool> {
@@ -33,7 +37,12 @@ impl Accumulator for Bools {
         self.counts.resize(groups, [0; 2]);
     }
 
-    fn update(&mut self, groups: &[u32], weights: Weights<'_>, arguments: &[ArrayRef]) -> Result<(), OperatorError> {
+    fn update(
+        &mut self,
+        groups: &[u32],
+        weights: Weights<'_>,
+        arguments: &[ArrayRef],
+    ) -> Result<(), OperatorError> {
         let values = arguments[0].as_boolean().values();
         for (row, group) in groups.iter().enumerate() {
             self.counts[*group as usize][usize::from(values.value(row))] += weights.get(row);
@@ -41,7 +50,12 @@ impl Accumulator for Bools {
         Ok(())
     }
 
-    fn merge(&mut self, at: &Merge<'_>, old: Option<&mut Reader<'_>>, new: &mut Vec<u8>) -> Result<(), OperatorError> {
+    fn merge(
+        &mut self,
+        at: &Merge<'_>,
+        old: Option<&mut Reader<'_>>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), OperatorError> {
         let before = match old {
             Some(reader) => [reader.i64()?, reader.i64()?],
             None => [0; 2],
@@ -50,7 +64,10 @@ impl Accumulator for Bools {
         let after = [before[0] + delta[0], before[1] + delta[1]];
         after.iter().for_each(|count| write_i64(*count, new));
         let answers = [self.answer(before), self.answer(after)];
-        self.finished.iter_mut().zip(answers).for_each(|(column, answer)| column.push(answer));
+        self.finished
+            .iter_mut()
+            .zip(answers)
+            .for_each(|(column, answer)| column.push(answer));
         Ok(())
     }
 

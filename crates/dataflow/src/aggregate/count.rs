@@ -23,7 +23,12 @@ impl Count {
             return Err(unsupported(format_args!("count as {}", output.data_type())));
         }
         let output = output.data_type().clone();
-        Ok(Self { every_row, counts: Vec::new(), output, finished: Default::default() })
+        Ok(Self {
+            every_row,
+            counts: Vec::new(),
+            output,
+            finished: Default::default(),
+        })
     }
 }
 
@@ -34,14 +39,24 @@ impl Accumulator for Count {
         }
     }
 
-    fn update(&mut self, groups: &[u32], weights: Weights<'_>, _arguments: &[ArrayRef]) -> Result<(), OperatorError> {
+    fn update(
+        &mut self,
+        groups: &[u32],
+        weights: Weights<'_>,
+        _arguments: &[ArrayRef],
+    ) -> Result<(), OperatorError> {
         if !self.every_row {
             weights.count(groups, &mut self.counts);
         }
         Ok(())
     }
 
-    fn merge(&mut self, at: &Merge<'_>, old: Option<&mut Reader<'_>>, new: &mut Vec<u8>) -> Result<(), OperatorError> {
+    fn merge(
+        &mut self,
+        at: &Merge<'_>,
+        old: Option<&mut Reader<'_>>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), OperatorError> {
         let (before, after) = if self.every_row {
             (at.rows_old.unwrap_or(0), at.rows_new)
         } else {

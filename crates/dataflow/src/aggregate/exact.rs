@@ -20,7 +20,10 @@ pub enum Exact {
     #[default]
     Zero,
     /// `sum · 2^exponent`
-    Narrow { sum: i128, exponent: i32 },
+    Narrow {
+        sum: i128,
+        exponent: i32,
+    },
     Wide(Box<Wide>),
 }
 
@@ -78,9 +81,15 @@ impl Exact {
         match self {
             Exact::Zero => {
                 let margin = 126u32.saturating_sub(bits(value)).min(MARGIN_BITS);
-                *self = Exact::Narrow { sum: value << margin, exponent: exponent - margin as i32 };
+                *self = Exact::Narrow {
+                    sum: value << margin,
+                    exponent: exponent - margin as i32,
+                };
             }
-            Exact::Narrow { sum, exponent: base } => {
+            Exact::Narrow {
+                sum,
+                exponent: base,
+            } => {
                 if let Some((new_sum, new_base)) = add_narrow(*sum, *base, value, exponent) {
                     (*sum, *base) = (new_sum, new_base);
                     if *sum == 0 {
@@ -88,7 +97,10 @@ impl Exact {
                     }
                     return;
                 }
-                let mut wide = Wide { limbs: vec![0], exponent: (*base).div_euclid(64) * 64 };
+                let mut wide = Wide {
+                    limbs: vec![0],
+                    exponent: (*base).div_euclid(64) * 64,
+                };
                 wide.add(*sum, *base);
                 wide.add(value, exponent);
                 *self = Exact::Wide(Box::new(wide));
@@ -108,7 +120,10 @@ impl Exact {
     fn add_magnitude(&mut self, magnitude: &Magnitude, sign: i128) {
         let sign = if magnitude.negative { -sign } else { sign };
         for (index, limb) in magnitude.limbs.iter().enumerate() {
-            self.add(sign * i128::from(*limb), magnitude.exponent + 64 * index as i32);
+            self.add(
+                sign * i128::from(*limb),
+                magnitude.exponent + 64 * index as i32,
+            );
         }
     }
 
@@ -118,7 +133,11 @@ impl Exact {
         let squares = squares.magnitude();
         for (index, limb) in squares.limbs.iter().enumerate() {
             let sign = if squares.negative { -1 } else { 1 };
-            result.add_product(sign * i128::from(*limb), count, squares.exponent + 64 * index as i32);
+            result.add_product(
+                sign * i128::from(*limb),
+                count,
+                squares.exponent + 64 * index as i32,
+            );
         }
         let sum = sum.magnitude();
         for (i, a) in sum.limbs.iter().enumerate() {
@@ -153,7 +172,11 @@ impl Exact {
             Exact::Zero => Magnitude::default(),
             Exact::Narrow { sum, exponent } => {
                 let value = sum.unsigned_abs();
-                Magnitude::new(*sum < 0, vec![value as u64, (value >> 64) as u64], *exponent)
+                Magnitude::new(
+                    *sum < 0,
+                    vec![value as u64, (value >> 64) as u64],
+                    *exponent,
+                )
             }
             Exact::Wide(wide) => {
                 let negative = wide.is_negative();
@@ -173,8 +196,15 @@ impl Exact {
     /// One form for one number: exponent, sign and length, then the bytes of the magnitude without zeros at either end.
     pub fn write(&self, out: &mut Vec<u8>) {
         let magnitude = self.magnitude();
-        let bytes: Vec<u8> = magnitude.limbs.iter().flat_map(|l| l.to_le_bytes()).collect();
-        let length = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+        let bytes: Vec<u8> = magnitude
+            .limbs
+            .iter()
+            .flat_map(|l| l.to_le_bytes())
+            .collect();
+        let length = bytes
+            .iter()
+            .rposition(|b| *b != 0)
+            .map_or(0, |last| last + 1);
         write_u128((length as u128) << 1 | u128::from(magnitude.negative), out);
         if length > 0 {
             write_i64(i64::from(magnitude.exponent), out);
@@ -188,7 +218,8 @@ impl Exact {
         if length == 0 {
             return Ok(Exact::Zero);
         }
-        let exponent = i32::try_from(reader.i64()?).map_err(|_| StateError::Damaged("an exponent".into()))?;
+        let exponent =
+            i32::try_from(reader.i64()?).map_err(|_| StateError::Damaged("an exponent".into()))?;
         let bytes = reader.take(length)?;
         let limbs = bytes
             .chunks(8)
@@ -199,7 +230,14 @@ impl Exact {
             })
             .collect();
         let mut exact = Exact::Zero;
-        exact.add_magnitude(&Magnitude { negative, limbs, exponent }, 1);
+        exact.add_magnitude(
+            &Magnitude {
+                negative,
+                limbs,
+                exponent,
+            },
+            1,
+        );
         Ok(exact)
     }
 }
@@ -209,8 +247,19 @@ fn parts(value: f64) -> (i64, i32) {
     let raw = value.to_bits();
     let field = (raw >> 52 & 0x7ff) as i32;
     let fraction = (raw & 0x000f_ffff_ffff_ffff) as i64;
-    let (mantissa, exponent) = if field == 0 { (fraction, -1074) } else { (fraction | 1 << 52, field - 1075) };
-    (if value.is_sign_negative() { -mantissa } else { mantissa }, exponent)
+    let (mantissa, exponent) = if field == 0 {
+        (fraction, -1074)
+    } else {
+        (fraction | 1 << 52, field - 1075)
+    };
+    (
+        if value.is_sign_negative() {
+            -mantissa
+        } else {
+            mantissa
+        },
+        exponent,
+    )
 }
 
 fn bits(value: i128) -> u32 {
@@ -249,7 +298,11 @@ impl Wide {
         let shift = (exponent - aligned) as u32;
         // The value as three limbs, sign extended.
         let low = (value as u128) << shift;
-        let high = if shift == 0 { (value >> 127) as u64 } else { (value >> (128 - shift)) as u64 };
+        let high = if shift == 0 {
+            (value >> 127) as u64
+        } else {
+            (value >> (128 - shift)) as u64
+        };
         let addend = [low as u64, (low >> 64) as u64, high];
         let fill = if value < 0 { u64::MAX } else { 0 };
         // One limb more than both need, so that the sign survives the carry.
@@ -283,7 +336,9 @@ impl Magnitude {
         while limbs.last() == Some(&0) {
             limbs.pop();
         }
-        let Some(first) = limbs.iter().position(|l| *l != 0) else { return Self::default() };
+        let Some(first) = limbs.iter().position(|l| *l != 0) else {
+            return Self::default();
+        };
         let shift = limbs[first].trailing_zeros();
         limbs.drain(..first);
         if shift > 0 {
@@ -295,19 +350,31 @@ impl Magnitude {
                 limbs.pop();
             }
         }
-        Self { negative, limbs, exponent: exponent + (64 * first as u32 + shift) as i32 }
+        Self {
+            negative,
+            limbs,
+            exponent: exponent + (64 * first as u32 + shift) as i32,
+        }
     }
 
     fn bit(&self, index: i64) -> bool {
-        index >= 0 && self.limbs.get(index as usize / 64).is_some_and(|l| l >> (index as usize % 64) & 1 == 1)
+        index >= 0
+            && self
+                .limbs
+                .get(index as usize / 64)
+                .is_some_and(|l| l >> (index as usize % 64) & 1 == 1)
     }
 
     /// Rounds to `precision` bits, none of them below `2^lowest`; ties to even.
     fn round(&self, precision: i64, lowest: i64) -> f64 {
-        let Some(top) = self.limbs.last() else { return 0.0 };
+        let Some(top) = self.limbs.last() else {
+            return 0.0;
+        };
         let length = 64 * self.limbs.len() as i64 - i64::from(top.leading_zeros());
         // Bits below `cut` are rounded away.
-        let cut = (length - precision).max(lowest - i64::from(self.exponent)).max(0);
+        let cut = (length - precision)
+            .max(lowest - i64::from(self.exponent))
+            .max(0);
         let mut kept = 0u64;
         for index in (cut..length).rev() {
             kept = kept << 1 | u64::from(self.bit(index));
@@ -359,7 +426,10 @@ mod tests {
     fn what_rounding_would_lose_is_kept() {
         assert_eq!(sum(&[1e308, 1.0, -1e308]).to_f64(), 1.0);
         assert_eq!(sum(&[1e16, 1.0, -1e16]).to_f64(), 1.0);
-        assert_eq!(sum(&[f64::MAX, f64::from_bits(1), -f64::MAX]).to_f64(), f64::from_bits(1));
+        assert_eq!(
+            sum(&[f64::MAX, f64::from_bits(1), -f64::MAX]).to_f64(),
+            f64::from_bits(1)
+        );
         assert_eq!(sum(&[f64::MAX, f64::MAX]).to_f64(), f64::INFINITY);
         // Python: math.fsum([0.1] * 10)
         assert_eq!(sum(&[0.1; 10]).to_f64(), 1.0);
@@ -394,7 +464,10 @@ mod tests {
         for round in 0..300 {
             let spread: i32 = random.random_range(1..600);
             let values: Vec<f64> = (0..random.random_range(1..40))
-                .map(|_| random.random_range(-1.0..1.0) * 2f64.powi(random.random_range(-spread..=spread)))
+                .map(|_| {
+                    random.random_range(-1.0..1.0)
+                        * 2f64.powi(random.random_range(-spread..=spread))
+                })
                 .collect();
             let mut there_and_back = Exact::Zero;
             for value in &values {

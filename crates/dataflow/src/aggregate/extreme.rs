@@ -10,7 +10,9 @@ use super::value_set::scan_extreme;
 use crate::OperatorError;
 use crate::groups::widen;
 use crate::value_bytes::{Reader, write_bytes, write_i128};
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, new_null_array,
+};
 use arrow::compute::{cast, interleave};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Int32Type, UInt64Type};
 use std::sync::Arc;
@@ -33,7 +35,11 @@ pub fn holds_numbers(data_type: &DataType) -> bool {
 
 /// Floats as integers in Postgres's order: NaN above infinity, and one zero.
 fn order_of(value: f64) -> i64 {
-    let canonical = if value.is_nan() { f64::NAN } else { value + 0.0 };
+    let canonical = if value.is_nan() {
+        f64::NAN
+    } else {
+        value + 0.0
+    };
     let raw = canonical.to_bits() as i64;
     raw ^ (((raw >> 63) as u64) >> 1) as i64
 }
@@ -56,7 +62,13 @@ impl NumberExtreme {
     pub fn new(max: bool, output: &Field) -> Self {
         let none = if max { i128::MIN } else { i128::MAX };
         let output = output.data_type().clone();
-        Self { max, output, extremes: Vec::new(), none, finished: Default::default() }
+        Self {
+            max,
+            output,
+            extremes: Vec::new(),
+            none,
+            finished: Default::default(),
+        }
     }
 
     fn better(&self, a: i128, b: i128) -> i128 {
@@ -70,7 +82,10 @@ impl NumberExtreme {
             }
             DataType::Float32 | DataType::Float64 => {
                 let floats = values.iter().map(|v| v.map(|v| float_of(v as i64)));
-                cast(&(Arc::new(floats.collect::<Float64Array>()) as ArrayRef), &self.output)?
+                cast(
+                    &(Arc::new(floats.collect::<Float64Array>()) as ArrayRef),
+                    &self.output,
+                )?
             }
             DataType::UInt64 => {
                 let values = values.iter().map(|v| v.map(|v| v as u64));
@@ -82,7 +97,10 @@ impl NumberExtreme {
                 cast(&(Arc::new(days) as ArrayRef), &self.output)?
             }
             _ => {
-                let wide = values.iter().map(|v| v.map(|v| v as i64)).collect::<Int64Array>();
+                let wide = values
+                    .iter()
+                    .map(|v| v.map(|v| v as i64))
+                    .collect::<Int64Array>();
                 cast(&(Arc::new(wide) as ArrayRef), &self.output)?
             }
         };
@@ -95,11 +113,20 @@ impl Accumulator for NumberExtreme {
         self.extremes.resize(groups, self.none);
     }
 
-    fn update(&mut self, groups: &[u32], weights: Weights<'_>, arguments: &[ArrayRef]) -> Result<(), OperatorError> {
+    fn update(
+        &mut self,
+        groups: &[u32],
+        weights: Weights<'_>,
+        arguments: &[ArrayRef],
+    ) -> Result<(), OperatorError> {
         let (max, extremes, argument) = (self.max, &mut self.extremes, &arguments[0]);
         let mut note = |group: usize, value: i128| {
             let slot = &mut extremes[group];
-            if max { *slot = (*slot).max(value) } else { *slot = (*slot).min(value) }
+            if max {
+                *slot = (*slot).max(value)
+            } else {
+                *slot = (*slot).min(value)
+            }
         };
         if let Some(values) = widen(argument) {
             weights.each(groups, &values, |g, v, _| note(g, i128::from(v)));
@@ -108,7 +135,11 @@ impl Accumulator for NumberExtreme {
         } else {
             match argument.data_type() {
                 DataType::Decimal128(..) => {
-                    weights.each(groups, argument.as_primitive::<Decimal128Type>().values(), |g, v, _| note(g, v));
+                    weights.each(
+                        groups,
+                        argument.as_primitive::<Decimal128Type>().values(),
+                        |g, v, _| note(g, v),
+                    );
                 }
                 DataType::UInt64 => {
                     let values = argument.as_primitive::<UInt64Type>().values();
@@ -120,7 +151,12 @@ impl Accumulator for NumberExtreme {
         Ok(())
     }
 
-    fn merge(&mut self, at: &Merge<'_>, old: Option<&mut Reader<'_>>, new: &mut Vec<u8>) -> Result<(), OperatorError> {
+    fn merge(
+        &mut self,
+        at: &Merge<'_>,
+        old: Option<&mut Reader<'_>>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), OperatorError> {
         let before = match old {
             Some(reader) => match reader.take(1)? {
                 [0] => self.none,
@@ -136,7 +172,10 @@ impl Accumulator for NumberExtreme {
             write_i128(after, new);
         }
         let none = self.none;
-        self.finished.iter_mut().zip([before, after]).for_each(|(column, v)| column.push((v != none).then_some(v)));
+        self.finished
+            .iter_mut()
+            .zip([before, after])
+            .for_each(|(column, v)| column.push((v != none).then_some(v)));
         Ok(())
     }
 
@@ -159,7 +198,10 @@ struct EncodedColumn {
 impl EncodedColumn {
     fn new(output: &Field) -> Result<Self, OperatorError> {
         let output = output.data_type().clone();
-        Ok(Self { codec: RowCodec::new(std::slice::from_ref(&output))?, output })
+        Ok(Self {
+            codec: RowCodec::new(std::slice::from_ref(&output))?,
+            output,
+        })
     }
 
     fn column(&self, values: &[Option<Box<[u8]>>]) -> Result<Finished, OperatorError> {
@@ -183,7 +225,10 @@ impl EncodedColumn {
                 None => (1, 0),
             })
             .collect();
-        Ok(Finished::plain(interleave(&[decoded.as_ref(), null.as_ref()], &places)?))
+        Ok(Finished::plain(interleave(
+            &[decoded.as_ref(), null.as_ref()],
+            &places,
+        )?))
     }
 }
 
@@ -227,7 +272,12 @@ pub struct ByteExtreme {
 impl ByteExtreme {
     pub fn new(max: bool, output: &Field) -> Result<Self, OperatorError> {
         let encoded = EncodedColumn::new(output)?;
-        Ok(Self { max, encoded, extremes: Vec::new(), finished: Default::default() })
+        Ok(Self {
+            max,
+            encoded,
+            extremes: Vec::new(),
+            finished: Default::default(),
+        })
     }
 }
 
@@ -236,7 +286,12 @@ impl Accumulator for ByteExtreme {
         self.extremes.resize(groups, None);
     }
 
-    fn update(&mut self, groups: &[u32], weights: Weights<'_>, arguments: &[ArrayRef]) -> Result<(), OperatorError> {
+    fn update(
+        &mut self,
+        groups: &[u32],
+        weights: Weights<'_>,
+        arguments: &[ArrayRef],
+    ) -> Result<(), OperatorError> {
         let rows = self.encoded.codec.encode(arguments)?;
         for (row, group) in groups.iter().enumerate() {
             if weights.get(row) == 0 {
@@ -244,18 +299,29 @@ impl Accumulator for ByteExtreme {
             }
             let slot = &mut self.extremes[*group as usize];
             let bytes = rows.row(row).data();
-            if slot.as_deref().is_none_or(|best| bytes != best && (bytes > best) == self.max) {
+            if slot
+                .as_deref()
+                .is_none_or(|best| bytes != best && (bytes > best) == self.max)
+            {
                 *slot = Some(bytes.into());
             }
         }
         Ok(())
     }
 
-    fn merge(&mut self, at: &Merge<'_>, old: Option<&mut Reader<'_>>, new: &mut Vec<u8>) -> Result<(), OperatorError> {
+    fn merge(
+        &mut self,
+        at: &Merge<'_>,
+        old: Option<&mut Reader<'_>>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), OperatorError> {
         let before = read_encoded(old)?;
         let after = better_bytes(self.max, before, self.extremes[at.group].as_deref());
         write_encoded(after, new);
-        self.finished.iter_mut().zip([before, after]).for_each(|(column, v)| column.push(v.map(Box::from)));
+        self.finished
+            .iter_mut()
+            .zip([before, after])
+            .for_each(|(column, v)| column.push(v.map(Box::from)));
         Ok(())
     }
 
@@ -279,7 +345,12 @@ pub struct SetExtreme {
 
 impl SetExtreme {
     pub fn new(max: bool, set: usize, output: &Field) -> Result<Self, OperatorError> {
-        Ok(Self { max, set, encoded: EncodedColumn::new(output)?, finished: Default::default() })
+        Ok(Self {
+            max,
+            set,
+            encoded: EncodedColumn::new(output)?,
+            finished: Default::default(),
+        })
     }
 }
 
@@ -290,7 +361,12 @@ impl Accumulator for SetExtreme {
         Ok(())
     }
 
-    fn merge(&mut self, at: &Merge<'_>, old: Option<&mut Reader<'_>>, new: &mut Vec<u8>) -> Result<(), OperatorError> {
+    fn merge(
+        &mut self,
+        at: &Merge<'_>,
+        old: Option<&mut Reader<'_>>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), OperatorError> {
         let before = read_encoded(old)?;
         let (mut candidate, mut gone) = (None, false);
         for (value, _, count) in at.sets[self.set].changes(at.group) {
@@ -309,7 +385,10 @@ impl Accumulator for SetExtreme {
             better_bytes(self.max, before, candidate)
         };
         write_encoded(after, new);
-        self.finished.iter_mut().zip([before, after]).for_each(|(column, v)| column.push(v.map(Box::from)));
+        self.finished
+            .iter_mut()
+            .zip([before, after])
+            .for_each(|(column, v)| column.push(v.map(Box::from)));
         Ok(())
     }
 
@@ -327,7 +406,15 @@ mod tests {
 
     #[test]
     fn floats_order_as_in_postgres() {
-        let ordered = [f64::NEG_INFINITY, -1.5, -0.0, 1e-300, 2.0, f64::INFINITY, f64::NAN];
+        let ordered = [
+            f64::NEG_INFINITY,
+            -1.5,
+            -0.0,
+            1e-300,
+            2.0,
+            f64::INFINITY,
+            f64::NAN,
+        ];
         assert!(ordered.windows(2).all(|w| order_of(w[0]) < order_of(w[1])));
         assert_eq!(order_of(0.0), order_of(-0.0));
         for value in ordered {

@@ -7,7 +7,9 @@ use super::accumulator::{Accumulator, Finished, Merge, Weights, unsupported};
 use super::value_set::{Contents, ValueSetChanges};
 use crate::OperatorError;
 use crate::value_bytes::Reader;
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, ListArray, StringArray, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, ListArray, StringArray, UInt32Array, new_null_array,
+};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field};
@@ -64,43 +66,84 @@ impl List {
             _ => false,
         };
         if !held {
-            return Err(unsupported(format_args!("{:?} as {}", call.function, output.data_type())));
+            return Err(unsupported(format_args!(
+                "{:?} as {}",
+                call.function,
+                output.data_type()
+            )));
         }
-        let positions = call.arguments.iter().map(|a| changes.position_of(*a)).collect();
+        let positions = call
+            .arguments
+            .iter()
+            .map(|a| changes.position_of(*a))
+            .collect();
         let output = output.data_type().clone();
         let codec = changes.codec().clone();
-        Ok(Self { set, distinct: call.distinct, strings, codec, positions, output, finished: Default::default() })
+        Ok(Self {
+            set,
+            distinct: call.distinct,
+            strings,
+            codec,
+            positions,
+            output,
+            finished: Default::default(),
+        })
     }
 
     fn column(&self, lists: &Lists) -> Result<Finished, OperatorError> {
         if lists.values.is_empty() {
-            return Ok(Finished::plain(new_null_array(&self.output, lists.ends.len())));
+            return Ok(Finished::plain(new_null_array(
+                &self.output,
+                lists.ends.len(),
+            )));
         }
         let columns = self.codec.decode(lists.values.iter())?;
         let values = &columns[self.positions[0]];
-        if self.strings { self.strings(lists, values, &columns) } else { self.arrays(lists, values) }
+        if self.strings {
+            self.strings(lists, values, &columns)
+        } else {
+            self.arrays(lists, values)
+        }
     }
 
     fn arrays(&self, lists: &Lists, values: &ArrayRef) -> Result<Finished, OperatorError> {
-        let DataType::List(field) = &self.output else { unreachable!("checked when built") };
+        let DataType::List(field) = &self.output else {
+            unreachable!("checked when built")
+        };
         let (mut indices, mut lengths, mut valid) = (Vec::new(), Vec::new(), Vec::new());
         let mut start = 0;
         for end in &lists.ends {
             let before = indices.len();
             for entry in start..*end {
-                indices.extend(std::iter::repeat_n(entry as u32, lists.repeats[entry] as usize));
+                indices.extend(std::iter::repeat_n(
+                    entry as u32,
+                    lists.repeats[entry] as usize,
+                ));
             }
             lengths.push(indices.len() - before);
             valid.push(indices.len() > before);
             start = *end;
         }
-        let items = cast(&take(values, &UInt32Array::from(indices), None)?, field.data_type())?;
+        let items = cast(
+            &take(values, &UInt32Array::from(indices), None)?,
+            field.data_type(),
+        )?;
         let nulls = NullBuffer::from(valid);
-        let list = ListArray::try_new(field.clone(), OffsetBuffer::from_lengths(lengths), items, Some(nulls))?;
+        let list = ListArray::try_new(
+            field.clone(),
+            OffsetBuffer::from_lengths(lengths),
+            items,
+            Some(nulls),
+        )?;
         Ok(Finished::plain(Arc::new(list)))
     }
 
-    fn strings(&self, lists: &Lists, values: &ArrayRef, columns: &[ArrayRef]) -> Result<Finished, OperatorError> {
+    fn strings(
+        &self,
+        lists: &Lists,
+        values: &ArrayRef,
+        columns: &[ArrayRef],
+    ) -> Result<Finished, OperatorError> {
         let bytes = |array: &ArrayRef| cast(array, &DataType::Binary);
         let values = bytes(values)?;
         let values = values.as_binary::<i32>();
@@ -130,11 +173,17 @@ impl List {
             start = *end;
         }
         Ok(Finished::plain(match &self.output {
-            DataType::Binary => Arc::new(texts.iter().map(|t| t.as_deref()).collect::<BinaryArray>()),
+            DataType::Binary => {
+                Arc::new(texts.iter().map(|t| t.as_deref()).collect::<BinaryArray>())
+            }
             _ => {
-                let texts = texts.iter().map(|t| t.as_deref().map(std::str::from_utf8).transpose());
+                let texts = texts
+                    .iter()
+                    .map(|t| t.as_deref().map(std::str::from_utf8).transpose());
                 let texts = texts.collect::<Result<Vec<_>, _>>();
-                Arc::new(StringArray::from(texts.expect("text joined with text is text")))
+                Arc::new(StringArray::from(
+                    texts.expect("text joined with text is text"),
+                ))
             }
         }))
     }
@@ -145,7 +194,8 @@ impl List {
         let mut changes = set.changes(group).peekable();
         for (index, count) in contents.counts.iter().enumerate() {
             let value = contents.values.get(index);
-            while let Some((changed, _, count)) = changes.next_if(|(changed, ..)| *changed < value) {
+            while let Some((changed, _, count)) = changes.next_if(|(changed, ..)| *changed < value)
+            {
                 new.push(changed, count, distinct);
             }
             match changes.next_if(|(changed, ..)| *changed == value) {
@@ -165,7 +215,12 @@ impl Accumulator for List {
         Ok(())
     }
 
-    fn merge(&mut self, at: &Merge<'_>, _old: Option<&mut Reader<'_>>, _new: &mut Vec<u8>) -> Result<(), OperatorError> {
+    fn merge(
+        &mut self,
+        at: &Merge<'_>,
+        _old: Option<&mut Reader<'_>>,
+        _new: &mut Vec<u8>,
+    ) -> Result<(), OperatorError> {
         let set = &at.sets[self.set];
         let contents = set.contents(at.group);
         for (index, count) in contents.counts.iter().enumerate() {

@@ -20,6 +20,8 @@ mod extreme;
 mod list;
 mod number;
 mod sum;
+#[cfg(test)]
+mod tests;
 mod value_set;
 mod variance;
 
@@ -82,14 +84,21 @@ pub struct AggregateSpec<'a> {
 impl Aggregate {
     pub fn new(spec: &AggregateSpec<'_>) -> Result<Self, OperatorError> {
         let state = AggregateState::of(spec.calls, spec.input_append_only);
-        let mut sets =
-            state.sets.iter().map(|s| ValueSetChanges::new(s.clone(), spec.input)).collect::<Result<Vec<_>, _>>()?;
+        let mut sets = state
+            .sets
+            .iter()
+            .map(|s| ValueSetChanges::new(s.clone(), spec.input))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut calls = Vec::new();
         for (index, call) in spec.calls.iter().enumerate() {
             let output = spec.schema.field(spec.keys.len() + index);
             let set = state.set_of_call[index];
             calls.push(Call {
-                arguments: if set.is_some() { Vec::new() } else { call.arguments.clone() },
+                arguments: if set.is_some() {
+                    Vec::new()
+                } else {
+                    call.arguments.clone()
+                },
                 filter: call.filter,
                 skip_nulls: !call.arguments.is_empty(),
                 accumulator: accumulator::build(call, set, &mut sets, spec, output)?,
@@ -97,7 +106,10 @@ impl Aggregate {
         }
         Ok(Self {
             schema: spec.schema.clone(),
-            key_schema: std::sync::Arc::new(spec.schema.project(&(0..spec.keys.len()).collect::<Vec<_>>())?),
+            key_schema: std::sync::Arc::new(
+                spec.schema
+                    .project(&(0..spec.keys.len()).collect::<Vec<_>>())?,
+            ),
             owns_single: spec.keys.is_empty() && spec.owner,
             append_only: spec.input_append_only,
             started: false,
@@ -168,12 +180,22 @@ impl Aggregate {
         }
         let start = merged.bytes.len();
         write_i64(rows_new, &mut merged.bytes);
-        let at = Merge { group, rows_old, rows_new, key: chunk.keys.get(index), sets: &self.sets, tables: cx.tables };
+        let at = Merge {
+            group,
+            rows_old,
+            rows_new,
+            key: chunk.keys.get(index),
+            sets: &self.sets,
+            tables: cx.tables,
+        };
         for call in &mut self.calls {
-            call.accumulator.merge(&at, reader.as_mut(), &mut merged.bytes)?;
+            call.accumulator
+                .merge(&at, reader.as_mut(), &mut merged.bytes)?;
         }
         merged.spans.push(start..merged.bytes.len());
-        merged.existed.push(rows_old.is_some_and(|rows| rows > 0 || self.owns_single));
+        merged
+            .existed
+            .push(rows_old.is_some_and(|rows| rows > 0 || self.owns_single));
         // A negative count means that rows were retracted that never came: there is nothing to show, but the debt is kept.
         merged.exists.push(rows_new > 0 || self.owns_single);
         merged.kept.push(rows_new != 0 || self.owns_single);
@@ -181,7 +203,12 @@ impl Aggregate {
     }
 
     /// Retracts and inserts what differs between the old and the new rows of a chunk.
-    fn emit(&mut self, chunk: &KeyChunk, merged: &Merged, cx: &mut Cx<'_>) -> Result<(), OperatorError> {
+    fn emit(
+        &mut self,
+        chunk: &KeyChunk,
+        merged: &Merged,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), OperatorError> {
         let mut olds = Vec::with_capacity(self.calls.len());
         let mut news = Vec::with_capacity(self.calls.len());
         for call in &mut self.calls {
@@ -206,7 +233,12 @@ impl Aggregate {
             columns.push(join_halves(key, &retracted, key, &inserted)?);
         }
         for (old, new) in olds.iter().zip(&news) {
-            columns.push(join_halves(&old.values, &retracted, &new.values, &inserted)?);
+            columns.push(join_halves(
+                &old.values,
+                &retracted,
+                &new.values,
+                &inserted,
+            )?);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(minus + plus));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
@@ -229,7 +261,11 @@ impl Aggregate {
             return Ok(());
         }
         let options = RecordBatchOptions::new().with_row_count(Some(visible.len()));
-        let keys = RecordBatch::try_new_with_options(self.key_schema.clone(), chunk.columns.clone(), &options)?;
+        let keys = RecordBatch::try_new_with_options(
+            self.key_schema.clone(),
+            chunk.columns.clone(),
+            &options,
+        )?;
         for output in finished {
             for failure in &output.failures {
                 if std::mem::replace(&mut visible[failure.index], false) {
@@ -247,14 +283,25 @@ impl Aggregate {
 }
 
 impl Operator for Aggregate {
-    fn on_batch(&mut self, _port: Port, batch: Batch, _cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_batch(
+        &mut self,
+        _port: Port,
+        batch: Batch,
+        _cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         self.groups.assign(&batch, &mut self.numbers)?;
         let groups = self.groups.len();
         self.row_diffs.resize(groups, 0);
         match batch.diffs() {
-            None => self.numbers.iter().for_each(|g| self.row_diffs[*g as usize] += 1),
+            None => self
+                .numbers
+                .iter()
+                .for_each(|g| self.row_diffs[*g as usize] += 1),
             Some(diffs) => {
-                self.numbers.iter().zip(diffs.values()).for_each(|(g, d)| self.row_diffs[*g as usize] += d);
+                self.numbers
+                    .iter()
+                    .zip(diffs.values())
+                    .for_each(|(g, d)| self.row_diffs[*g as usize] += d);
             }
         }
         for set in &mut self.sets {
@@ -265,23 +312,43 @@ impl Operator for Aggregate {
             if call.arguments.is_empty() && call.skip_nulls {
                 continue;
             }
-            let arguments: Vec<ArrayRef> = call.arguments.iter().map(|a| batch.column(*a).clone()).collect();
+            let arguments: Vec<ArrayRef> = call
+                .arguments
+                .iter()
+                .map(|a| batch.column(*a).clone())
+                .collect();
             let filter = call.filter.map(|f| batch.column(f).as_boolean());
-            let nulls = if call.skip_nulls { arguments[0].nulls() } else { None };
-            let weights = Weights::of(batch.diffs().map(|d| d.values().as_ref()), filter, nulls, &mut self.weights);
-            call.accumulator.update(&self.numbers, weights, &arguments)?;
+            let nulls = if call.skip_nulls {
+                arguments[0].nulls()
+            } else {
+                None
+            };
+            let weights = Weights::of(
+                batch.diffs().map(|d| d.values().as_ref()),
+                filter,
+                nulls,
+                &mut self.weights,
+            );
+            call.accumulator
+                .update(&self.numbers, weights, &arguments)?;
         }
         Ok(Progress::Done)
     }
 
-    fn on_barrier(&mut self, _barrier: &Barrier, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+    fn on_barrier(
+        &mut self,
+        _barrier: &Barrier,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, OperatorError> {
         if self.owns_single && !self.started {
             self.started = true;
             self.groups.add_single();
         }
         let groups = self.groups.len();
         self.row_diffs.resize(groups, 0);
-        self.calls.iter_mut().for_each(|c| c.accumulator.resize(groups));
+        self.calls
+            .iter_mut()
+            .for_each(|c| c.accumulator.resize(groups));
         self.sets.iter_mut().for_each(|s| s.sort(groups));
         self.next = 0;
         self.merge(cx)
@@ -330,14 +397,27 @@ struct Merged {
 
 impl Merged {
     fn with_capacity(groups: usize) -> Self {
-        Self { bytes: Vec::with_capacity(groups * 16), ..Self::default() }
+        Self {
+            bytes: Vec::with_capacity(groups * 16),
+            ..Self::default()
+        }
     }
 
-    fn writes<'a>(&'a self, chunk: &'a KeyChunk, old: &'a OldValues) -> impl Iterator<Item = Change<'a>> {
-        self.spans.iter().enumerate().filter_map(move |(index, span)| {
-            let value = self.kept[index].then(|| &self.bytes[span.clone()]);
-            (value != old.get(index)).then(|| Change { cell: Cell::key(chunk.keys.get(index)), value })
-        })
+    fn writes<'a>(
+        &'a self,
+        chunk: &'a KeyChunk,
+        old: &'a OldValues,
+    ) -> impl Iterator<Item = Change<'a>> {
+        self.spans
+            .iter()
+            .enumerate()
+            .filter_map(move |(index, span)| {
+                let value = self.kept[index].then(|| &self.bytes[span.clone()]);
+                (value != old.get(index)).then(|| Change {
+                    cell: Cell::key(chunk.keys.get(index)),
+                    value,
+                })
+            })
     }
 }
 
@@ -368,7 +448,11 @@ fn join_halves(
     of_second: &BooleanArray,
 ) -> Result<ArrayRef, OperatorError> {
     let select = |values: &ArrayRef, keep: &BooleanArray| -> Result<ArrayRef, OperatorError> {
-        if keep.true_count() == keep.len() { Ok(values.clone()) } else { Ok(filter(values, keep)?) }
+        if keep.true_count() == keep.len() {
+            Ok(values.clone())
+        } else {
+            Ok(filter(values, keep)?)
+        }
     };
     if of_first.true_count() == 0 {
         return select(second, of_second);

@@ -3,7 +3,8 @@
 use super::accumulator::{Failure, Finished, unsupported};
 use crate::OperatorError;
 use arrow::array::{
-    ArrayRef, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, PrimitiveArray,
+    ArrayRef, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
+    PrimitiveArray,
 };
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Decimal128Type, Int16Type, Int32Type, Int64Type, i256,
@@ -20,7 +21,11 @@ pub struct NumberShape {
 
 impl NumberShape {
     pub fn new(input: &DataType, output: &DataType) -> Result<Self, OperatorError> {
-        let readable = input.is_integer() || matches!(input, DataType::Decimal128(..) | DataType::Float32 | DataType::Float64);
+        let readable = input.is_integer()
+            || matches!(
+                input,
+                DataType::Decimal128(..) | DataType::Float32 | DataType::Float64
+            );
         let writable = matches!(
             output,
             DataType::Int16
@@ -31,9 +36,14 @@ impl NumberShape {
                 | DataType::Decimal128(..)
         );
         if !readable || !writable {
-            return Err(unsupported(format_args!("an aggregate of {input} as {output}")));
+            return Err(unsupported(format_args!(
+                "an aggregate of {input} as {output}"
+            )));
         }
-        Ok(Self { input: input.clone(), output: output.clone() })
+        Ok(Self {
+            input: input.clone(),
+            output: output.clone(),
+        })
     }
 
     /// Digits after the point of what is added up.
@@ -50,7 +60,11 @@ impl NumberShape {
 pub enum Number {
     Null,
     /// `value / divisor / 10^scale`, exactly.
-    Ratio { value: i256, scale: i8, divisor: i64 },
+    Ratio {
+        value: i256,
+        scale: i8,
+        divisor: i64,
+    },
     /// From finite inputs; an infinite result is an overflow.
     Float(f64),
     /// From inputs of which some are infinite or not a number.
@@ -80,10 +94,15 @@ impl NumberColumn {
             DataType::Int64 => Values::Int64(Vec::new()),
             DataType::Float32 => Values::Float32(Vec::new()),
             DataType::Float64 => Values::Float64(Vec::new()),
-            DataType::Decimal128(precision, scale) => Values::Decimal(Vec::new(), *precision, *scale),
+            DataType::Decimal128(precision, scale) => {
+                Values::Decimal(Vec::new(), *precision, *scale)
+            }
             other => unreachable!("NumberShape refuses {other}"),
         };
-        Self { values, failures: Vec::new() }
+        Self {
+            values,
+            failures: Vec::new(),
+        }
     }
 
     pub fn push(&mut self, number: Number) {
@@ -106,8 +125,12 @@ impl NumberColumn {
             Values::Decimal(v, precision, scale) => push_decimal(v, *precision, *scale, number),
         };
         if !held {
-            let (index, message) = (self.len() - 1, format!("{} out of range", self.type_name()));
-            self.failures.push(Failure { index, state: SqlState::NUMERIC_OUT_OF_RANGE, message });
+            let (index, message) = (self.len() - 1, self.failure().to_owned());
+            self.failures.push(Failure {
+                index,
+                state: SqlState::NUMERIC_OUT_OF_RANGE,
+                message,
+            });
         }
     }
 
@@ -122,14 +145,14 @@ impl NumberColumn {
         }
     }
 
-    fn type_name(&self) -> &'static str {
+    /// Postgres's words for a value that the type cannot hold.
+    fn failure(&self) -> &'static str {
         match &self.values {
-            Values::Int16(_) => "smallint",
-            Values::Int32(_) => "integer",
-            Values::Int64(_) => "bigint",
-            Values::Float32(_) => "real",
-            Values::Float64(_) => "double precision",
-            Values::Decimal(..) => "numeric",
+            Values::Int16(_) => "smallint out of range",
+            Values::Int32(_) => "integer out of range",
+            Values::Int64(_) => "bigint out of range",
+            Values::Float32(_) | Values::Float64(_) => "value out of range: overflow",
+            Values::Decimal(..) => "numeric field overflow",
         }
     }
 
@@ -141,11 +164,15 @@ impl NumberColumn {
             Values::Float32(v) => Arc::new(Float32Array::from(std::mem::take(v))),
             Values::Float64(v) => Arc::new(Float64Array::from(std::mem::take(v))),
             Values::Decimal(v, precision, scale) => {
-                let array: PrimitiveArray<Decimal128Type> = Decimal128Array::from(std::mem::take(v));
+                let array: PrimitiveArray<Decimal128Type> =
+                    Decimal128Array::from(std::mem::take(v));
                 Arc::new(array.with_data_type(DataType::Decimal128(*precision, *scale)))
             }
         };
-        Finished { values, failures: std::mem::take(&mut self.failures) }
+        Finished {
+            values,
+            failures: std::mem::take(&mut self.failures),
+        }
     }
 }
 
@@ -158,9 +185,17 @@ fn float_of(number: Number) -> Option<f64> {
     match number {
         Number::Null => None,
         Number::Float(value) | Number::Special(value) => Some(value),
-        Number::Ratio { value, scale, divisor } => {
+        Number::Ratio {
+            value,
+            scale,
+            divisor,
+        } => {
             let value = whole_to_f64(value) / divisor as f64;
-            Some(if scale == 0 { value } else { value / 10f64.powi(i32::from(scale)) })
+            Some(if scale == 0 {
+                value
+            } else {
+                value / 10f64.powi(i32::from(scale))
+            })
         }
     }
 }
@@ -185,10 +220,16 @@ where
             column.push(None);
             return true;
         }
-        Number::Ratio { value, scale, divisor } => rescaled(value, scale, divisor, 0),
+        Number::Ratio {
+            value,
+            scale,
+            divisor,
+        } => rescaled(value, scale, divisor, 0),
         Number::Float(value) | Number::Special(value) => i256::from_f64(value.round()),
     };
-    let value = value.and_then(i256::to_i128).and_then(|v| T::Native::try_from(v).ok());
+    let value = value
+        .and_then(i256::to_i128)
+        .and_then(|v| T::Native::try_from(v).ok());
     column.push(value);
     value.is_some()
 }
@@ -199,11 +240,19 @@ fn push_decimal(column: &mut Vec<Option<i128>>, precision: u8, scale: i8, number
             column.push(None);
             return true;
         }
-        Number::Ratio { value, scale: from, divisor } => rescaled(value, from, divisor, scale),
-        Number::Float(value) | Number::Special(value) => i256::from_f64((value * 10f64.powi(i32::from(scale))).round()),
+        Number::Ratio {
+            value,
+            scale: from,
+            divisor,
+        } => rescaled(value, from, divisor, scale),
+        Number::Float(value) | Number::Special(value) => {
+            i256::from_f64((value * 10f64.powi(i32::from(scale))).round())
+        }
     };
     let limit = 10i128.pow(u32::from(precision));
-    let value = value.and_then(i256::to_i128).filter(|v| *v > -limit && *v < limit);
+    let value = value
+        .and_then(i256::to_i128)
+        .filter(|v| *v > -limit && *v < limit);
     column.push(value);
     value.is_some()
 }
@@ -216,8 +265,14 @@ fn rescaled(value: i256, from: i8, divisor: i64, to: i8) -> Option<i256> {
     }
     let power = i256::from_i128(10).checked_pow(shift.unsigned_abs())?;
     let (numerator, denominator) = match shift {
-        0.. => (value.checked_mul(power)?, i256::from_i128(i128::from(divisor))),
-        _ => (value, power.checked_mul(i256::from_i128(i128::from(divisor)))?),
+        0.. => (
+            value.checked_mul(power)?,
+            i256::from_i128(i128::from(divisor)),
+        ),
+        _ => (
+            value,
+            power.checked_mul(i256::from_i128(i128::from(divisor)))?,
+        ),
     };
     if denominator == i256::ONE {
         return Some(numerator);
@@ -228,7 +283,11 @@ fn rescaled(value: i256, from: i8, divisor: i64, to: i8) -> Option<i256> {
     if twice < denominator.wrapping_abs() {
         return Some(quotient);
     }
-    let away = if (numerator < i256::ZERO) == (denominator < i256::ZERO) { i256::ONE } else { i256::MINUS_ONE };
+    let away = if (numerator < i256::ZERO) == (denominator < i256::ZERO) {
+        i256::ONE
+    } else {
+        i256::MINUS_ONE
+    };
     quotient.checked_add(away)
 }
 
@@ -253,8 +312,16 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_a_failure() {
         let mut column = NumberColumn::new(&DataType::Int32);
-        column.push(Number::Ratio { value: whole(1 << 31), scale: 0, divisor: 1 });
-        column.push(Number::Ratio { value: whole((1 << 31) - 1), scale: 0, divisor: 1 });
+        column.push(Number::Ratio {
+            value: whole(1 << 31),
+            scale: 0,
+            divisor: 1,
+        });
+        column.push(Number::Ratio {
+            value: whole((1 << 31) - 1),
+            scale: 0,
+            divisor: 1,
+        });
         let finished = column.finish();
         assert_eq!(finished.failures.len(), 1);
         assert_eq!(finished.failures[0].message, "integer out of range");

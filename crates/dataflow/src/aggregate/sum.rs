@@ -65,7 +65,10 @@ impl Whole for i256 {
     fn write(self, out: &mut Vec<u8>) {
         let bytes = self.to_le_bytes();
         let fill = if self < i256::ZERO { 0xff } else { 0 };
-        let mut length = bytes.iter().rposition(|b| *b != fill).map_or(0, |last| last + 1);
+        let mut length = bytes
+            .iter()
+            .rposition(|b| *b != fill)
+            .map_or(0, |last| last + 1);
         if length > 0 && (bytes[length - 1] ^ fill) & 0x80 != 0 || length == 0 && fill != 0 {
             length += 1;
         }
@@ -76,9 +79,15 @@ impl Whole for i256 {
     fn read(reader: &mut Reader<'_>) -> Result<Self, StateError> {
         let length = usize::from(reader.take(1)?[0]);
         let bytes = reader.take(length)?;
-        let fill = if bytes.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
+        let fill = if bytes.last().is_some_and(|b| b & 0x80 != 0) {
+            0xff
+        } else {
+            0
+        };
         let mut all = [fill; 32];
-        all.get_mut(..length).ok_or_else(|| StateError::Damaged("a sum is too long".into()))?.copy_from_slice(bytes);
+        all.get_mut(..length)
+            .ok_or_else(|| StateError::Damaged("a sum is too long".into()))?
+            .copy_from_slice(bytes);
         Ok(i256::from_le_bytes(all))
     }
 }
@@ -134,15 +143,25 @@ impl<W: Whole> WholeSum<W> {
             average: function == AggregateFunction::Avg,
             scale: shape.scale(),
             sums: Vec::new(),
-            counts: Counts { every_row, counts: Vec::new() },
-            finished: [NumberColumn::new(&shape.output), NumberColumn::new(&shape.output)],
+            counts: Counts {
+                every_row,
+                counts: Vec::new(),
+            },
+            finished: [
+                NumberColumn::new(&shape.output),
+                NumberColumn::new(&shape.output),
+            ],
         }
     }
 
     fn number(&self, sum: W, count: i64) -> Number {
         match count {
             ..=0 => Number::Null,
-            _ => Number::Ratio { value: sum.wide(), scale: self.scale, divisor: if self.average { count } else { 1 } },
+            _ => Number::Ratio {
+                value: sum.wide(),
+                scale: self.scale,
+                divisor: if self.average { count } else { 1 },
+            },
         }
     }
 }
@@ -153,18 +172,27 @@ impl<W: Whole> Accumulator for WholeSum<W> {
         self.counts.resize(groups);
     }
 
-    fn update(&mut self, groups: &[u32], weights: Weights<'_>, arguments: &[ArrayRef]) -> Result<(), OperatorError> {
+    fn update(
+        &mut self,
+        groups: &[u32],
+        weights: Weights<'_>,
+        arguments: &[ArrayRef],
+    ) -> Result<(), OperatorError> {
         self.counts.update(groups, weights);
         let sums = &mut self.sums;
         let argument = &arguments[0];
         if let Some(values) = widen(argument) {
-            weights.each(groups, &values, |g, v, w| sums[g] = sums[g].plus_times(i128::from(v), w));
+            weights.each(groups, &values, |g, v, w| {
+                sums[g] = sums[g].plus_times(i128::from(v), w)
+            });
             return Ok(());
         }
         match argument.data_type() {
             DataType::UInt64 => {
                 let values = argument.as_primitive::<UInt64Type>().values();
-                weights.each(groups, values, |g, v, w| sums[g] = sums[g].plus_times(i128::from(v), w));
+                weights.each(groups, values, |g, v, w| {
+                    sums[g] = sums[g].plus_times(i128::from(v), w)
+                });
             }
             DataType::Decimal128(..) => {
                 let values = argument.as_primitive::<Decimal128Type>().values();
@@ -175,13 +203,24 @@ impl<W: Whole> Accumulator for WholeSum<W> {
         Ok(())
     }
 
-    fn merge(&mut self, at: &Merge<'_>, mut old: Option<&mut Reader<'_>>, new: &mut Vec<u8>) -> Result<(), OperatorError> {
+    fn merge(
+        &mut self,
+        at: &Merge<'_>,
+        mut old: Option<&mut Reader<'_>>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), OperatorError> {
         let before = old.as_deref_mut().map_or(Ok(W::default()), W::read)?;
         let after = before.plus(self.sums[at.group]);
         after.write(new);
         let (count_before, count_after) = self.counts.merge(at, old, new)?;
-        let numbers = [self.number(before, count_before), self.number(after, count_after)];
-        self.finished.iter_mut().zip(numbers).for_each(|(column, number)| column.push(number));
+        let numbers = [
+            self.number(before, count_before),
+            self.number(after, count_after),
+        ];
+        self.finished
+            .iter_mut()
+            .zip(numbers)
+            .for_each(|(column, number)| column.push(number));
         Ok(())
     }
 
@@ -238,9 +277,14 @@ pub fn read_specials(reader: &mut Reader<'_>) -> Result<Specials, StateError> {
 pub fn doubles(argument: &ArrayRef) -> Option<arrow::buffer::ScalarBuffer<f64>> {
     match argument.data_type() {
         DataType::Float64 => Some(argument.as_primitive::<Float64Type>().values().clone()),
-        DataType::Float32 => {
-            Some(argument.as_primitive::<Float32Type>().values().iter().map(|v| f64::from(*v)).collect())
-        }
+        DataType::Float32 => Some(
+            argument
+                .as_primitive::<Float32Type>()
+                .values()
+                .iter()
+                .map(|v| f64::from(*v))
+                .collect(),
+        ),
         _ => None,
     }
 }
@@ -261,8 +305,14 @@ impl FloatSum {
             single: shape.output == DataType::Float32,
             sums: Vec::new(),
             specials: HashMap::new(),
-            counts: Counts { every_row, counts: Vec::new() },
-            finished: [NumberColumn::new(&shape.output), NumberColumn::new(&shape.output)],
+            counts: Counts {
+                every_row,
+                counts: Vec::new(),
+            },
+            finished: [
+                NumberColumn::new(&shape.output),
+                NumberColumn::new(&shape.output),
+            ],
         }
     }
 
@@ -287,18 +337,33 @@ impl Accumulator for FloatSum {
         self.counts.resize(groups);
     }
 
-    fn update(&mut self, groups: &[u32], weights: Weights<'_>, arguments: &[ArrayRef]) -> Result<(), OperatorError> {
+    fn update(
+        &mut self,
+        groups: &[u32],
+        weights: Weights<'_>,
+        arguments: &[ArrayRef],
+    ) -> Result<(), OperatorError> {
         self.counts.update(groups, weights);
-        let values = doubles(&arguments[0]).ok_or_else(|| unsupported("a float sum of another type"))?;
+        let values =
+            doubles(&arguments[0]).ok_or_else(|| unsupported("a float sum of another type"))?;
         let (sums, specials) = (&mut self.sums, &mut self.specials);
-        weights.each(groups, &values, |group, value, weight| match special_index(value) {
-            None => sums[group].add_float(value, weight),
-            Some(index) => specials.entry(group).or_default()[index] += weight,
-        });
+        weights.each(
+            groups,
+            &values,
+            |group, value, weight| match special_index(value) {
+                None => sums[group].add_float(value, weight),
+                Some(index) => specials.entry(group).or_default()[index] += weight,
+            },
+        );
         Ok(())
     }
 
-    fn merge(&mut self, at: &Merge<'_>, mut old: Option<&mut Reader<'_>>, new: &mut Vec<u8>) -> Result<(), OperatorError> {
+    fn merge(
+        &mut self,
+        at: &Merge<'_>,
+        mut old: Option<&mut Reader<'_>>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), OperatorError> {
         let (before, specials_before) = match old.as_deref_mut() {
             Some(reader) => (Exact::read(reader)?, read_specials(reader)?),
             None => (Exact::Zero, [0; 3]),
@@ -308,7 +373,10 @@ impl Accumulator for FloatSum {
         after.write(new);
         let mut specials_after = specials_before;
         if let Some(delta) = self.specials.get(&at.group) {
-            specials_after.iter_mut().zip(delta).for_each(|(count, d)| *count += d);
+            specials_after
+                .iter_mut()
+                .zip(delta)
+                .for_each(|(count, d)| *count += d);
         }
         write_specials(specials_after, new);
         let (count_before, count_after) = self.counts.merge(at, old, new)?;
@@ -335,7 +403,16 @@ mod tests {
 
     #[test]
     fn wide_sums_are_stored_short_and_survive() {
-        for value in ["0", "1", "-1", "127", "128", "-128", "-129", "99999999999999999999999999999999999999999999"] {
+        for value in [
+            "0",
+            "1",
+            "-1",
+            "127",
+            "128",
+            "-128",
+            "-129",
+            "99999999999999999999999999999999999999999999",
+        ] {
             let value = i256::from_string(value).unwrap();
             let mut out = Vec::new();
             value.write(&mut out);

@@ -43,7 +43,10 @@ pub struct Contents {
 impl ValueSetChanges {
     pub fn new(plan: ValueSet, input: &Schema) -> Result<Self, OperatorError> {
         let columns = plan.columns.iter().map(|key| {
-            let options = SortOptions { descending: key.descending, nulls_first: key.nulls_first };
+            let options = SortOptions {
+                descending: key.descending,
+                nulls_first: key.nulls_first,
+            };
             (input.field(key.column).data_type().clone(), options)
         });
         let codec = Arc::new(RowCodec::with_order(columns.collect())?);
@@ -62,7 +65,11 @@ impl ValueSetChanges {
 
     /// Where among the encoded columns an input column is.
     pub fn position_of(&self, column: usize) -> usize {
-        self.plan.columns.iter().position(|key| key.column == column).expect("a set encodes its calls' arguments")
+        self.plan
+            .columns
+            .iter()
+            .position(|key| key.column == column)
+            .expect("a set encodes its calls' arguments")
     }
 
     pub fn codec(&self) -> &Arc<RowCodec> {
@@ -71,9 +78,22 @@ impl ValueSetChanges {
 
     pub fn collect(&mut self, groups: &[u32], batch: &Batch) -> Result<(), OperatorError> {
         let filter = self.plan.filter.map(|f| batch.column(f).as_boolean());
-        let nulls = self.plan.skip_nulls_in.and_then(|c| batch.column(c).nulls());
-        let weights = Weights::of(batch.diffs().map(|d| d.values().as_ref()), filter, nulls, &mut self.weights);
-        let columns: Vec<ArrayRef> = self.plan.columns.iter().map(|key| batch.column(key.column).clone()).collect();
+        let nulls = self
+            .plan
+            .skip_nulls_in
+            .and_then(|c| batch.column(c).nulls());
+        let weights = Weights::of(
+            batch.diffs().map(|d| d.values().as_ref()),
+            filter,
+            nulls,
+            &mut self.weights,
+        );
+        let columns: Vec<ArrayRef> = self
+            .plan
+            .columns
+            .iter()
+            .map(|key| batch.column(key.column).clone())
+            .collect();
         let rows = self.codec.encode(&columns)?;
         for (row, group) in groups.iter().enumerate() {
             let weight = weights.get(row);
@@ -95,25 +115,41 @@ impl ValueSetChanges {
     }
 
     /// Brings the table up to date for the groups of a chunk, whose encoded keys are given.
-    pub fn apply(&mut self, chunk: Range<usize>, keys: &ByteRows, table: &mut dyn Table) -> Result<(), OperatorError> {
+    pub fn apply(
+        &mut self,
+        chunk: Range<usize>,
+        keys: &ByteRows,
+        table: &mut dyn Table,
+    ) -> Result<(), OperatorError> {
         self.read_contents(&chunk, keys, table)?;
         let span = self.counts.span(chunk.clone());
         let cells: Vec<Cell<'_>> = span
             .clone()
             .map(|position| {
                 let (group, sub, _) = self.counts.entry(position);
-                Cell { key: keys.get(group as usize - chunk.start), sub }
+                Cell {
+                    key: keys.get(group as usize - chunk.start),
+                    sub,
+                }
             })
             .collect();
         let before = read_counts(table, &cells)?;
-        self.before_after =
-            span.clone().zip(&before).map(|(p, before)| (*before, before + self.counts.entry(p).2)).collect();
+        self.before_after = span
+            .clone()
+            .zip(&before)
+            .map(|(p, before)| (*before, before + self.counts.entry(p).2))
+            .collect();
         write_counts(table, &cells, &self.before_after)?;
         (self.first, self.chunk) = (span.start, chunk);
         Ok(())
     }
 
-    fn read_contents(&mut self, chunk: &Range<usize>, keys: &ByteRows, table: &dyn Table) -> Result<(), OperatorError> {
+    fn read_contents(
+        &mut self,
+        chunk: &Range<usize>,
+        keys: &ByteRows,
+        table: &dyn Table,
+    ) -> Result<(), OperatorError> {
         self.contents.clear();
         if !self.keeps_contents {
             return Ok(());
@@ -137,7 +173,8 @@ impl ValueSetChanges {
 
     /// The changed values of a group of the chunk, in order, with their counts before and after.
     pub fn changes(&self, group: usize) -> impl Iterator<Item = (&[u8], i64, i64)> {
-        self.changes_of(group..group + 1).map(|(_, value, before, after)| (value, before, after))
+        self.changes_of(group..group + 1)
+            .map(|(_, value, before, after)| (value, before, after))
     }
 
     fn changes_of(&self, groups: Range<usize>) -> impl Iterator<Item = (u32, &[u8], i64, i64)> {
@@ -150,7 +187,11 @@ impl ValueSetChanges {
 }
 
 /// The smallest or greatest value that is there.
-pub fn scan_extreme(table: &dyn Table, key: &[u8], greatest: bool) -> Result<Option<Vec<u8>>, StateError> {
+pub fn scan_extreme(
+    table: &dyn Table,
+    key: &[u8],
+    greatest: bool,
+) -> Result<Option<Vec<u8>>, StateError> {
     let mut found = None;
     scan_counts(table, key, greatest, &mut |sub, _| {
         found = Some(sub.to_vec());
@@ -168,9 +209,22 @@ pub struct Distinct {
 }
 
 impl Distinct {
-    pub fn new(set: usize, call: &AggregateCall, changes: &ValueSetChanges, inner: Box<dyn Accumulator>) -> Self {
-        let positions = call.arguments.iter().map(|a| changes.position_of(*a)).collect();
-        Self { set, positions, inner }
+    pub fn new(
+        set: usize,
+        call: &AggregateCall,
+        changes: &ValueSetChanges,
+        inner: Box<dyn Accumulator>,
+    ) -> Self {
+        let positions = call
+            .arguments
+            .iter()
+            .map(|a| changes.position_of(*a))
+            .collect();
+        Self {
+            set,
+            positions,
+            inner,
+        }
     }
 }
 
@@ -199,10 +253,16 @@ impl Accumulator for Distinct {
         }
         let columns = set.codec.decode(values)?;
         let arguments: Vec<ArrayRef> = self.positions.iter().map(|p| columns[*p].clone()).collect();
-        self.inner.update(&groups, Weights::Each(&weights), &arguments)
+        self.inner
+            .update(&groups, Weights::Each(&weights), &arguments)
     }
 
-    fn merge(&mut self, at: &Merge<'_>, old: Option<&mut Reader<'_>>, new: &mut Vec<u8>) -> Result<(), OperatorError> {
+    fn merge(
+        &mut self,
+        at: &Merge<'_>,
+        old: Option<&mut Reader<'_>>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), OperatorError> {
         self.inner.merge(at, old, new)
     }
 

@@ -40,7 +40,10 @@ impl Variance {
             scale: shape.scale(),
             every_row,
             moments: Vec::new(),
-            finished: [NumberColumn::new(&shape.output), NumberColumn::new(&shape.output)],
+            finished: [
+                NumberColumn::new(&shape.output),
+                NumberColumn::new(&shape.output),
+            ],
         }
     }
 
@@ -53,7 +56,12 @@ impl Variance {
             return Number::Special(f64::NAN);
         }
         let spread = Exact::spread(count, &moments.sum, &moments.squares).to_f64();
-        let divisor = count as f64 * if self.sample { (count - 1) as f64 } else { count as f64 };
+        let divisor = count as f64
+            * if self.sample {
+                (count - 1) as f64
+            } else {
+                count as f64
+            };
         let variance = spread / divisor / 10f64.powi(2 * i32::from(self.scale));
         Number::Float(if self.root { variance.sqrt() } else { variance })
     }
@@ -88,7 +96,12 @@ impl Moments {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, OperatorError> {
-        Ok(Self { sum: Exact::read(reader)?, squares: Exact::read(reader)?, specials: reader.i64()?, count: 0 })
+        Ok(Self {
+            sum: Exact::read(reader)?,
+            squares: Exact::read(reader)?,
+            specials: reader.i64()?,
+            count: 0,
+        })
     }
 
     fn plus(&self, other: &Self) -> Self {
@@ -112,12 +125,19 @@ impl Accumulator for Variance {
         self.moments.resize(groups, Moments::default());
     }
 
-    fn update(&mut self, groups: &[u32], weights: Weights<'_>, arguments: &[ArrayRef]) -> Result<(), OperatorError> {
+    fn update(
+        &mut self,
+        groups: &[u32],
+        weights: Weights<'_>,
+        arguments: &[ArrayRef],
+    ) -> Result<(), OperatorError> {
         let (moments, argument) = (&mut self.moments, &arguments[0]);
         if let Some(values) = doubles(argument) {
             weights.each(groups, &values, |g, v, w| moments[g].add_float(v, w));
         } else if let Some(values) = widen(argument) {
-            weights.each(groups, &values, |g, v, w| moments[g].add_whole(i128::from(v), w));
+            weights.each(groups, &values, |g, v, w| {
+                moments[g].add_whole(i128::from(v), w)
+            });
         } else {
             match argument.data_type() {
                 DataType::Decimal128(..) => {
@@ -126,7 +146,9 @@ impl Accumulator for Variance {
                 }
                 DataType::UInt64 => {
                     let values = argument.as_primitive::<UInt64Type>().values();
-                    weights.each(groups, values, |g, v, w| moments[g].add_whole(i128::from(v), w));
+                    weights.each(groups, values, |g, v, w| {
+                        moments[g].add_whole(i128::from(v), w)
+                    });
                 }
                 other => return Err(unsupported(format_args!("a variance of {other}"))),
             }
@@ -134,11 +156,20 @@ impl Accumulator for Variance {
         Ok(())
     }
 
-    fn merge(&mut self, at: &Merge<'_>, old: Option<&mut Reader<'_>>, new: &mut Vec<u8>) -> Result<(), OperatorError> {
+    fn merge(
+        &mut self,
+        at: &Merge<'_>,
+        old: Option<&mut Reader<'_>>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), OperatorError> {
         let mut before = Moments::default();
         if let Some(reader) = old {
             before = Moments::read(reader)?;
-            before.count = if self.every_row { at.rows_old.unwrap_or(0) } else { reader.i64()? };
+            before.count = if self.every_row {
+                at.rows_old.unwrap_or(0)
+            } else {
+                reader.i64()?
+            };
         }
         let after = before.plus(&self.moments[at.group]);
         after.write(new);

@@ -8,20 +8,38 @@ use std::collections::BTreeMap;
 use tidegate_plan::{AggregateCall, AggregateFunction as F, SortKey};
 
 /// The aggregate of all rows. `outputs` are the types of the calls' columns.
-pub fn aggregate(keys: &[usize], calls: &[AggregateCall], outputs: &[DataType], input: &ZSet) -> Expected {
+pub fn aggregate(
+    keys: &[usize],
+    calls: &[AggregateCall],
+    outputs: &[DataType],
+    input: &ZSet,
+) -> Expected {
     let mut groups: BTreeMap<Row, Vec<&Row>> = BTreeMap::new();
     if keys.is_empty() {
         groups.insert(Vec::new(), Vec::new());
     }
     for (row, count) in input {
-        let group = groups.entry(keys.iter().map(|k| row[*k].clone()).collect()).or_default();
-        group.extend(std::iter::repeat_n(row, usize::try_from(*count).expect("no negative counts")));
+        let group = groups
+            .entry(keys.iter().map(|k| row[*k].clone()).collect())
+            .or_default();
+        group.extend(std::iter::repeat_n(
+            row,
+            usize::try_from(*count).expect("no negative counts"),
+        ));
     }
     let mut expected = Expected::default();
     for (key, rows) in groups {
-        let values: Result<Row, &str> = calls.iter().zip(outputs).map(|(call, output)| value(call, output, &rows)).collect();
+        let values: Result<Row, &str> = calls
+            .iter()
+            .zip(outputs)
+            .map(|(call, output)| value(call, output, &rows))
+            .collect();
         match values {
-            Ok(values) => add(&mut expected.rows, key.into_iter().chain(values).collect(), 1),
+            Ok(values) => add(
+                &mut expected.rows,
+                key.into_iter().chain(values).collect(),
+                1,
+            ),
             Err(state) => expected.fail(state, 1),
         }
     }
@@ -33,9 +51,27 @@ pub fn compare(order: &[SortKey], a: &Row, b: &Row) -> Ordering {
         let (a, b) = (&a[key.column], &b[key.column]);
         let ordering = match (a.is_null(), b.is_null()) {
             (true, true) => Ordering::Equal,
-            (true, false) => if key.nulls_first { Ordering::Less } else { Ordering::Greater },
-            (false, true) => if key.nulls_first { Ordering::Greater } else { Ordering::Less },
-            (false, false) => if key.descending { b.cmp(a) } else { a.cmp(b) },
+            (true, false) => {
+                if key.nulls_first {
+                    Ordering::Less
+                } else {
+                    Ordering::Greater
+                }
+            }
+            (false, true) => {
+                if key.nulls_first {
+                    Ordering::Greater
+                } else {
+                    Ordering::Less
+                }
+            }
+            (false, false) => {
+                if key.descending {
+                    b.cmp(a)
+                } else {
+                    a.cmp(b)
+                }
+            }
         };
         if ordering.is_ne() {
             return ordering;
@@ -49,10 +85,15 @@ fn value(call: &AggregateCall, output: &DataType, rows: &[&Row]) -> Result<Value
         .iter()
         .copied()
         .filter(|row| call.filter.is_none_or(|f| row[f] == Value::Bool(true)))
-        .filter(|row| call.function == F::ArrayAgg || call.arguments.first().is_none_or(|a| !row[*a].is_null()))
+        .filter(|row| {
+            call.function == F::ArrayAgg
+                || call.arguments.first().is_none_or(|a| !row[*a].is_null())
+        })
         .collect();
     let arguments = |row: &Row| -> Row { call.arguments.iter().map(|a| row[*a].clone()).collect() };
-    rows.sort_by(|a, b| compare(&call.order_by, a, b).then_with(|| arguments(a).cmp(&arguments(b))));
+    rows.sort_by(|a, b| {
+        compare(&call.order_by, a, b).then_with(|| arguments(a).cmp(&arguments(b)))
+    });
     if call.distinct {
         let mut seen = Vec::new();
         rows.retain(|row| {
@@ -78,7 +119,9 @@ fn value(call: &AggregateCall, output: &DataType, rows: &[&Row]) -> Result<Value
         F::StringAgg => Ok(string_agg(call, &rows)),
         F::Sum => sum(&values, output),
         F::Avg => average(&values, output),
-        F::VarPop | F::VarSamp | F::StddevPop | F::StddevSamp => Ok(variance(call.function, &values)),
+        F::VarPop | F::VarSamp | F::StddevPop | F::StddevSamp => {
+            Ok(variance(call.function, &values))
+        }
     }
 }
 
@@ -97,11 +140,13 @@ fn string_agg(call: &AggregateCall, rows: &[&Row]) -> Value {
 
 /// The values as integers of one scale, if they are no floats.
 fn whole(values: &[&Value]) -> Option<(i128, i8)> {
-    values.iter().try_fold((0, 0), |(sum, _), value| match value {
-        Value::Int(v) => Some((sum + i128::from(*v), 0)),
-        Value::Decimal(v, scale) => Some((sum + v, *scale)),
-        _ => None,
-    })
+    values
+        .iter()
+        .try_fold((0, 0), |(sum, _), value| match value {
+            Value::Int(v) => Some((sum + i128::from(*v), 0)),
+            Value::Decimal(v, scale) => Some((sum + v, *scale)),
+            _ => None,
+        })
 }
 
 fn float(value: &Value) -> f64 {
@@ -115,10 +160,16 @@ fn float(value: &Value) -> f64 {
 
 fn sum(values: &[&Value], output: &DataType) -> Result<Value, &'static str> {
     match (whole(values), output) {
-        (Some((sum, 0)), DataType::Int64) => i64::try_from(sum).map(Value::Int).map_err(|_| "22003"),
+        (Some((sum, 0)), DataType::Int64) => {
+            i64::try_from(sum).map(Value::Int).map_err(|_| "22003")
+        }
         (Some((sum, from)), DataType::Decimal128(precision, to)) => {
             let sum = sum * 10i128.pow((to - from) as u32);
-            if sum.abs() < 10i128.pow(u32::from(*precision)) { Ok(Value::Decimal(sum, *to)) } else { Err("22003") }
+            if sum.abs() < 10i128.pow(u32::from(*precision)) {
+                Ok(Value::Decimal(sum, *to))
+            } else {
+                Err("22003")
+            }
         }
         (None, _) => Ok(Value::Float(values.iter().map(|v| float(v)).sum())),
         other => panic!("a sum as {other:?}"),
@@ -134,10 +185,12 @@ fn average(values: &[&Value], output: &DataType) -> Result<Value, &'static str> 
             let away = i128::from(rest.abs() * 2 >= count) * sum.signum();
             Ok(Value::Decimal(quotient + away, *to))
         }
-        (Some((sum, scale)), _) => {
-            Ok(Value::Float(sum as f64 / count as f64 / 10f64.powi(i32::from(scale))))
-        }
-        (None, _) => Ok(Value::Float(values.iter().map(|v| float(v)).sum::<f64>() / count as f64)),
+        (Some((sum, scale)), _) => Ok(Value::Float(
+            sum as f64 / count as f64 / 10f64.powi(i32::from(scale)),
+        )),
+        (None, _) => Ok(Value::Float(
+            values.iter().map(|v| float(v)).sum::<f64>() / count as f64,
+        )),
     }
 }
 

@@ -23,23 +23,43 @@ impl JoinOn<'_> {
     }
 }
 
-pub fn join(kind: JoinKind, on: &JoinOn<'_>, left: &ZSet, right: &ZSet, widths: (usize, usize)) -> Expected {
+pub fn join(
+    kind: JoinKind,
+    on: &JoinOn<'_>,
+    left: &ZSet,
+    right: &ZSet,
+    widths: (usize, usize),
+) -> Expected {
     let mut expected = Expected::default();
     let rows = &mut expected.rows;
     for (l, lc) in left {
         let mut matched = false;
         for (r, rc) in right.iter().filter(|(r, _)| on.matches(l, r)) {
             matched = true;
-            if matches!(kind, JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full) {
+            if matches!(
+                kind,
+                JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full
+            ) {
                 add(rows, l.iter().chain(r).cloned().collect(), lc * rc);
             }
         }
         match kind {
             JoinKind::LeftSemi if matched => add(rows, l.clone(), *lc),
             JoinKind::LeftAnti if !matched => add(rows, l.clone(), *lc),
-            JoinKind::LeftMark => add(rows, l.iter().cloned().chain([Value::Bool(matched)]).collect(), *lc),
+            JoinKind::LeftMark => add(
+                rows,
+                l.iter().cloned().chain([Value::Bool(matched)]).collect(),
+                *lc,
+            ),
             JoinKind::Left | JoinKind::Full if !matched => {
-                add(rows, l.iter().cloned().chain(vec![Value::Null; widths.1]).collect(), *lc);
+                add(
+                    rows,
+                    l.iter()
+                        .cloned()
+                        .chain(vec![Value::Null; widths.1])
+                        .collect(),
+                    *lc,
+                );
             }
             _ => {}
         }
@@ -47,7 +67,14 @@ pub fn join(kind: JoinKind, on: &JoinOn<'_>, left: &ZSet, right: &ZSet, widths: 
     if matches!(kind, JoinKind::Right | JoinKind::Full) {
         for (r, rc) in right {
             if !left.keys().any(|l| on.matches(l, r)) {
-                add(rows, vec![Value::Null; widths.0].into_iter().chain(r.iter().cloned()).collect(), *rc);
+                add(
+                    rows,
+                    vec![Value::Null; widths.0]
+                        .into_iter()
+                        .chain(r.iter().cloned())
+                        .collect(),
+                    *rc,
+                );
             }
         }
     }

@@ -24,7 +24,11 @@ pub fn filter(meaning: Meaning, input: &ZSet) -> Expected {
 pub fn project(meanings: &[Meaning], input: &ZSet) -> Expected {
     let mut expected = Expected::default();
     for (row, count) in input {
-        match meanings.iter().map(|meaning| meaning(row)).collect::<Result<Row, _>>() {
+        match meanings
+            .iter()
+            .map(|meaning| meaning(row))
+            .collect::<Result<Row, _>>()
+        {
             Ok(values) => add(&mut expected.rows, values, *count),
             Err(state) => expected.fail(state, *count),
         }
@@ -43,13 +47,24 @@ pub fn union(inputs: &[ZSet]) -> Expected {
 fn partitions(keys: &[usize], input: &ZSet) -> BTreeMap<Row, Vec<Row>> {
     let mut partitions: BTreeMap<Row, Vec<Row>> = BTreeMap::new();
     for (row, count) in input {
-        let rows = partitions.entry(keys.iter().map(|k| row[*k].clone()).collect()).or_default();
-        rows.extend(std::iter::repeat_n(row.clone(), usize::try_from(*count).expect("no negative counts")));
+        let rows = partitions
+            .entry(keys.iter().map(|k| row[*k].clone()).collect())
+            .or_default();
+        rows.extend(std::iter::repeat_n(
+            row.clone(),
+            usize::try_from(*count).expect("no negative counts"),
+        ));
     }
     partitions
 }
 
-pub fn top_n(partition: &[usize], order: &[SortKey], offset: u64, limit: Option<u64>, input: &ZSet) -> Expected {
+pub fn top_n(
+    partition: &[usize],
+    order: &[SortKey],
+    offset: u64,
+    limit: Option<u64>,
+    input: &ZSet,
+) -> Expected {
     let mut expected = Expected::default();
     for mut rows in partitions(partition, input).into_values() {
         rows.sort_by(|a, b| compare(order, a, b).then_with(|| a.cmp(b)));
