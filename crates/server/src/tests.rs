@@ -1,5 +1,7 @@
-//! Settings and their precedence; addresses. What the whole binary does is tested from outside, against the real server.
+//! Settings and their precedence; addresses. The database behind the wire is tested in [`wire`].
 #![allow(clippy::unwrap_used)]
+
+mod wire;
 
 use crate::cli::{Cli, ServerArgs, command};
 use crate::listen::bind;
