@@ -181,11 +181,11 @@ pub(crate) fn rename(plan: LogicalPlan, names: &[&str]) -> Result<LogicalPlan, D
     LogicalPlanBuilder::from(plan).project(expressions)?.build()
 }
 
+/// What DataFusion can scan for a relation.
+pub type Provide<'a> = &'a mut dyn FnMut(&Resolved) -> Result<Arc<dyn TableSource>, SqlError>;
+
 /// Gives the scans of a plan their data: `provide` maps a relation to what DataFusion can scan. Sub-queries included.
-pub fn bind(
-    plan: LogicalPlan,
-    provide: &mut dyn FnMut(&Resolved) -> Result<Arc<dyn TableSource>, SqlError>,
-) -> Result<LogicalPlan, SqlError> {
+pub fn bind(plan: LogicalPlan, provide: Provide<'_>) -> Result<LogicalPlan, SqlError> {
     let bound = plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::TableScan(mut scan) => match scan.source.downcast_ref::<RelationSource>() {
             Some(source) => {

@@ -118,10 +118,8 @@ impl Visitor for Refuser<'_> {
     type Break = SqlError;
 
     fn pre_visit_query(&mut self, query: &Query) -> Flow {
-        if let Some(with) = &query.with {
-            if with.recursive {
-                self.view("WITH RECURSIVE", query)?;
-            }
+        if query.with.as_ref().is_some_and(|with| with.recursive) {
+            self.view("WITH RECURSIVE", query)?;
         }
         if query.fetch.as_ref().is_some_and(|fetch| fetch.with_ties) {
             self.everywhere("FETCH … WITH TIES", query)?;

@@ -200,10 +200,8 @@ impl ExactAccumulator {
     }
 
     fn add(&mut self, value: i128, sign: i64) {
-        if let Some(seen) = &mut self.seen {
-            if !seen.insert(value) {
-                return;
-            }
+        if self.seen.as_mut().is_some_and(|seen| !seen.insert(value)) {
+            return;
         }
         // 2^127 values of 38 digits fit: no data has them.
         self.sum = self.sum.wrapping_add(i256::from_i128(value * i128::from(sign)));

@@ -58,6 +58,12 @@ fn expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::Between(between) => self::between(between, schema)?,
         Expr::InList(list) => in_list(list, schema)?,
         Expr::ScalarFunction(function) => scalar(function, schema)?,
+        Expr::Case(case) => {
+            let mut typed = case.clone();
+            let thens = typed.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
+            let branches = thens.chain(typed.else_expr.iter_mut().map(|e| e.as_mut())).collect();
+            alternatives(branches, schema)?.then_some(Expr::Case(typed))
+        }
         _ => None,
     };
     Ok(match rewritten {
@@ -101,6 +107,21 @@ fn in_list(list: &InList, schema: &DFSchema) -> Result<Option<Expr>> {
         }
     }
     Ok(changed.then_some(Expr::InList(typed)))
+}
+
+/// String literals among the branches of a CASE take the type of the others. Says whether any did. (Functions such as
+/// `coalesce` check their arguments while the plan is made, so that a literal there needs a cast.)
+fn alternatives(mut branches: Vec<&mut Expr>, schema: &DFSchema) -> Result<bool> {
+    let typed = branches.iter().find(|e| !matches!(e, Expr::Literal(..))).map(|e| (**e).clone());
+    let Some(typed) = typed else { return Ok(false) };
+    let mut changed = false;
+    for branch in &mut branches {
+        if let Some(literal) = text::typed_literal(branch, &typed, schema)? {
+            **branch = literal;
+            changed = true;
+        }
+    }
+    Ok(changed)
 }
 
 /// Whole numbers of `numeric` have no decimals: `round(2.5)` is `3`, not `3.0`.

@@ -122,8 +122,15 @@ fn text_and_casts() {
     check("extract(year from date '2024-05-06'), date_trunc('month', timestamp '2024-05-06 07:08:09')", "2024|2024-05-01 00:00:00");
     check("date '2024-01-02' < '2024-01-03', 5 in ('5', '6'), 5 between '1' and '9'", "t|t|t");
     check("date '2024-03-01' - date '2024-02-01', date '2024-01-31' + 1", "29|2024-02-01");
+    check("date '2024-01-31' + interval '1 month', timestamp '2024-03-31 10:00:00' - interval '1 month 2 hours'", "2024-02-29 00:00:00|2024-02-29 08:00:00");
+    check("timestamp '2500-01-01 00:00:00' + interval '1 day', timestamptz '2024-01-01 00:00:00+00' + interval '90 minutes'", "2500-01-02 00:00:00|2024-01-01 01:30:00+00");
     check("timestamp '2024-01-03 02:00:00' - timestamp '2024-01-01 00:00:00'", "2 days 02:00:00");
     check("pg_typeof(date '2024-01-01' + interval '1 day'), pg_typeof(now() - now())", "timestamp without time zone|interval");
+    let dates = "from (values (date '2024-01-02')) v(d)";
+    assert_eq!(
+        read(&format!("select pg_typeof(case when d is null then '2024-01-03' else d end), case when d is null then '2024-01-03' else d end {dates}")),
+        "date|2024-01-02"
+    );
     check("array[1,2]::text, array[1,2]", "{1,2}|{1,2}");
 }
 

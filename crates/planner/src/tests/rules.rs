@@ -64,13 +64,15 @@ fn prune_columns() {
     check(&["prune_columns"], "select k from t order by a + b limit 3", expect![[r#"
         Project k  [unique (k)]
           TopN order by t.a + t.b limit 3  [unique (k)]
-            Project k, a, b, a + b as t.a + t.b  [exchange to one worker]  [unique (k)]
-              Import r1 (k, a, b)  [unique (k)]
+            Project k, b, a, a + b as t.a + t.b  [exchange to one worker]  [unique (k)]
+              Project k, b, a  [unique (k)]
+                Import r1 (k, a, b)  [unique (k)]
         --
         Project k  [unique (k)]
           TopN order by t.a + t.b limit 3  [unique (k)]
             Project k, a + b as t.a + t.b  [exchange to one worker]  [unique (k)]
-              Import r1 (k, a, b)  [unique (k)]
+              Project k, b, a  [unique (k)]
+                Import r1 (k, a, b)  [unique (k)]
     "#]]);
 }
 
