@@ -6,7 +6,7 @@
 use crate::checked::checked;
 use crate::row_failure::{is_data_error, row_error};
 use crate::{OperatorError, RowError};
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::DFSchema;
@@ -14,6 +14,8 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tidegate_plan::ScalarExpr;
 use tidegate_types::Batch;
@@ -56,11 +58,28 @@ impl Expressions {
         }
     }
 
+    /// A panic inside a kernel is the error of the rows it was given: a date beyond what a library can hold must not take
+    /// the view down with each attempt.
     fn evaluate_rows(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
-        let columns = self
-            .compiled
-            .iter()
-            .zip(self.output.fields())
+        // Expressions have no state that a panic could leave half changed.
+        let attempt = AssertUnwindSafe(|| self.evaluate_columns(rows));
+        let columns = catch_unwind(attempt).unwrap_or_else(|panic| {
+            Err(DataFusionError::Internal(format!(
+                "an expression panicked: {}",
+                panic_text(panic.as_ref())
+            )))
+        })?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(
+            self.output.clone(),
+            columns,
+            &options,
+        )?)
+    }
+
+    fn evaluate_columns(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>, DataFusionError> {
+        let outputs = self.compiled.iter().zip(self.output.fields());
+        outputs
             .map(|(expression, field)| {
                 let array = expression.evaluate(rows)?.into_array(rows.num_rows())?;
                 if array.data_type() == field.data_type() {
@@ -69,13 +88,7 @@ impl Expressions {
                     Ok(cast(&array, field.data_type())?)
                 }
             })
-            .collect::<Result<Vec<ArrayRef>, DataFusionError>>()?;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        Ok(RecordBatch::try_new_with_options(
-            self.output.clone(),
-            columns,
-            &options,
-        )?)
+            .collect()
     }
 
     /// Halves the batch until the failing rows are alone. An explicit stack: batches may be large.
@@ -117,9 +130,17 @@ impl Expressions {
     }
 }
 
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without a message")
+}
+
 fn concat_without_columns(schema: &SchemaRef, batches: &[Batch]) -> Batch {
     let diffs: Vec<i64> = batches.iter().flat_map(Batch::diff_values).collect();
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(diffs.len()));
+    let options = RecordBatchOptions::new().with_row_count(Some(diffs.len()));
     let rows = RecordBatch::try_new_with_options(schema.clone(), Vec::new(), &options)
         .expect("no columns to disagree");
     Batch::new(rows, diffs.into())
@@ -139,7 +160,7 @@ pub fn compile(
 /// The value of an expression that reads no column, as a row of one.
 pub fn evaluate_constant(expression: &ScalarExpr) -> Result<ArrayRef, OperatorError> {
     let schema = Arc::new(Schema::empty());
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(1));
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
     let one = RecordBatch::try_new_with_options(schema.clone(), Vec::new(), &options)?;
     let physical = compile(expression, &ScalarExpr::positional_schema(&schema))?;
     Ok(physical.evaluate(&one)?.into_array(1)?)
@@ -162,7 +183,7 @@ pub fn with_schema(batch: &Batch, schema: &SchemaRef) -> Result<Batch, OperatorE
             }
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(batch.with_rows(RecordBatch::try_new_with_options(
         schema.clone(),
         columns,

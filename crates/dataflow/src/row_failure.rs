@@ -7,18 +7,16 @@ use datafusion::error::DataFusionError;
 use tidegate_types::text::write_text;
 use tidegate_types::{Diff, SqlState, SqlType};
 
-/// Whether the values of some row may be at fault. Anything else (a missing column, no memory) is no row's fault.
+/// Whether a row may be at fault, or the machine: no memory, no disk. What looks like a bug in a function is laid to the rows
+/// that bring it out as well, so that the others go on.
 pub fn is_data_error(error: &DataFusionError) -> bool {
     match error.find_root() {
         DataFusionError::ArrowError(arrow, _) => !matches!(
             arrow.as_ref(),
-            ArrowError::MemoryError(_)
-                | ArrowError::IoError(..)
-                | ArrowError::SchemaError(_)
-                | ArrowError::NotYetImplemented(_)
+            ArrowError::MemoryError(_) | ArrowError::IoError(..)
         ),
-        DataFusionError::Execution(_) | DataFusionError::External(_) => true,
-        _ => false,
+        DataFusionError::ResourcesExhausted(_) | DataFusionError::IoError(_) => false,
+        _ => true,
     }
 }
 
@@ -41,6 +39,10 @@ pub fn classify(error: &DataFusionError) -> (SqlState, String) {
             Some(arrow) => classify_arrow(arrow),
             None => (classify_text(&inner.to_string()), inner.to_string()),
         },
+        DataFusionError::Internal(message) => (SqlState::INTERNAL_ERROR, message.clone()),
+        DataFusionError::NotImplemented(message) => {
+            (SqlState::FEATURE_NOT_SUPPORTED, message.clone())
+        }
         other => (SqlState::DATA_EXCEPTION, other.strip_backtrace()),
     }
 }
@@ -145,4 +147,44 @@ pub fn row_text(rows: &RecordBatch, row: usize) -> String {
     }
     text.push(')');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Float64Array, StringArray};
+    use arrow::compute::{CastOptions, cast_with_options};
+    use arrow::datatypes::{DataType, TimeUnit};
+    use std::sync::Arc;
+
+    fn state_of_cast(from: ArrayRef, to: &DataType) -> String {
+        let strict = CastOptions {
+            safe: false,
+            ..CastOptions::default()
+        };
+        let error = cast_with_options(&from, to, &strict).expect_err("a value that does not fit");
+        classify(&error.into()).0.to_string()
+    }
+
+    /// SQLSTATEs of `select 'x'::integer` and the like in Postgres 15.
+    #[test]
+    fn casts_fail_with_the_states_of_postgres() {
+        let text = |value: &str| Arc::new(StringArray::from(vec![value.to_owned()])) as ArrayRef;
+        assert_eq!(state_of_cast(text("x"), &DataType::Int32), "22P02");
+        assert_eq!(state_of_cast(text("x"), &DataType::Boolean), "22P02");
+        assert_eq!(state_of_cast(text("x"), &DataType::Float64), "22P02");
+        assert_eq!(
+            state_of_cast(text("x"), &DataType::Decimal128(10, 2)),
+            "22P02"
+        );
+        assert_eq!(state_of_cast(text("x"), &DataType::Date32), "22007");
+        let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
+        assert_eq!(state_of_cast(text("x"), &timestamp), "22007");
+        let float = |value: f64| Arc::new(Float64Array::from(vec![value])) as ArrayRef;
+        assert_eq!(state_of_cast(float(1e10), &DataType::Int32), "22003");
+        assert_eq!(
+            state_of_cast(float(1e10), &DataType::Decimal128(5, 2)),
+            "22003"
+        );
+    }
 }

@@ -42,6 +42,9 @@ use value_set::ValueSetChanges;
 /// Groups that are merged with state at a time.
 const CHUNK_GROUPS: usize = 4096;
 
+/// The same where the whole contents of each group are needed.
+const CHUNK_LISTS: usize = 128;
+
 struct Call {
     /// Input columns that the accumulator is given; none when it reads a value set.
     arguments: Vec<usize>,
@@ -126,11 +129,13 @@ impl Aggregate {
     /// Merges chunk after chunk with state until all groups are done or the budget is used up.
     fn merge(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
         let groups = self.groups.len();
+        let lists = self.sets.iter().any(|set| set.keeps_contents);
+        let chunk_groups = if lists { CHUNK_LISTS } else { CHUNK_GROUPS };
         while self.next < groups {
             if cx.exhausted() {
                 return Ok(Progress::More);
             }
-            let range = self.next..(self.next + CHUNK_GROUPS).min(groups);
+            let range = self.next..(self.next + chunk_groups).min(groups);
             self.next = range.end;
             self.merge_chunk(range, cx)?;
         }

@@ -4,10 +4,10 @@ use super::accumulator::{Failure, Finished, unsupported};
 use crate::OperatorError;
 use arrow::array::{
     ArrayRef, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
-    PrimitiveArray,
+    PrimitiveArray, UInt64Array,
 };
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Decimal128Type, Int16Type, Int32Type, Int64Type, i256,
+    ArrowPrimitiveType, DataType, Decimal128Type, Int16Type, Int32Type, Int64Type, UInt64Type, i256,
 };
 use std::sync::Arc;
 use tidegate_types::SqlState;
@@ -31,6 +31,7 @@ impl NumberShape {
             DataType::Int16
                 | DataType::Int32
                 | DataType::Int64
+                | DataType::UInt64
                 | DataType::Float32
                 | DataType::Float64
                 | DataType::Decimal128(..)
@@ -81,6 +82,7 @@ enum Values {
     Int16(Vec<Option<i16>>),
     Int32(Vec<Option<i32>>),
     Int64(Vec<Option<i64>>),
+    UInt64(Vec<Option<u64>>),
     Float32(Vec<Option<f32>>),
     Float64(Vec<Option<f64>>),
     Decimal(Vec<Option<i128>>, u8, i8),
@@ -92,6 +94,7 @@ impl NumberColumn {
             DataType::Int16 => Values::Int16(Vec::new()),
             DataType::Int32 => Values::Int32(Vec::new()),
             DataType::Int64 => Values::Int64(Vec::new()),
+            DataType::UInt64 => Values::UInt64(Vec::new()),
             DataType::Float32 => Values::Float32(Vec::new()),
             DataType::Float64 => Values::Float64(Vec::new()),
             DataType::Decimal128(precision, scale) => {
@@ -110,6 +113,7 @@ impl NumberColumn {
             Values::Int16(v) => push_whole::<Int16Type>(v, number),
             Values::Int32(v) => push_whole::<Int32Type>(v, number),
             Values::Int64(v) => push_whole::<Int64Type>(v, number),
+            Values::UInt64(v) => push_whole::<UInt64Type>(v, number),
             Values::Float64(v) => {
                 let value = float_of(number);
                 let held = !overflows(number, value.is_some_and(f64::is_infinite));
@@ -139,6 +143,7 @@ impl NumberColumn {
             Values::Int16(v) => v.len(),
             Values::Int32(v) => v.len(),
             Values::Int64(v) => v.len(),
+            Values::UInt64(v) => v.len(),
             Values::Float32(v) => v.len(),
             Values::Float64(v) => v.len(),
             Values::Decimal(v, ..) => v.len(),
@@ -150,7 +155,7 @@ impl NumberColumn {
         match &self.values {
             Values::Int16(_) => "smallint out of range",
             Values::Int32(_) => "integer out of range",
-            Values::Int64(_) => "bigint out of range",
+            Values::Int64(_) | Values::UInt64(_) => "bigint out of range",
             Values::Float32(_) | Values::Float64(_) => "value out of range: overflow",
             Values::Decimal(..) => "numeric field overflow",
         }
@@ -161,6 +166,7 @@ impl NumberColumn {
             Values::Int16(v) => Arc::new(Int16Array::from(std::mem::take(v))),
             Values::Int32(v) => Arc::new(Int32Array::from(std::mem::take(v))),
             Values::Int64(v) => Arc::new(Int64Array::from(std::mem::take(v))),
+            Values::UInt64(v) => Arc::new(UInt64Array::from(std::mem::take(v))),
             Values::Float32(v) => Arc::new(Float32Array::from(std::mem::take(v))),
             Values::Float64(v) => Arc::new(Float64Array::from(std::mem::take(v))),
             Values::Decimal(v, precision, scale) => {

@@ -18,6 +18,9 @@ use tidegate_plan::{AggregateCall, ValueSet};
 use tidegate_state::{Cell, StateError, Table};
 use tidegate_types::{Batch, ByteRows, RowCodec};
 
+/// Values that are read, written or decoded at a time: a single group may have millions.
+const PIECE_VALUES: usize = 16_384;
+
 /// An epoch's changes to one value set.
 pub struct ValueSetChanges {
     plan: ValueSet,
@@ -123,24 +126,42 @@ impl ValueSetChanges {
     ) -> Result<(), OperatorError> {
         self.read_contents(&chunk, keys, table)?;
         let span = self.counts.span(chunk.clone());
-        let cells: Vec<Cell<'_>> = span
+        self.before_after.clear();
+        let mut start = span.start;
+        while start < span.end {
+            let piece = start..(start + PIECE_VALUES).min(span.end);
+            start = piece.end;
+            self.apply_piece(piece, chunk.start, keys, table)?;
+        }
+        (self.first, self.chunk) = (span.start, chunk);
+        Ok(())
+    }
+
+    fn apply_piece(
+        &mut self,
+        piece: Range<usize>,
+        first_group: usize,
+        keys: &ByteRows,
+        table: &mut dyn Table,
+    ) -> Result<(), OperatorError> {
+        let cells: Vec<Cell<'_>> = piece
             .clone()
             .map(|position| {
                 let (group, sub, _) = self.counts.entry(position);
                 Cell {
-                    key: keys.get(group as usize - chunk.start),
+                    key: keys.get(group as usize - first_group),
                     sub,
                 }
             })
             .collect();
         let before = read_counts(table, &cells)?;
-        self.before_after = span
-            .clone()
-            .zip(&before)
-            .map(|(p, before)| (*before, before + self.counts.entry(p).2))
-            .collect();
-        write_counts(table, &cells, &self.before_after)?;
-        (self.first, self.chunk) = (span.start, chunk);
+        let noted = self.before_after.len();
+        self.before_after.extend(
+            piece
+                .zip(&before)
+                .map(|(p, before)| (*before, before + self.counts.entry(p).2)),
+        );
+        write_counts(table, &cells, &self.before_after[noted..])?;
         Ok(())
     }
 
@@ -240,21 +261,25 @@ impl Accumulator for Distinct {
     fn prepare(&mut self, sets: &[ValueSetChanges]) -> Result<(), OperatorError> {
         let set = &sets[self.set];
         let (mut groups, mut weights, mut values) = (Vec::new(), Vec::new(), Vec::new());
-        for (group, value, before, after) in set.changes_of(set.chunk.clone()) {
+        let mut changes = set.changes_of(set.chunk.clone()).peekable();
+        while let Some((group, value, before, after)) = changes.next() {
             let weight = i64::from(after > 0) - i64::from(before > 0);
             if weight != 0 {
                 groups.push(group);
                 weights.push(weight);
                 values.push(value);
             }
+            if groups.len() == PIECE_VALUES || changes.peek().is_none() && !groups.is_empty() {
+                let columns = set.codec.decode(values.drain(..))?;
+                let arguments: Vec<ArrayRef> =
+                    self.positions.iter().map(|p| columns[*p].clone()).collect();
+                self.inner
+                    .update(&groups, Weights::Each(&weights), &arguments)?;
+                groups.clear();
+                weights.clear();
+            }
         }
-        if groups.is_empty() {
-            return Ok(());
-        }
-        let columns = set.codec.decode(values)?;
-        let arguments: Vec<ArrayRef> = self.positions.iter().map(|p| columns[*p].clone()).collect();
-        self.inner
-            .update(&groups, Weights::Each(&weights), &arguments)
+        Ok(())
     }
 
     fn merge(
