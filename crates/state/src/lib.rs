@@ -8,6 +8,9 @@
 //!
 //! A table is owned by one operator on one worker and is not shared; a view is shared with readers.
 
+// Callbacks that visit cells have four borrowed parameters; naming each shape would only hide the lifetimes.
+#![allow(clippy::type_complexity)]
+
 pub mod backend;
 pub mod maintenance;
 pub mod memory;

@@ -2,7 +2,7 @@
 //!
 //! - [`database`]: opening, column families, options, the memory limit; [`owned`]: snapshots and iterators that own it.
 //! - [`layout`]: how cells become RocksDB keys.
-//! - [`table`]: state tables; [`view`]: a view's rows.
+//! - [`table`]: state tables, each behind an [`overlay`]; [`view`]: a view's rows.
 //!
 //! Changes live in an overlay in memory and enter RocksDB when the checkpoint that holds them is completed, on the
 //! background thread, with the checkpoint's number in the same write batch. So what is on disk is always the state as of
@@ -14,10 +14,13 @@
 //! later step, for which the numbers and the marker are written.
 
 pub mod database;
+pub mod key_scan;
 pub mod layout;
+pub mod overlay;
 pub mod owned;
 pub mod table;
 pub mod view;
+pub mod writer;
 
 pub use database::RocksDb;
 

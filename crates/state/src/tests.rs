@@ -1,5 +1,5 @@
 //! Properties that hold for both backends: random operations against a model, and moves between the backends.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod tables;
 mod views;

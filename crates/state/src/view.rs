@@ -90,6 +90,9 @@ struct Inner {
     /// What is in RocksDB, and why the background thread could not put more there.
     on_disk: Marker,
     disk_error: Option<String>,
+    /// Completed checkpoints whose layers have not been moved to disk, each with the last epoch in it.
+    unmoved: VecDeque<(CheckpointId, Epoch)>,
+    moving: bool,
 }
 
 impl ViewStore {
@@ -117,6 +120,8 @@ impl ViewStore {
                 next_number: 0,
                 on_disk: Marker::default(),
                 disk_error: None,
+                unmoved: VecDeque::new(),
+                moving: false,
             }),
             maintenance,
             disk,
@@ -140,7 +145,7 @@ impl ViewStore {
             last: Some(epoch),
             rows,
         };
-        if layer.len() == 0 {
+        if layer.is_empty() {
             return Ok(());
         }
         let mut inner = self.inner.lock();
@@ -199,40 +204,70 @@ impl ViewStore {
     /// This checkpoint and all earlier ones are durable.
     pub fn completed(&self, checkpoint: CheckpointId) -> Result<(), StateError> {
         let mut inner = self.inner.lock();
-        while let Some((_, epoch)) = inner.sealed.pop_front_if(|(c, _)| *c <= checkpoint) {
+        while let Some((c, epoch)) = inner.sealed.pop_front_if(|(c, _)| *c <= checkpoint) {
             inner.completed = Some(epoch);
+            if self.disk.is_some() {
+                inner.unmoved.push_back((c, epoch));
+            }
         }
-        if self.disk.is_some() {
-            let this = self.this.clone();
-            self.maintenance.submit(move || {
-                if let Some(view) = this.upgrade() {
-                    view.move_to_disk(checkpoint);
-                }
-            });
-        }
+        self.schedule_move(&mut inner);
         self.schedule_merge(&mut inner);
         Ok(())
     }
 
-    /// Moves the layers of completed checkpoints to RocksDB. Runs on the background thread.
-    fn move_to_disk(&self, checkpoint: CheckpointId) {
+    /// Moves whole checkpoints to disk, once their epochs are older than those that stay readable one by one.
+    fn schedule_move(&self, inner: &mut Inner) {
+        let oldest_readable = inner.published.front();
+        let movable = inner
+            .unmoved
+            .front()
+            .is_some_and(|(_, e)| Some(e) <= oldest_readable);
+        if inner.moving || !movable {
+            return;
+        }
+        inner.moving = true;
+        let this = self.this.clone();
+        self.maintenance.submit(move || {
+            if let Some(view) = this.upgrade() {
+                view.move_to_disk();
+            }
+        });
+    }
+
+    /// Runs on the background thread.
+    fn move_to_disk(&self) {
         let Some(disk) = &self.disk else {
             return;
         };
         let (layers, mut marker) = {
-            let inner = self.inner.lock();
-            let completed = inner.layers.partition_point(|l| l.last <= inner.completed);
-            (inner.layers[..completed].to_vec(), inner.on_disk)
+            let mut inner = self.inner.lock();
+            inner.moving = false;
+            let oldest_readable = inner.published.front().copied();
+            let mut newest = None;
+            while let Some(moved) = inner
+                .unmoved
+                .pop_front_if(|(_, e)| Some(*e) <= oldest_readable)
+            {
+                newest = Some(moved);
+            }
+            let Some((checkpoint, epoch)) = newest else {
+                return;
+            };
+            let count = inner.layers.partition_point(|l| l.last <= Some(epoch));
+            let marker = Marker {
+                checkpoint: Some(checkpoint),
+                epoch: Some(epoch),
+                ..inner.on_disk
+            };
+            (inner.layers[..count].to_vec(), marker)
         };
-        let Some(newest) = layers.last() else {
+        if layers.is_empty() {
             return;
-        };
-        marker.checkpoint = Some(checkpoint);
-        marker.epoch = newest.last;
-        let written = disk.apply(&layers, &self.layout, marker);
+        }
+        let written = disk.apply(&layers, &self.layout, &mut marker);
         let mut inner = self.inner.lock();
         match written {
-            Ok(marker) => {
+            Ok(()) => {
                 inner.on_disk = marker;
                 // Only this thread removes layers, and new ones come behind these.
                 inner.layers.drain(..layers.len());
@@ -308,6 +343,7 @@ impl ViewStore {
             ..
         } = &mut *inner;
         subscribers.retain_mut(|s| s.send(layers, epoch, &self.layout));
+        self.schedule_move(&mut inner);
         self.schedule_merge(&mut inner);
     }
 
@@ -468,7 +504,7 @@ impl ViewStore {
             let mut inner = self.inner.lock();
             let start = inner.layers.iter().position(|l| Arc::ptr_eq(l, &layers[0]));
             let start = start.expect("only this thread removes layers");
-            let merged = (merged.len() > 0).then_some(merged);
+            let merged = (!merged.is_empty()).then_some(merged);
             inner.layers.splice(start..start + layers.len(), merged);
             inner.account();
         }

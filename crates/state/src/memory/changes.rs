@@ -20,7 +20,7 @@ const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 /// In place of a record that has left the list.
 const GONE: Ref = u32::MAX;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Changes {
     lists: [Vec<Ref>; LISTS],
     active: usize,
@@ -28,14 +28,6 @@ pub struct Changes {
 }
 
 impl Changes {
-    pub fn new() -> Self {
-        Self {
-            lists: Default::default(),
-            active: 0,
-            sealed: VecDeque::new(),
-        }
-    }
-
     pub fn memory_bytes(&self) -> usize {
         self.lists
             .iter()
@@ -159,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_record_stands_in_the_newest_list_only() {
-        let mut changes = Changes::new();
+        let mut changes = Changes::default();
         let a = changes.mark(UNMARKED, 1);
         let b = changes.mark(UNMARKED, 2);
         assert_eq!(changes.mark(a, 1), a);
@@ -174,7 +166,7 @@ mod tests {
 
     #[test]
     fn an_aborted_checkpoint_takes_later_ones_along() {
-        let mut changes = Changes::new();
+        let mut changes = Changes::default();
         for c in 1..4 {
             let _ = changes.mark(UNMARKED, c as u32);
             changes.seal(CheckpointId(c)).expect("a free list");

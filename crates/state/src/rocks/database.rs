@@ -152,7 +152,10 @@ fn fresh_directory(parent: &Path) -> Result<PathBuf, StateError> {
             .and_then(|n| n.parse::<u64>().ok())
         {
             newest = newest.max(number);
-            std::fs::remove_dir_all(entry.path()).map_err(failed)?;
+            // A reader of the last incarnation may still hold it open and write to it: then the next start removes it.
+            if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "cannot remove an old state directory yet");
+            }
         }
     }
     Ok(parent.join((newest + 1).to_string()))

@@ -13,47 +13,23 @@
 //! `changes`, by generation: one generation per seal. The next seal reads these cells back.
 
 use super::RocksDb;
-use super::database::{BATCH_BYTES, Family};
+use super::database::Family;
+use super::key_scan::{KeyScan, scan_key};
 use super::layout;
+use super::overlay::Overlay;
+use super::writer::{Writer, write_run};
 use crate::maintenance::MaintenanceHandle;
 use crate::memory::map::MapTable;
 use crate::memory::value::{Known, ValueTable};
 use crate::memory::{MemoryAccount, within};
-use crate::run::{Run, RunBuilder, RunEntry};
+use crate::run::{Run, RunBuilder};
 use crate::table::{Cell, Change, StateError, Table, TableSpec, TableStats};
 use parking_lot::{Condvar, Mutex};
 use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use tidegate_types::{ByteRows, CheckpointId, KeyGroup, TableId, hash_key, key_group};
-
-/// What a RocksDB table needs of the memory table in front of it.
-pub trait Overlay: Table + Sized {
-    const FAMILY: Family;
-
-    fn known_many<'s>(&'s self, cells: &[Cell<'_>], visit: &mut dyn FnMut(usize, Known<'s>));
-    /// The cells known of a key within the bounds, in order or the reverse; tombstones without value.
-    fn scan_known<'a>(
-        &'a self,
-        key: &[u8],
-        bounds: (Bound<&[u8]>, Bound<&[u8]>),
-        reverse: bool,
-    ) -> Vec<(&'a [u8], Option<&'a [u8]>)>;
-    fn changed(&self, visit: &mut dyn FnMut(RunEntry<'_>));
-    /// Every cell known, tombstones without value.
-    fn visit_known(&self, visit: &mut dyn FnMut(RunEntry<'_>));
-    /// The caller has written the changed cells to RocksDB.
-    fn forget_changes(&mut self) -> Result<(), StateError>;
-    /// Lets go of cells that RocksDB has, until at most so many bytes are left if possible.
-    fn shrink(&mut self, limit: usize) -> Result<(), StateError>;
-    fn memory_bytes(&self) -> usize;
-    /// The RocksDB key of a cell.
-    fn disk_key(out: &mut Vec<u8>, table: TableId, group: KeyGroup, cell: Cell<'_>);
-    /// A cell from what follows the table in a RocksDB key.
-    fn split_disk_key(bytes: &[u8]) -> Result<(KeyGroup, Cell<'_>), StateError>;
-}
 
 /// What the background thread has written, and what it failed with.
 #[derive(Default)]
@@ -281,175 +257,11 @@ impl<O: Overlay> RocksTable<O> {
         Ok(())
     }
 
-    /// Merges what RocksDB has of a key with what the overlay knows of it.
-    fn scan_disk(
-        &self,
-        iterator: &mut DBRawIterator<'_>,
-        prefix: &[u8],
-        scan: KeyScan<'_>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StateError> {
-        let KeyScan {
-            overlay,
-            bounds,
-            reverse,
-        } = scan;
-        let mut overlay = overlay.into_iter().peekable();
-        seek(iterator, prefix, bounds, reverse);
-        loop {
-            let disk = iterator
-                .item()
-                .and_then(|(key, value)| Some((key.strip_prefix(prefix)?, value)));
-            let disk = disk.filter(|(sub, _)| within(sub, bounds));
-            let order = match (overlay.peek(), disk) {
-                (None, None) => return Ok(iterator.status()?),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((known, _)), Some((sub, _))) if reverse => sub.cmp(known),
-                (Some((known, _)), Some((sub, _))) => known.cmp(&sub),
-            };
-            let flow = match (order, disk) {
-                (Ordering::Greater, Some((sub, value))) => visit(sub, value),
-                _ => match overlay.next() {
-                    Some((sub, Some(value))) => visit(sub, value),
-                    _ => ControlFlow::Continue(()),
-                },
-            };
-            if order != Ordering::Less {
-                step(iterator, reverse);
-            }
-            if flow.is_break() {
-                return Ok(());
-            }
-        }
-    }
-
     fn iterator(&self) -> DBRawIterator<'_> {
         self.database
             .db()
             .raw_iterator_cf(&self.database.family(O::FAMILY))
     }
-}
-
-/// What a scan of one key starts from.
-struct KeyScan<'a> {
-    overlay: Vec<(&'a [u8], Option<&'a [u8]>)>,
-    bounds: (Bound<&'a [u8]>, Bound<&'a [u8]>),
-    reverse: bool,
-}
-
-/// Places the iterator on the first cell within the bounds.
-fn seek(
-    iterator: &mut DBRawIterator<'_>,
-    prefix: &[u8],
-    bounds: (Bound<&[u8]>, Bound<&[u8]>),
-    reverse: bool,
-) {
-    let start = if reverse { bounds.1 } else { bounds.0 };
-    let (sub, excluded) = match start {
-        Bound::Included(sub) => (Some(sub), false),
-        Bound::Excluded(sub) => (Some(sub), true),
-        Bound::Unbounded => (None, false),
-    };
-    let target = match (sub, reverse) {
-        (Some(sub), _) => [prefix, sub].concat(),
-        (None, false) => prefix.to_vec(),
-        (None, true) => match layout::after_prefix(prefix) {
-            Some(end) => end,
-            None => return iterator.seek_to_last(),
-        },
-    };
-    if reverse {
-        iterator.seek_for_prev(&target);
-    } else {
-        iterator.seek(&target);
-    }
-    // The end of a prefix does not belong to it either.
-    if (excluded || (reverse && sub.is_none())) && iterator.key() == Some(&target) {
-        step(iterator, reverse);
-    }
-}
-
-fn step(iterator: &mut DBRawIterator<'_>, reverse: bool) {
-    if reverse {
-        iterator.prev();
-    } else {
-        iterator.next();
-    }
-}
-
-/// Writes cells in batches of bounded size.
-struct Writer<'a, O> {
-    database: &'a RocksDb,
-    table: TableId,
-    batch: WriteBatch,
-    key: Vec<u8>,
-    overlay: std::marker::PhantomData<O>,
-}
-
-impl<'a, O: Overlay> Writer<'a, O> {
-    fn new(database: &'a RocksDb, table: TableId) -> Self {
-        Self {
-            database,
-            table,
-            batch: WriteBatch::default(),
-            key: Vec::new(),
-            overlay: std::marker::PhantomData,
-        }
-    }
-
-    fn write(&mut self, entry: &RunEntry<'_>) -> Result<(), StateError> {
-        let family = self.database.family(O::FAMILY);
-        let cell = Cell {
-            key: entry.key,
-            sub: entry.sub,
-        };
-        O::disk_key(&mut self.key, self.table, entry.group, cell);
-        match entry.value {
-            Some(value) => self.batch.put_cf(&family, &self.key, value),
-            None => self.batch.delete_cf(&family, &self.key),
-        }
-        self.cut()
-    }
-
-    fn note_change(&mut self, generation: u64, entry: &RunEntry<'_>) -> Result<(), StateError> {
-        layout::change(&mut self.key, self.table, generation, entry);
-        self.batch
-            .put_cf(&self.database.family(Family::Changes), &self.key, []);
-        self.cut()
-    }
-
-    fn cut(&mut self) -> Result<(), StateError> {
-        if self.batch.size_in_bytes() < BATCH_BYTES {
-            return Ok(());
-        }
-        self.database.write(std::mem::take(&mut self.batch))
-    }
-
-    /// Writes the rest, with the number of the checkpoint whose changes are now complete.
-    fn finish(mut self, checkpoint: Option<CheckpointId>) -> Result<(), StateError> {
-        if let Some(checkpoint) = checkpoint {
-            let marker = layout::table_prefix(self.table);
-            self.batch.put_cf(
-                &self.database.family(O::FAMILY),
-                marker,
-                checkpoint.0.to_be_bytes(),
-            );
-        }
-        self.database.write(self.batch)
-    }
-}
-
-fn write_run<O: Overlay>(
-    database: &RocksDb,
-    run: &Run,
-    checkpoint: Option<CheckpointId>,
-) -> Result<(), StateError> {
-    let mut writer = Writer::<O>::new(database, run.table);
-    for entry in run.iter() {
-        writer.write(&entry)?;
-    }
-    writer.finish(checkpoint)
 }
 
 impl<O: Overlay> Table for RocksTable<O> {
@@ -502,7 +314,7 @@ impl<O: Overlay> Table for RocksTable<O> {
         }
         let mut prefix = Vec::new();
         layout::map_key(&mut prefix, self.id, key_group(hash_key(key)), key);
-        self.scan_disk(
+        scan_key(
             &mut self.iterator(),
             &prefix,
             KeyScan {
@@ -545,7 +357,7 @@ impl<O: Overlay> Table for RocksTable<O> {
                 bounds,
                 reverse: false,
             };
-            self.scan_disk(iterator, &prefix, scan, &mut |sub, value| {
+            scan_key(iterator, &prefix, scan, &mut |sub, value| {
                 visit(i, sub, value);
                 ControlFlow::Continue(())
             })?;
@@ -698,142 +510,5 @@ impl<O: Overlay> RocksTable<O> {
             self.written.state.lock().1 = Some(error.to_string());
         }
         self.written_through = true;
-    }
-}
-
-impl Overlay for ValueTable {
-    const FAMILY: Family = Family::Value;
-
-    fn known_many<'s>(&'s self, cells: &[Cell<'_>], visit: &mut dyn FnMut(usize, Known<'s>)) {
-        ValueTable::known_many(self, cells, visit);
-    }
-
-    fn scan_known<'a>(
-        &'a self,
-        key: &[u8],
-        bounds: (Bound<&[u8]>, Bound<&[u8]>),
-        _reverse: bool,
-    ) -> Vec<(&'a [u8], Option<&'a [u8]>)> {
-        match self.known(key) {
-            Known::Value(value) if within(&[], bounds) => vec![(&[], Some(value))],
-            Known::Deleted => vec![(&[], None)],
-            _ => Vec::new(),
-        }
-    }
-
-    fn changed(&self, visit: &mut dyn FnMut(RunEntry<'_>)) {
-        ValueTable::changed(self, &mut |group, key, value| {
-            visit(RunEntry {
-                group,
-                key,
-                sub: &[],
-                value,
-            })
-        });
-    }
-
-    fn visit_known(&self, visit: &mut dyn FnMut(RunEntry<'_>)) {
-        ValueTable::visit_known(self, &mut |group, key, value| {
-            visit(RunEntry {
-                group,
-                key,
-                sub: &[],
-                value,
-            });
-            ControlFlow::Continue(())
-        });
-    }
-
-    fn forget_changes(&mut self) -> Result<(), StateError> {
-        ValueTable::forget_changes(self);
-        Ok(())
-    }
-
-    fn shrink(&mut self, limit: usize) -> Result<(), StateError> {
-        self.evict(limit)
-    }
-
-    fn memory_bytes(&self) -> usize {
-        ValueTable::memory_bytes(self)
-    }
-
-    fn disk_key(out: &mut Vec<u8>, table: TableId, group: KeyGroup, cell: Cell<'_>) {
-        layout::group_and_key(out, table, group, cell.key);
-    }
-
-    fn split_disk_key(bytes: &[u8]) -> Result<(KeyGroup, Cell<'_>), StateError> {
-        let damaged = || StateError::Damaged("a key of a value table is cut short".into());
-        let (group, key) = bytes.split_first().ok_or_else(damaged)?;
-        Ok((*group, Cell::key(key)))
-    }
-}
-
-impl Overlay for MapTable {
-    const FAMILY: Family = Family::Map;
-
-    fn known_many<'s>(&'s self, cells: &[Cell<'_>], visit: &mut dyn FnMut(usize, Known<'s>)) {
-        for (i, cell) in cells.iter().enumerate() {
-            visit(i, self.known(*cell));
-        }
-    }
-
-    fn scan_known<'a>(
-        &'a self,
-        key: &[u8],
-        bounds: (Bound<&[u8]>, Bound<&[u8]>),
-        reverse: bool,
-    ) -> Vec<(&'a [u8], Option<&'a [u8]>)> {
-        let mut known = Vec::new();
-        MapTable::scan_known(self, key, bounds, reverse, &mut |sub, value| {
-            known.push((sub, value));
-            ControlFlow::Continue(())
-        });
-        known
-    }
-
-    fn changed(&self, visit: &mut dyn FnMut(RunEntry<'_>)) {
-        MapTable::changed(self, &mut |group, key, sub, value| {
-            visit(RunEntry {
-                group,
-                key,
-                sub,
-                value,
-            })
-        });
-    }
-
-    fn visit_known(&self, visit: &mut dyn FnMut(RunEntry<'_>)) {
-        MapTable::visit_known(self, &mut |group, key, sub, value| {
-            visit(RunEntry {
-                group,
-                key,
-                sub,
-                value,
-            });
-            ControlFlow::Continue(())
-        });
-    }
-
-    fn forget_changes(&mut self) -> Result<(), StateError> {
-        MapTable::forget_changes(self)
-    }
-
-    fn shrink(&mut self, _limit: usize) -> Result<(), StateError> {
-        // It holds nothing but what RocksDB does not have.
-        Ok(())
-    }
-
-    fn memory_bytes(&self) -> usize {
-        MapTable::memory_bytes(self)
-    }
-
-    fn disk_key(out: &mut Vec<u8>, table: TableId, group: KeyGroup, cell: Cell<'_>) {
-        layout::map_key(out, table, group, cell.key);
-        out.extend_from_slice(cell.sub);
-    }
-
-    fn split_disk_key(bytes: &[u8]) -> Result<(KeyGroup, Cell<'_>), StateError> {
-        let (group, key, sub) = layout::split_map_key(bytes)?;
-        Ok((group, Cell { key, sub }))
     }
 }

@@ -115,20 +115,20 @@ impl ViewDisk {
         Ok(marker)
     }
 
-    /// Adds some layers and the marker in one batch.
+    /// Adds some layers and the marker, whose rows grow by theirs, in one batch.
     pub fn apply(
         &self,
         layers: &[Arc<Layer>],
-        layout: &RowLayout,
-        mut marker: Marker,
-    ) -> Result<Marker, StateError> {
+        rows_layout: &RowLayout,
+        marker: &mut Marker,
+    ) -> Result<(), StateError> {
         let family = self.database.family(self.family);
         let (mut batch, mut key) = (WriteBatch::default(), Vec::new());
         match layers.first().map(|l| &l.rows) {
             None => {}
             Some(LayerRows::Sorted(_)) => {
                 let mut cursor = Cursor::new(layers, &[], None);
-                while let Some((row, diff)) = cursor.next()? {
+                while let Some((row, diff)) = cursor.next_row()? {
                     layout::table(&mut key, self.table);
                     key.extend_from_slice(row);
                     batch.merge_cf(&family, &key, diff.to_le_bytes());
@@ -138,7 +138,7 @@ impl ViewDisk {
                 for log in layers.iter().map(|l| l.log()) {
                     let mut number = log.first_number();
                     for rows in log.batches() {
-                        for row in layout.encode(rows)?.rows.iter() {
+                        for row in rows_layout.encode(rows)?.rows.iter() {
                             layout::group_and_key(
                                 &mut key,
                                 self.table,
@@ -154,8 +154,7 @@ impl ViewDisk {
         }
         marker.rows += layers.iter().map(|l| l.diff_sum()).sum::<Diff>();
         batch.put_cf(&family, layout::table_prefix(self.table), marker.to_bytes());
-        self.database.write(batch)?;
-        Ok(marker)
+        self.database.write(batch)
     }
 
     pub fn approximate_bytes(&self) -> u64 {

@@ -76,7 +76,7 @@ impl Cursor {
     }
 
     /// The next row (key group and encoding) and the sum of its diffs, which is not zero.
-    pub fn next(&mut self) -> Result<Option<(&[u8], Diff)>, StateError> {
+    pub fn next_row(&mut self) -> Result<Option<(&[u8], Diff)>, StateError> {
         loop {
             let Some(top) = self.heap.first() else {
                 return Ok(None);

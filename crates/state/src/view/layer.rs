@@ -38,6 +38,10 @@ impl Layer {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Entries that a merge would have to visit.
     pub fn len(&self) -> usize {
         match &self.rows {
@@ -69,7 +73,7 @@ impl Layer {
             LayerRows::Sorted(_) => {
                 let mut cursor = Cursor::new(layers, &[], None);
                 let mut builder = SortedRowsBuilder::default();
-                while let Some((row, diff)) = cursor.next()? {
+                while let Some((row, diff)) = cursor.next_row()? {
                     builder.push(&[row], diff);
                 }
                 LayerRows::Sorted(builder.finish())
@@ -100,7 +104,7 @@ impl Layer {
             }
             Some(LayerRows::Sorted(_)) => {
                 let mut cursor = Cursor::new(layers, &[], None);
-                while let Some((row, diff)) = cursor.next()? {
+                while let Some((row, diff)) = cursor.next_row()? {
                     builder.push_in_group(row[0], &row[1..], &[], Some(&diff.to_le_bytes()));
                 }
             }

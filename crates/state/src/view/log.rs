@@ -59,6 +59,10 @@ impl LogRows {
         self.first_number + self.len() as u64
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub fn len(&self) -> usize {
         self.ends.last().copied().unwrap_or(0)
     }

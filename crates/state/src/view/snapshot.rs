@@ -175,7 +175,7 @@ impl ViewSnapshot {
         let mut cursor = self.cursor(after.as_deref().unwrap_or(&[]))?;
         let (mut rows, mut counts) = (ByteRows::new(), Vec::new());
         while counts.len() < max_rows {
-            let Some((row, count)) = cursor.next()? else {
+            let Some((row, count)) = cursor.next_row()? else {
                 break;
             };
             if Some(row) == after.as_deref() {
@@ -366,7 +366,7 @@ impl ViewScan {
                     Some(cursor) => cursor,
                     None => range.cursor.insert(self.snapshot.cursor(prefix)?),
                 };
-                match cursor.next()? {
+                match cursor.next_row()? {
                     Some((row, diff)) if row.starts_with(prefix) => {
                         if self.snapshot.positive(diff) {
                             range.left = diff as usize;

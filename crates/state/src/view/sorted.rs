@@ -77,6 +77,10 @@ impl SortedRows {
         builder.finish()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Distinct rows, with whatever sign.
     pub fn len(&self) -> usize {
         self.len
