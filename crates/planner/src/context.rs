@@ -24,6 +24,11 @@ const MAX_VIEW_DEPTH: usize = 100;
 pub trait Relations {
     /// `42P01` when there is no such relation, `3F000` when there is no such schema.
     fn relation(&self, name: &TableReference) -> Result<Resolved, SqlError>;
+
+    /// Functions that only this session has, or has in its own way; they go before those of the registry.
+    fn function(&self, _name: &str) -> Option<Arc<ScalarUDF>> {
+        None
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +182,7 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.registry.scalar.get(name).cloned()
+        self.relations.function(name).or_else(|| self.registry.scalar.get(name).cloned())
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {

@@ -19,7 +19,7 @@ pub fn visible(name: &str) -> &str {
 }
 
 /// Gives every unnamed expression of every select list its name.
-pub(crate) fn name_columns(query: &mut Query) {
+pub fn name_columns(query: &mut Query) {
     let _: ControlFlow<()> = query.visit(&mut Namer);
 }
 

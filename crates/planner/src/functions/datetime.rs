@@ -2,6 +2,7 @@
 //!
 //! | expression | type | DataFusion's |
 //! |---|---|---|
+//! | `date < timestamp` | compared in microseconds | in nanoseconds |
 //! | `date ± interval` | `timestamp` | `date` |
 //! | `timestamp ± interval` | `timestamp` of microseconds | of nanoseconds, which end in the year 2262 |
 //! | `date - date` | `integer`, in days | interval |
@@ -52,6 +53,9 @@ fn difference() -> &'static Arc<ScalarUDF> {
 
 pub(super) fn rewrite(binary: &BinaryExpr, schema: &DFSchema) -> Result<Option<Expr>> {
     use DataType::{Date32, Interval, Timestamp};
+    if binary.op.supports_propagation() && !matches!(binary.op, Operator::Plus | Operator::Minus) {
+        return compared(binary, schema);
+    }
     if !matches!(binary.op, Operator::Plus | Operator::Minus) {
         return Ok(None);
     }
@@ -76,6 +80,19 @@ pub(super) fn rewrite(binary: &BinaryExpr, schema: &DFSchema) -> Result<Option<E
         }
         _ => None,
     })
+}
+
+/// A date that is compared with a timestamp is its midnight.
+fn compared(binary: &BinaryExpr, schema: &DFSchema) -> Result<Option<Expr>> {
+    use DataType::{Date32, Timestamp};
+    let (mut left, mut right) = (binary.left.clone(), binary.right.clone());
+    let midnight = |zone: &Option<Arc<str>>| Timestamp(TimeUnit::Microsecond, zone.clone());
+    match (left.get_type(schema)?, right.get_type(schema)?) {
+        (Date32, Timestamp(_, zone)) => left = Box::new(to(*left, midnight(&zone))),
+        (Timestamp(_, zone), Date32) => right = Box::new(to(*right, midnight(&zone))),
+        _ => return Ok(None),
+    }
+    Ok(Some(Expr::BinaryExpr(BinaryExpr::new(left, binary.op, right))))
 }
 
 fn to(expr: Expr, data_type: DataType) -> Expr {

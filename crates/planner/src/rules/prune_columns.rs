@@ -3,6 +3,10 @@
 //! From the root down every node is told which of its columns are needed, and answers with a tree that has them and
 //! little else, and where each went. Operators that keep rows (joins, top-n, aggregates) get inputs with exactly what
 //! they need.
+//!
+//! The order of columns inside the plan is made canonical on the way: a projection lists its expressions by their text, a join
+//! its keys by position. DataFusion's order follows hash tables here and there, and operator ids, by which state is found
+//! again, are hashes of the plan.
 
 use crate::rel::{Rel, move_positions, positions};
 use std::collections::BTreeSet;
@@ -48,7 +52,8 @@ fn unchanged(rel: Rel) -> Pruned {
     Pruned { rel, places }
 }
 
-/// The input narrowed to exactly these columns; at least one stays, since a row has to consist of something.
+/// The input narrowed to exactly these columns, in the order in which it has them; at least one stays, since a row has to
+/// consist of something.
 fn exact(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
     let mut wanted = needed.clone();
     if wanted.is_empty() {
@@ -56,13 +61,15 @@ fn exact(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
     }
     let width = rel.width();
     let Pruned { rel, places } = prune(rel, &wanted);
-    let order: Vec<usize> = wanted.iter().map(|c| at(&places, *c)).collect();
-    let narrowed = rel.select(&order);
+    let mut order: Vec<(usize, usize)> = wanted.iter().map(|c| (at(&places, *c), *c)).collect();
+    order.sort_unstable();
+    let mut kept: Vec<usize> = order.iter().map(|(place, _)| *place).collect();
+    kept.dedup();
     let mut places = vec![None; width];
-    for (index, column) in wanted.iter().enumerate() {
-        places[*column] = Some(index);
+    for (place, column) in order {
+        places[column] = kept.iter().position(|k| *k == place);
     }
-    Pruned { rel: narrowed, places }
+    Pruned { rel: rel.select(&kept), places }
 }
 
 /// A node of one input whose output has its input's layout.
@@ -76,10 +83,13 @@ fn over_exact(rel: Rel, needed: BTreeSet<usize>, op: impl FnOnce(&[Option<usize>
 
 fn scan(mut rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
     let width = rel.width();
-    let keep: Vec<usize> = match needed.is_empty() {
+    let mut keep: Vec<usize> = match needed.is_empty() {
         true => vec![0],
         false => needed.iter().copied().collect(),
     };
+    if let Op::Import { columns, .. } | Op::Source { columns, .. } = &rel.op {
+        keep.sort_by_key(|c| columns[*c]);
+    }
     let mut places = vec![None; width];
     for (index, column) in keep.iter().enumerate() {
         places[*column] = Some(index);
@@ -109,16 +119,20 @@ fn project(rel: Rel, expressions: &[ScalarExpr], needed: &BTreeSet<usize>) -> Pr
         keep.insert(0);
     }
     let wanted: BTreeSet<usize> = keep.iter().flat_map(|c| positions(&expressions[*c])).collect();
-    let fields = keep.iter().map(|c| rel.schema.field(*c).clone()).collect();
-    let width = rel.width();
+    let schema = rel.schema.clone();
     let input = rel.inputs.into_iter().next().expect("a projection has an input");
     let Pruned { rel: input, places: inner } = prune(input, &wanted);
-    let moved = keep.iter().map(|c| move_positions(&expressions[*c], &|p| at(&inner, p))).collect();
-    let mut places = vec![None; width];
-    for (index, column) in keep.iter().enumerate() {
+    let mut moved: Vec<(usize, ScalarExpr)> =
+        keep.iter().map(|c| (*c, move_positions(&expressions[*c], &|p| at(&inner, p)))).collect();
+    // Columns first, by their position: narrowing a row keeps its order.
+    moved.sort_by_cached_key(|(_, e)| (e.as_column().unwrap_or(usize::MAX), e.to_string()));
+    let mut places = vec![None; schema.fields().len()];
+    let mut fields = Vec::new();
+    for (index, (column, _)) in moved.iter().enumerate() {
         places[*column] = Some(index);
+        fields.push(schema.field(*column).clone());
     }
-    Pruned { rel: input.project(moved, fields), places }
+    Pruned { rel: input.project(moved.into_iter().map(|(_, e)| e).collect(), fields), places }
 }
 
 fn aggregate(rel: Rel, keys: &[usize], calls: &[AggregateCall], needed: &BTreeSet<usize>) -> Pruned {
@@ -188,10 +202,19 @@ fn join(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
         None => at(&left.places, p),
         Some(p) => new_offset + at(&right.places, p),
     };
+    let mut keys: Vec<(usize, usize)> = left_keys
+        .iter()
+        .zip(&right_keys)
+        .map(|(l, r)| (at(&left.places, *l), at(&right.places, *r)))
+        .collect();
+    // The first pair of a null-aware join is the comparison of the `NOT IN`.
+    let fixed = usize::from(null_aware).min(keys.len());
+    keys[fixed..].sort_unstable();
+    let (left_keys, right_keys) = keys.into_iter().unzip();
     let op = Op::Join {
         kind,
-        left_keys: left_keys.iter().map(|k| at(&left.places, *k)).collect(),
-        right_keys: right_keys.iter().map(|k| at(&right.places, *k)).collect(),
+        left_keys,
+        right_keys,
         null_equals_null,
         null_aware,
         residual: residual.map(|r| move_positions(&r, &moved)),
@@ -224,7 +247,12 @@ fn union(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
     }
     let keep: Vec<usize> = wanted.iter().copied().collect();
     let schema = Arc::new(rel.schema.project(&keep).expect("kept columns exist"));
-    let inputs = rel.inputs.into_iter().map(|input| exact(input, &wanted).rel).collect();
+    // All inputs in one order, whatever theirs is.
+    let same = |input: Rel| {
+        let Pruned { rel, places } = prune(input, &wanted);
+        rel.select(&wanted.iter().map(|c| at(&places, *c)).collect::<Vec<_>>())
+    };
+    let inputs = rel.inputs.into_iter().map(same).collect();
     Pruned { rel: Rel::new(Op::Union, inputs, schema), places }
 }
 

@@ -354,7 +354,7 @@ fn subqueries() {
                 state right: map, key (k), sub-key (count, __always_true)
                 state right_counts: value, key (k)
               Import t (k)  [exchange by (k)]  [unique (k)]
-              Project count(Int64(1)) as count, k, Boolean(true) as __always_true  [exchange by (k)]  [unique (k)]
+              Project k, count(Int64(1)) as count, Boolean(true) as __always_true  [exchange by (k)]  [unique (k)]
                 Aggregate by (k): count(*)  [unique (k)]
                     state groups: value, key (k)
                   Import u (k)  [exchange by (k)]
@@ -367,11 +367,10 @@ fn subqueries() {
                 state right: map, key (k), sub-key (m)
                 state right_counts: value, key (k)
               Import t (k)  [exchange by (k)]  [unique (k)]
-              Project max(u.x) as m, k  [exchange by (k)]  [unique (k)]
-                Aggregate by (k): max(x)  [unique (k)]
-                    state groups: value, key (k)
-                    state values: map, key (k), sub-key (x)
-                  Import u (k, x)  [exchange by (k)]
+              Aggregate by (k): max(x)  [exchange by (k)]  [unique (k)]
+                  state groups: value, key (k)
+                  state values: map, key (k), sub-key (x)
+                Import u (k, x)  [exchange by (k)]
     "#]]);
     check("with c as (select k, a from t where a > 0) select c1.k from c c1 join c c2 on c1.a = c2.a", expect![[r#"
         Materialize key (k)
@@ -502,7 +501,7 @@ fn nexmark() {
             Materialize key (category)  [unique (category)]
               Aggregate by (category): avg(final)  [exchange by (category)]  [unique (category)]
                   state groups: value, key (category)
-                Project max(b.price) as final, category  [exchange by (category)]
+                Project category, max(b.price) as final  [exchange by (category)]
                   Aggregate by (id, category): max(price)  [unique (id, category)]
                       state groups: value, key (id, category)
                     Project id, category, price  [exchange by (id, category)]  [append-only]
@@ -520,7 +519,7 @@ fn nexmark() {
             Materialize key (auction, day)  [unique (auction, day)]
               Aggregate by (auction, to_char(bid.date_time,Utf8("YYYY-MM-DD"))): count(*), count(*) filter (bid.price < Int64(10000)), min(price), max(price), avg(price), sum(price)  [exchange by (auction, day)]  [unique (auction, day)]
                   state groups: value, key (auction, to_char(bid.date_time,Utf8("YYYY-MM-DD")))
-                Project auction, price, to_char(date_time, Utf8("YYYY-MM-DD")) as to_char(bid.date_time,Utf8("YYYY-MM-DD")), price < Int64(10000) as bid.price < Int64(10000)  [exchange by (auction, to_char(bid.date_time,Utf8("YYYY-MM-DD")))]  [append-only]
+                Project auction, price, price < Int64(10000) as bid.price < Int64(10000), to_char(date_time, Utf8("YYYY-MM-DD")) as to_char(bid.date_time,Utf8("YYYY-MM-DD"))  [exchange by (auction, to_char(bid.date_time,Utf8("YYYY-MM-DD")))]  [append-only]
                   Source bid (auction, price, date_time)  [append-only]
         "#]]);
 }

@@ -64,15 +64,13 @@ fn prune_columns() {
     check(&["prune_columns"], "select k from t order by a + b limit 3", expect![[r#"
         Project k  [unique (k)]
           TopN order by t.a + t.b limit 3  [unique (k)]
-            Project k, b, a, a + b as t.a + t.b  [exchange to one worker]  [unique (k)]
-              Project k, b, a  [unique (k)]
-                Import r1 (k, a, b)  [unique (k)]
+            Project k, a, b, a + b as t.a + t.b  [exchange to one worker]  [unique (k)]
+              Import r1 (k, a, b)  [unique (k)]
         --
         Project k  [unique (k)]
           TopN order by t.a + t.b limit 3  [unique (k)]
             Project k, a + b as t.a + t.b  [exchange to one worker]  [unique (k)]
-              Project k, b, a  [unique (k)]
-                Import r1 (k, a, b)  [unique (k)]
+              Import r1 (k, a, b)  [unique (k)]
     "#]]);
 }
 
@@ -82,7 +80,7 @@ fn merge_projections() {
         Project n
           TopN order by t.a + t.b limit 3
             Project n, a + b as t.a + t.b  [exchange to one worker]
-              Project k + Int32(1) as n, b, a
+              Project a, b, k + Int32(1) as n
                 Import r1 (k, a, b)  [unique (k)]
         --
         Project n

@@ -12,6 +12,36 @@ fn check(number: usize) {
     assert!(plan.starts_with("Materialize"), "q{number} is refused:\n{plan}");
 }
 
+/// State is found again by operator ids, so that the same text must always give the same plan, whatever hash tables do.
+#[test]
+fn plans_repeat() {
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sql/tpch");
+    let schema = std::fs::read_to_string(format!("{base}/schema.sql")).unwrap();
+    let fixture = Fixture::new(&schema);
+    let mut queries: Vec<String> =
+        (1..=22).map(|q| std::fs::read_to_string(format!("{base}/q{q:02}.sql")).unwrap()).collect();
+    queries.extend(
+        [
+            "select o_orderkey from orders order by o_clerk, o_custkey, o_orderdate, o_comment, o_totalprice limit 3",
+            "select n_name from nation where n_regionkey not in (select r_regionkey from region where r_name = n_name)",
+            "select c_name, (select count(*) from orders where o_custkey = c_custkey and o_clerk = c_phone and o_comment = c_name)
+             from customer",
+            "select a.c_name from customer a join customer b using (c_name, c_phone, c_address, c_nationkey, c_acctbal)",
+            "select count(*) from orders, lineitem, customer where l_orderkey = o_orderkey and c_custkey = o_custkey
+             and l_shipdate = o_orderdate and l_comment = o_comment and c_name = l_comment and c_phone = o_clerk",
+        ]
+        .map(str::to_owned),
+    );
+    for query in &queries {
+        let first = fixture.plan(query).unwrap();
+        for _ in 0..8 {
+            let again = fixture.plan(query).unwrap();
+            let ids = |d: &tidegate_plan::Dataflow| d.nodes.iter().map(|n| n.id).collect::<Vec<_>>();
+            assert_eq!(ids(&first), ids(&again), "{query}\n{first}\n{again}");
+        }
+    }
+}
+
 macro_rules! queries {
     ($($name:ident = $number:literal),* $(,)?) => {
         $(#[test]
