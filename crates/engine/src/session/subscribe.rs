@@ -145,26 +145,19 @@ fn output(schema: &SchemaRef, epoch: Epoch, diffs: &[i64], columns: &[ArrayRef])
     RecordBatch::try_new(schema.clone(), all).map_err(SqlError::internal)
 }
 
+/// Ends with the last wanted row, without waiting for a change that nobody wants.
 fn limited(stream: RowStream, limit: usize) -> RowStream {
-    let cut = stream.scan(limit, |left, batch| {
-        if *left == 0 {
-            return futures::future::ready(None);
+    futures::stream::unfold((stream, limit), |(mut stream, left)| async move {
+        if left == 0 {
+            return None;
         }
-        let batch = batch.map(|b| {
-            let rows = b.num_rows().min(*left);
-            *left -= rows;
-            b.slice(0, rows)
-        });
-        futures::future::ready(Some(batch))
-    });
-    // Without this the stream would wait for a change that nobody wants.
-    let mut sent = 0;
-    let mut done = false;
-    cut.take_while(move |batch| {
-        let go_on = !done;
-        sent += batch.as_ref().map_or(0, RecordBatch::num_rows);
-        done = sent >= limit;
-        futures::future::ready(go_on)
+        match stream.next().await? {
+            Ok(batch) => {
+                let rows = batch.num_rows().min(left);
+                Some((Ok(batch.slice(0, rows)), (stream, left - rows)))
+            }
+            Err(error) => Some((Err(error), (stream, 0))),
+        }
     })
     .boxed()
 }
