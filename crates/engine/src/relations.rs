@@ -53,6 +53,10 @@ impl Relations for Names {
         let relation = self.catalog.resolve(&parts, &self.path)?;
         resolved(relation)
     }
+
+    fn function(&self, name: &str) -> Option<Arc<datafusion::logical_expr::ScalarUDF>> {
+        self.system.as_ref()?.function(name)
+    }
 }
 
 fn resolved(relation: &Relation) -> Result<Resolved, SqlError> {

@@ -4,18 +4,25 @@ use crate::errors;
 use crate::functions::{Registry, registry};
 use crate::query::{Planner, Purpose};
 use datafusion::arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DataFusionError, Result, TableReference};
 use datafusion::datasource::DefaultTableSource;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
-use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+};
 use sqlparser::ast;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tidegate_types::{RelationId, SqlError, SqlState};
+
+/// The session that table functions ask for. They look at its settings only.
+static SESSION: LazyLock<SessionState> = LazyLock::new(|| crate::functions::session_state_defaults().build());
 
 /// Views within views deeper than this are refused, before the stack is.
 const MAX_VIEW_DEPTH: usize = 100;
@@ -120,7 +127,13 @@ pub(crate) struct Context<'a> {
 
 impl<'a> Context<'a> {
     pub fn new(relations: &'a dyn Relations, purpose: Purpose) -> Self {
-        Self { relations, registry: registry(), purpose, depth: Cell::new(0), direct: RefCell::new(Vec::new()) }
+        Self {
+            relations,
+            registry: registry(),
+            purpose,
+            depth: Cell::new(0),
+            direct: RefCell::new(Vec::new()),
+        }
     }
 
     pub fn direct(&self) -> Vec<RelationId> {
@@ -129,14 +142,22 @@ impl<'a> Context<'a> {
 
     fn inline(&self, relation: &Resolved, view: &ViewQuery) -> Result<LogicalPlan> {
         if self.depth.get() >= MAX_VIEW_DEPTH {
-            let error = SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "views are nested too deeply");
+            let error = SqlError::new(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                "views are nested too deeply",
+            );
             return Err(errors::external(error));
         }
         self.depth.set(self.depth.get() + 1);
         let planned = Planner::plan_in(self, (*view.query).clone(), &view.text);
         self.depth.set(self.depth.get() - 1);
         let plan = planned.map_err(errors::external)?;
-        let names: Vec<&str> = relation.schema.fields().iter().map(|f| f.name().as_str()).collect();
+        let names: Vec<&str> = relation
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.name().as_str())
+            .collect();
         crate::query::rename(plan, &names)
     }
 }
@@ -149,7 +170,10 @@ impl ContextProvider for Context<'_> {
         }
         if let Some(view) = &relation.view {
             let plan = self.inline(&relation, view)?;
-            return Ok(Arc::new(InlinedView { schema: relation.schema.clone(), plan }));
+            return Ok(Arc::new(InlinedView {
+                schema: relation.schema.clone(),
+                plan,
+            }));
         }
         if let Some(source) = &relation.source {
             return Ok(source.clone());
@@ -157,12 +181,14 @@ impl ContextProvider for Context<'_> {
         Ok(Arc::new(RelationSource { relation }))
     }
 
-    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> Result<Arc<dyn TableSource>> {
         match self.registry.table_functions.get(name) {
             Some(function) => {
-                // The replacement of this method wants a session, which planning has none of and these functions ignore.
-                #[expect(deprecated)]
-                let provider = function.create_table_provider(&args)?;
+                let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&args, &*SESSION))?;
                 Ok(Arc::new(DefaultTableSource::new(provider)))
             }
             None => Err(DataFusionError::Plan(format!("Invalid function '{name}'."))),
@@ -170,7 +196,9 @@ impl ContextProvider for Context<'_> {
     }
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> Result<Arc<dyn TableSource>> {
-        Ok(Arc::new(DefaultTableSource::new(Arc::new(CteWorkTable::new(name, schema)))))
+        Ok(Arc::new(DefaultTableSource::new(Arc::new(
+            CteWorkTable::new(name, schema),
+        ))))
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
@@ -182,7 +210,9 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.relations.function(name).or_else(|| self.registry.scalar.get(name).cloned())
+        self.relations
+            .function(name)
+            .or_else(|| self.registry.scalar.get(name).cloned())
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {

@@ -4,8 +4,8 @@
 //! suffix inside the planner, which [`visible`] takes off again.
 
 use sqlparser::ast::{
-    DataType, Distinct, Expr, FunctionArguments, GroupByExpr, Ident, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
-    SetExpr, TrimWhereField, VisitMut, VisitorMut,
+    DataType, Distinct, Expr, FunctionArguments, GroupByExpr, Ident, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, TrimWhereField, VisitMut, VisitorMut,
 };
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -38,7 +38,8 @@ fn name_select(select: &mut Select) {
     let mut seen: HashMap<String, usize> = HashMap::new();
     // Grouping by a bare name means an input column first, so aliases never need to win; but DISTINCT ON and GROUP BY ALL
     // read the list itself, and stay as they are.
-    let rewritable = !matches!(select.distinct, Some(Distinct::On(_))) && !matches!(select.group_by, GroupByExpr::All(_));
+    let rewritable = !matches!(select.distinct, Some(Distinct::On(_)))
+        && !matches!(select.group_by, GroupByExpr::All(_));
     for item in &mut select.projection {
         let (name, unnamed) = match &*item {
             SelectItem::UnnamedExpr(expr) => (figure(expr).0, !is_column(expr)),
@@ -46,19 +47,28 @@ fn name_select(select: &mut Select) {
             SelectItem::ExprWithAliases { .. }
             | SelectItem::Wildcard(_)
             | SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(_), _)
-            | SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(_), _) => continue,
+            | SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(_), _) => {
+                continue;
+            }
         };
         let occurrence = seen.entry(name.clone()).or_insert(0);
         *occurrence += 1;
         if (!unnamed && *occurrence == 1) || !rewritable {
             continue;
         }
-        let alias = if *occurrence == 1 { name } else { format!("{name}{SUFFIX}{occurrence}") };
+        let alias = if *occurrence == 1 {
+            name
+        } else {
+            format!("{name}{SUFFIX}{occurrence}")
+        };
         let expr = match item {
             SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => expr.clone(),
             _ => unreachable!("other items were passed over"),
         };
-        *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) };
+        *item = SelectItem::ExprWithAlias {
+            expr,
+            alias: Ident::with_quote('"', alias),
+        };
     }
 }
 
@@ -84,22 +94,32 @@ fn figure(expr: &Expr) -> (String, u8) {
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => figure(inner),
         Expr::CompoundFieldAccess { root, .. } => figure(root),
         Expr::Function(function) => {
-            let name = function.name.0.last().and_then(|p| p.as_ident()).map_or_else(|| UNKNOWN.to_owned(), folded);
+            let name = function
+                .name
+                .0
+                .last()
+                .and_then(|p| p.as_ident())
+                .map_or_else(|| UNKNOWN.to_owned(), folded);
             match &function.args {
                 FunctionArguments::Subquery(_) if name == "array" => fixed("array"),
                 _ => (name, 2),
             }
         }
-        Expr::Cast { expr, data_type, .. } => weaker(figure(expr), type_name(data_type)),
+        Expr::Cast {
+            expr, data_type, ..
+        } => weaker(figure(expr), type_name(data_type)),
         Expr::TypedString(typed) => (type_name(&typed.data_type), 1),
         Expr::Interval(_) => ("interval".to_owned(), 1),
         Expr::Value(value) => match &value.value {
             sqlparser::ast::Value::Boolean(_) => ("bool".to_owned(), 1),
             _ => (UNKNOWN.to_owned(), 0),
         },
-        Expr::Case { else_result, .. } => {
-            weaker(else_result.as_ref().map_or((String::new(), 0), |e| figure(e)), "case".to_owned())
-        }
+        Expr::Case { else_result, .. } => weaker(
+            else_result
+                .as_ref()
+                .map_or((String::new(), 0), |e| figure(e)),
+            "case".to_owned(),
+        ),
         Expr::Exists { negated: false, .. } => fixed("exists"),
         Expr::Subquery(query) => subquery(query),
         Expr::Array(_) => fixed("array"),
@@ -125,7 +145,9 @@ fn weaker(found: (String, u8), otherwise: String) -> (String, u8) {
 }
 
 fn subquery(query: &Query) -> (String, u8) {
-    let SetExpr::Select(select) = query.body.as_ref() else { return (UNKNOWN.to_owned(), 0) };
+    let SetExpr::Select(select) = query.body.as_ref() else {
+        return (UNKNOWN.to_owned(), 0);
+    };
     match select.projection.first() {
         Some(SelectItem::UnnamedExpr(expr)) => (figure(expr).0, 2),
         Some(SelectItem::ExprWithAlias { alias, .. }) => (folded(alias), 2),
@@ -140,18 +162,24 @@ fn type_name(data_type: &DataType) -> String {
         DataType::Int(_) | DataType::Integer(_) | DataType::Int4(_) => "int4",
         DataType::BigInt(_) | DataType::Int8(_) => "int8",
         DataType::Real | DataType::Float4 => "float4",
-        DataType::Double(_) | DataType::DoublePrecision | DataType::Float8 | DataType::Float(_) => "float8",
+        DataType::Double(_) | DataType::DoublePrecision | DataType::Float8 | DataType::Float(_) => {
+            "float8"
+        }
         DataType::Boolean | DataType::Bool => "bool",
         DataType::Numeric(_) | DataType::Decimal(_) | DataType::Dec(_) => "numeric",
         DataType::Varchar(_) | DataType::CharacterVarying(_) => "varchar",
         DataType::Char(_) | DataType::Character(_) => "bpchar",
         DataType::Timestamp(_, zone) => match zone {
-            sqlparser::ast::TimezoneInfo::WithTimeZone | sqlparser::ast::TimezoneInfo::Tz => "timestamptz",
+            sqlparser::ast::TimezoneInfo::WithTimeZone | sqlparser::ast::TimezoneInfo::Tz => {
+                "timestamptz"
+            }
             _ => "timestamp",
         },
         DataType::Time(..) => "time",
         DataType::Interval { .. } => "interval",
-        DataType::Array(sqlparser::ast::ArrayElemTypeDef::SquareBracket(element, _)) => return type_name(element),
+        DataType::Array(sqlparser::ast::ArrayElemTypeDef::SquareBracket(element, _)) => {
+            return type_name(element);
+        }
         other => return other.to_string().to_lowercase(),
     };
     name.to_owned()
@@ -165,9 +193,13 @@ mod tests {
     fn names(sql: &str) -> Vec<String> {
         let dialect = sqlparser::dialect::PostgreSqlDialect {};
         let mut statements = sqlparser::parser::Parser::parse_sql(&dialect, sql).unwrap();
-        let sqlparser::ast::Statement::Query(mut query) = statements.remove(0) else { panic!("not a query") };
+        let sqlparser::ast::Statement::Query(mut query) = statements.remove(0) else {
+            panic!("not a query")
+        };
         name_columns(&mut query);
-        let SetExpr::Select(select) = query.body.as_ref() else { panic!("not a select") };
+        let SetExpr::Select(select) = query.body.as_ref() else {
+            panic!("not a select")
+        };
         let named = select.projection.iter().map(|item| match item {
             SelectItem::UnnamedExpr(expr) => figure(expr).0,
             SelectItem::ExprWithAlias { alias, .. } => visible(&alias.value).to_owned(),
@@ -186,8 +218,9 @@ mod tests {
                  interval '1 day', coalesce(a, 1), extract(year from d), trim(x), null, array[1]"
             ),
             [
-                "?column?", "?column?", "count", "?column?", "a", "text", "a", "case", "c", "exists", "max", "date", "bool",
-                "interval", "coalesce", "extract", "btrim", "?column?", "array"
+                "?column?", "?column?", "count", "?column?", "a", "text", "a", "case", "c",
+                "exists", "max", "date", "bool", "interval", "coalesce", "extract", "btrim",
+                "?column?", "array"
             ]
         );
     }

@@ -3,6 +3,7 @@
 use super::{Session, Transaction};
 use crate::api::{Prepared, Response, RowStream, RowsTag};
 use crate::read::{Overlay, ViewTable};
+use crate::system::rewrite;
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -54,11 +55,15 @@ impl Session {
             Statement::Sql(sql) => match sql.as_ref() {
                 ast::Statement::Query(query) => {
                     let names = self.names();
-                    let planned = Planner::new(&names, &statement.text).query((**query).clone(), &declared)?;
+                    let mut query = (**query).clone();
+                    let effects = rewrite::rewrite(&mut query);
+                    let planned = Planner::new(&names, &statement.text).query(query, &declared)?;
                     prepared.parameters = complete(planned.parameters()?, &declared)?;
                     prepared.columns = Some(planned.schema.clone());
                     let catalog_version = names.catalog.version();
-                    prepared.plan = Some(Arc::new(CachedPlan { planned, catalog_version }));
+                    if !effects.reads_system && effects.assignments.is_empty() {
+                        prepared.plan = Some(Arc::new(CachedPlan { planned, catalog_version }));
+                    }
                 }
                 ast::Statement::Insert(_) | ast::Statement::Update(_) | ast::Statement::Delete(_) => {
                     let (parameters, columns) = self.describe_dml(sql, &statement.text, &declared)?;
@@ -84,9 +89,13 @@ impl Session {
         let planned = match cached.filter(|c| c.catalog_version == version) {
             Some(cached) => cached.planned.clone(),
             None => {
+                let mut query = query.clone();
+                for (name, value) in rewrite::rewrite(&mut query).assignments {
+                    self.assign(&name, &[value])?;
+                }
                 let names = self.names();
                 let declared: Vec<_> = prepared.parameters.iter().cloned().map(Some).collect();
-                let planned = Planner::new(&names, text).query(query.clone(), &declared)?;
+                let planned = Planner::new(&names, text).query(query, &declared)?;
                 if prepared.columns.as_ref().is_some_and(|c| *c != planned.schema) {
                     return Err(SqlError::not_supported("a cached plan with another result type")
                         .with_detail("cached plan must not change result type"));

@@ -35,7 +35,7 @@ impl Session {
         Ok(command("SET"))
     }
 
-    fn assign(&mut self, name: &str, values: &[String]) -> Result<(), SqlError> {
+    pub(super) fn assign(&mut self, name: &str, values: &[String]) -> Result<(), SqlError> {
         let name = name.to_ascii_lowercase();
         if PRESETS.iter().any(|(n, _)| *n == name) {
             return Err(SqlError::new(
