@@ -22,8 +22,15 @@ pub struct StoredRelation {
 /// A table's own dataflow: changes from the command log into the table's view store.
 pub fn plan_table(table: &StoredRelation) -> Dataflow {
     let unique_key = (!table.primary_key.is_empty()).then(|| table.primary_key.clone());
-    let mut input = Rel::new(Op::TableInput { relation: table.id }, Vec::new(), table.schema.clone());
-    input.origin = Origin { append_only: table.append_only, unique_key };
+    let mut input = Rel::new(
+        Op::TableInput { relation: table.id },
+        Vec::new(),
+        table.schema.clone(),
+    );
+    input.origin = Origin {
+        append_only: table.append_only,
+        unique_key,
+    };
     let schema = input.schema.clone();
     materialized(input, schema, table.id, &table.name)
 }
@@ -31,8 +38,18 @@ pub fn plan_table(table: &StoredRelation) -> Dataflow {
 /// A source's own dataflow: its connector, with all columns.
 pub fn plan_source(source: &StoredRelation) -> Dataflow {
     let columns = (0..source.schema.fields().len()).collect();
-    let mut input = Rel::new(Op::Source { relation: source.id, columns }, Vec::new(), source.schema.clone());
-    input.origin = Origin { append_only: source.append_only, unique_key: None };
+    let mut input = Rel::new(
+        Op::Source {
+            relation: source.id,
+            columns,
+        },
+        Vec::new(),
+        source.schema.clone(),
+    );
+    input.origin = Origin {
+        append_only: source.append_only,
+        unique_key: None,
+    };
     flatten(input, source.id, &source.name)
 }
 
@@ -49,7 +66,11 @@ pub(crate) fn materialize(
 
 fn materialized(rel: Rel, schema: SchemaRef, relation: RelationId, name: &str) -> Dataflow {
     let key = properties::view_key(rel.width(), &properties_of(&rel));
-    flatten(Rel::new(Op::Materialize { relation, key }, vec![rel], schema), relation, name)
+    flatten(
+        Rel::new(Op::Materialize { relation, key }, vec![rel], schema),
+        relation,
+        name,
+    )
 }
 
 /// The tree's own nullability under the view's names.
@@ -58,7 +79,9 @@ pub(crate) fn with_names(tree: &SchemaRef, names: &SchemaRef) -> Result<SchemaRe
     for (have, want) in tree.fields().iter().zip(names.fields()) {
         if have.data_type() != want.data_type() {
             let (name, have, want) = (want.name(), have.data_type(), want.data_type());
-            return Err(SqlError::internal(format!("column \"{name}\" became {have} from {want}")));
+            return Err(SqlError::internal(format!(
+                "column \"{name}\" became {have} from {want}"
+            )));
         }
         fields.push(want.as_ref().clone().with_nullable(have.is_nullable()));
     }
@@ -72,7 +95,11 @@ pub(crate) fn properties_of(rel: &Rel) -> Properties {
 
 /// The dataflow of a finished tree.
 pub(crate) fn flatten(rel: Rel, relation: RelationId, name: &str) -> Dataflow {
-    let mut dataflow = Dataflow { relation, name: name.to_owned(), nodes: Vec::new() };
+    let mut dataflow = Dataflow {
+        relation,
+        name: name.to_owned(),
+        nodes: Vec::new(),
+    };
     push(rel, &mut dataflow);
     dataflow.assign_ids();
     dataflow.declare_state();
@@ -85,15 +112,23 @@ fn push(mut rel: Rel, dataflow: &mut Dataflow) -> (usize, Properties) {
     // Properties look at the inputs' schemas, so the inputs stay behind as stubs.
     rel.inputs = children
         .iter()
-        .map(|child| Rel { inputs: Vec::new(), ..Rel::new(child.op.clone(), Vec::new(), child.schema.clone()) })
+        .map(|child| Rel {
+            inputs: Vec::new(),
+            ..Rel::new(child.op.clone(), Vec::new(), child.schema.clone())
+        })
         .collect();
-    let (indexes, inputs): (Vec<usize>, Vec<Properties>) =
-        children.into_iter().map(|child| push(child, dataflow)).unzip();
+    let (indexes, inputs): (Vec<usize>, Vec<Properties>) = children
+        .into_iter()
+        .map(|child| push(child, dataflow))
+        .unzip();
     let found = properties::derive(&rel, &inputs);
     let edges = indexes
         .iter()
         .enumerate()
-        .map(|(input, from)| Edge { from: *from, distribution: properties::distribution(&rel.op, input, &inputs[input]) })
+        .map(|(input, from)| Edge {
+            from: *from,
+            distribution: properties::distribution(&rel.op, input, &inputs[input]),
+        })
         .collect();
     dataflow.nodes.push(Node {
         id: OperatorId(0),

@@ -18,24 +18,32 @@ pub(crate) fn external(error: SqlError) -> DataFusionError {
 pub fn sql_error(error: &DataFusionError, text: &str) -> SqlError {
     let mut found = translate(error);
     if found.position.is_none() {
-        found.position = span_of(error).and_then(|span| position(text, span)).or_else(|| named_position(&found, text));
+        found.position = span_of(error)
+            .and_then(|span| position(text, span))
+            .or_else(|| named_position(&found, text));
     }
     found
 }
 
 fn position(text: &str, span: Span) -> Option<usize> {
-    let location = sqlparser::tokenizer::Location { line: span.start.line, column: span.start.column };
+    let location = sqlparser::tokenizer::Location {
+        line: span.start.line,
+        column: span.start.column,
+    };
     tidegate_parser::position_of(text, location)
 }
 
 fn span_of(error: &DataFusionError) -> Option<Span> {
     match error {
-        DataFusionError::Diagnostic(diagnostic, inner) => diagnostic.span.or_else(|| span_of(inner)),
+        DataFusionError::Diagnostic(diagnostic, inner) => {
+            diagnostic.span.or_else(|| span_of(inner))
+        }
         DataFusionError::Context(_, inner) => span_of(inner),
         DataFusionError::Shared(inner) => span_of(inner),
         DataFusionError::Collection(errors) => errors.first().and_then(span_of),
         DataFusionError::SchemaError(error, _) => match error.as_ref() {
-            SchemaError::FieldNotFound { field, .. } | SchemaError::AmbiguousReference { field } => field.spans.first(),
+            SchemaError::FieldNotFound { field, .. }
+            | SchemaError::AmbiguousReference { field } => field.spans.first(),
             _ => None,
         },
         _ => None,
@@ -45,13 +53,18 @@ fn span_of(error: &DataFusionError) -> Option<Span> {
 /// The place of a name that an error is about, where the planner lost its span: the only occurrence as a word.
 fn named_position(error: &SqlError, text: &str) -> Option<usize> {
     static NAME: OnceLock<Regex> = OnceLock::new();
-    let name = NAME.get_or_init(|| Regex::new(r#"^(?:relation|function|column) "?([\w.]+)"#).expect("a literal"));
+    let name = NAME.get_or_init(|| {
+        Regex::new(r#"^(?:relation|function|column) "?([\w.]+)"#).expect("a literal")
+    });
     let word = name.captures(&error.message)?.get(1)?.as_str();
     let pattern = Regex::new(&format!(r"(?i)(^|[^\w.]){}($|\W)", regex::escape(word))).ok()?;
     let mut places = pattern.captures_iter(text);
     let first = places.next()?;
     let byte = first.get(1).expect("the pattern has it").end();
-    places.next().is_none().then(|| text[..byte].chars().count() + 1)
+    places
+        .next()
+        .is_none()
+        .then(|| text[..byte].chars().count() + 1)
 }
 
 fn translate(error: &DataFusionError) -> SqlError {
@@ -66,9 +79,9 @@ fn translate(error: &DataFusionError) -> SqlError {
         }
         DataFusionError::Context(_, inner) => translate(inner),
         DataFusionError::Shared(inner) => translate(inner),
-        DataFusionError::Collection(errors) => {
-            errors.first().map_or_else(|| SqlError::internal("an empty list of errors"), translate)
-        }
+        DataFusionError::Collection(errors) => errors
+            .first()
+            .map_or_else(|| SqlError::internal("an empty list of errors"), translate),
         DataFusionError::External(inner) => match inner.downcast_ref::<SqlError>() {
             Some(error) => error.clone(),
             None => match inner.downcast_ref::<DataFusionError>() {
@@ -82,7 +95,9 @@ fn translate(error: &DataFusionError) -> SqlError {
         DataFusionError::SQL(error, _) => SqlError::new(SqlState::SYNTAX_ERROR, error.to_string()),
         DataFusionError::ArrowError(error, _) => evaluated(&error.to_string()),
         DataFusionError::Execution(message) => evaluated(message),
-        DataFusionError::ResourcesExhausted(message) => SqlError::new(SqlState::OUT_OF_MEMORY, lower_first(message)),
+        DataFusionError::ResourcesExhausted(message) => {
+            SqlError::new(SqlState::OUT_OF_MEMORY, lower_first(message))
+        }
         DataFusionError::IoError(error) => SqlError::new(SqlState::IO_ERROR, error.to_string()),
         other => planned(&strip(&other.to_string())),
     }
@@ -90,28 +105,44 @@ fn translate(error: &DataFusionError) -> SqlError {
 
 fn schema(error: &SchemaError) -> SqlError {
     match error {
-        SchemaError::FieldNotFound { field, valid_fields } => undefined_column(field, valid_fields),
+        SchemaError::FieldNotFound {
+            field,
+            valid_fields,
+        } => undefined_column(field, valid_fields),
         SchemaError::AmbiguousReference { field } => SqlError::new(
             SqlState::AMBIGUOUS_COLUMN,
             format!("column reference \"{}\" is ambiguous", field.name),
         ),
         SchemaError::DuplicateQualifiedField { qualifier, .. } => SqlError::new(
             SqlState::from_code("42712"),
-            format!("table name \"{}\" specified more than once", qualifier.table()),
+            format!(
+                "table name \"{}\" specified more than once",
+                qualifier.table()
+            ),
         ),
         SchemaError::DuplicateUnqualifiedField { name } => duplicate_column(name),
     }
 }
 
 pub(crate) fn duplicate_column(name: &str) -> SqlError {
-    SqlError::new(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
+    SqlError::new(
+        SqlState::DUPLICATE_COLUMN,
+        format!("column \"{name}\" specified more than once"),
+    )
 }
 
 fn undefined_column(field: &Column, valid: &[Column]) -> SqlError {
     if let Some(relation) = &field.relation {
-        let known = valid.iter().any(|c| c.relation.as_ref().is_some_and(|r| r.table() == relation.table()));
+        let known = valid.iter().any(|c| {
+            c.relation
+                .as_ref()
+                .is_some_and(|r| r.table() == relation.table())
+        });
         if !known && !valid.is_empty() {
-            let message = format!("missing FROM-clause entry for table \"{}\"", relation.table());
+            let message = format!(
+                "missing FROM-clause entry for table \"{}\"",
+                relation.table()
+            );
             return SqlError::new(SqlState::UNDEFINED_TABLE, message);
         }
     }
@@ -121,7 +152,9 @@ fn undefined_column(field: &Column, valid: &[Column]) -> SqlError {
     };
     let error = SqlError::new(SqlState::UNDEFINED_COLUMN, message);
     match closest(&field.name, valid) {
-        Some(name) => error.with_hint(format!("Perhaps you meant to reference the column \"{name}\".")),
+        Some(name) => error.with_hint(format!(
+            "Perhaps you meant to reference the column \"{name}\"."
+        )),
         None => error,
     }
 }
@@ -158,10 +191,16 @@ fn distance(a: &str, b: &str) -> usize {
 
 fn not_implemented(message: &str) -> SqlError {
     let message = strip(message);
-    if message.contains("not supported") || message.contains("not implemented") || message.contains("Unsupported") {
+    if message.contains("not supported")
+        || message.contains("not implemented")
+        || message.contains("Unsupported")
+    {
         return SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, lower_first(&message));
     }
-    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("not supported: {}", lower_first(&message)))
+    SqlError::new(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!("not supported: {}", lower_first(&message)),
+    )
 }
 
 struct Pattern {
@@ -235,7 +274,9 @@ fn patterns() -> &'static [Pattern] {
 fn planned(message: &str) -> SqlError {
     let message = strip(message);
     for pattern in patterns() {
-        let Some(groups) = pattern.regex.captures(&message) else { continue };
+        let Some(groups) = pattern.regex.captures(&message) else {
+            continue;
+        };
         let mut text = String::new();
         groups.expand(pattern.message, &mut text);
         if text.is_empty() {
@@ -292,18 +333,29 @@ fn evaluated(message: &str) -> SqlError {
     } else if lower.contains("overflow happened on") {
         // The kernels say what the operands were, not which type they had; small integers are computed in 32 bits.
         let wide = OVERFLOW.captures(&message).is_some_and(|found| {
-            [1, 3].iter().any(|group| found[*group].parse::<i32>().is_err())
+            [1, 3]
+                .iter()
+                .any(|group| found[*group].parse::<i32>().is_err())
         });
         let name = if wide { "bigint" } else { "integer" };
-        return SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, format!("{name} out of range"));
-    } else if lower.contains("overflow") || lower.contains("out of range") || lower.contains("too large to store") {
+        return SqlError::new(
+            SqlState::NUMERIC_OUT_OF_RANGE,
+            format!("{name} out of range"),
+        );
+    } else if lower.contains("overflow")
+        || lower.contains("out of range")
+        || lower.contains("too large to store")
+    {
         SqlState::NUMERIC_OUT_OF_RANGE
     } else if lower.contains("more than one row") {
         return SqlError::new(
             SqlState::CARDINALITY_VIOLATION,
             "more than one row returned by a subquery used as an expression",
         );
-    } else if lower.contains("cannot cast string") || lower.contains("parser error") || lower.contains("error parsing") {
+    } else if lower.contains("cannot cast string")
+        || lower.contains("parser error")
+        || lower.contains("error parsing")
+    {
         SqlState::INVALID_TEXT_REPRESENTATION
     } else if lower.contains("cast error") {
         SqlState::CANNOT_COERCE
@@ -326,7 +378,11 @@ fn strip(message: &str) -> String {
     ] {
         rest = rest.strip_prefix(prefix).unwrap_or(rest);
     }
-    rest.split("\n\nbacktrace:").next().unwrap_or(rest).trim_end().to_owned()
+    rest.split("\n\nbacktrace:")
+        .next()
+        .unwrap_or(rest)
+        .trim_end()
+        .to_owned()
 }
 
 fn lower_first(message: &str) -> String {

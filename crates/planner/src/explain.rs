@@ -14,12 +14,23 @@ use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::Expr;
 use std::fmt::Write;
-use tidegate_plan::{AggregateCall, AggregateFunction, Dataflow, Distribution, JoinKind, Op, ScalarExpr, SortKey};
+use tidegate_plan::{
+    AggregateCall, AggregateFunction, Dataflow, Distribution, JoinKind, Op, ScalarExpr, SortKey,
+};
 use tidegate_types::{RelationId, SqlType};
 
 /// The text of a plan. `name` gives a relation's name. `verbose` adds ids and types.
-pub fn explain(dataflow: &Dataflow, verbose: bool, name: &dyn Fn(RelationId) -> Option<String>) -> String {
-    let mut writer = Writer { dataflow, verbose, name, text: String::new() };
+pub fn explain(
+    dataflow: &Dataflow,
+    verbose: bool,
+    name: &dyn Fn(RelationId) -> Option<String>,
+) -> String {
+    let mut writer = Writer {
+        dataflow,
+        verbose,
+        name,
+        text: String::new(),
+    };
     writer.node(dataflow.nodes.len() - 1, None, 0);
     writer.text
 }
@@ -36,7 +47,9 @@ impl Writer<'_> {
         let node = &self.dataflow.nodes[index];
         let mut line = format!("{:indent$}{}", "", self.operator(index), indent = depth * 2);
         match distribution {
-            Some(Distribution::Key(columns)) if columns.is_empty() => line.push_str("  [exchange to one worker]"),
+            Some(Distribution::Key(columns)) if columns.is_empty() => {
+                line.push_str("  [exchange to one worker]")
+            }
             Some(Distribution::Key(columns)) => {
                 let _ = write!(line, "  [exchange by {}]", list(columns, &node.schema));
             }
@@ -67,7 +80,13 @@ impl Writer<'_> {
         let indent = depth * 2 + 4;
         for table in &node.state {
             let form = if table.map { "map" } else { "value" };
-            let _ = write!(self.text, "{:indent$}state {}: {form}, key {}", "", table.name, fields(&table.key));
+            let _ = write!(
+                self.text,
+                "{:indent$}state {}: {form}, key {}",
+                "",
+                table.name,
+                fields(&table.key)
+            );
             if table.map {
                 let _ = write!(self.text, ", sub-key {}", fields(&table.sub_key));
             }
@@ -96,19 +115,43 @@ impl Writer<'_> {
         let node = &self.dataflow.nodes[index];
         let input = |i: usize| self.dataflow.input_schema(index, i).as_ref();
         match &node.op {
-            Op::Import { relation, .. } => format!("Import {} {}", self.relation(*relation), fields(&node.schema)),
-            Op::Source { relation, .. } => format!("Source {} {}", self.relation(*relation), fields(&node.schema)),
+            Op::Import { relation, .. } => format!(
+                "Import {} {}",
+                self.relation(*relation),
+                fields(&node.schema)
+            ),
+            Op::Source { relation, .. } => format!(
+                "Source {} {}",
+                self.relation(*relation),
+                fields(&node.schema)
+            ),
             Op::TableInput { relation } => format!("TableInput {}", self.relation(*relation)),
             Op::Values { rows } => values(rows),
             Op::Filter { predicate } => format!("Filter {}", scalar(predicate, &[input(0)])),
-            Op::Project { expressions } => format!("Project {}", projection(expressions, input(0), &node.schema)),
-            Op::Aggregate { keys, calls } if calls.is_empty() => format!("Distinct {}", list(keys, input(0))),
+            Op::Project { expressions } => format!(
+                "Project {}",
+                projection(expressions, input(0), &node.schema)
+            ),
+            Op::Aggregate { keys, calls } if calls.is_empty() => {
+                format!("Distinct {}", list(keys, input(0)))
+            }
             Op::Aggregate { keys, calls } => aggregate(keys, calls, input(0)),
-            Op::Join { kind, left_keys, right_keys, residual, null_equals_null, null_aware } => {
+            Op::Join {
+                kind,
+                left_keys,
+                right_keys,
+                residual,
+                null_equals_null,
+                null_aware,
+            } => {
                 let mut text = match left_keys.is_empty() {
                     true => format!("{}Join", join_name(*kind)),
                     false => {
-                        let sign = if *null_equals_null { "is not distinct from" } else { "=" };
+                        let sign = if *null_equals_null {
+                            "is not distinct from"
+                        } else {
+                            "="
+                        };
                         let (left, right) = (list(left_keys, input(0)), list(right_keys, input(1)));
                         format!("{}Join {left} {sign} {right}", join_name(*kind))
                     }
@@ -122,7 +165,12 @@ impl Writer<'_> {
                 text
             }
             Op::Union => "Union".to_owned(),
-            Op::TopN { partition, order, offset, limit } => top_n(partition, order, *offset, *limit, input(0)),
+            Op::TopN {
+                partition,
+                order,
+                offset,
+                limit,
+            } => top_n(partition, order, *offset, *limit, input(0)),
             Op::AtMostOne { .. } => "AtMostOne".to_owned(),
             Op::Materialize { key, .. } if key.is_empty() => "Materialize".to_owned(),
             Op::Materialize { key, .. } => format!("Materialize key {}", list(key, &node.schema)),
@@ -137,7 +185,11 @@ fn list(columns: &[usize], schema: &Schema) -> String {
 }
 
 fn fields(schema: &Schema) -> String {
-    let names: Vec<&str> = schema.fields().iter().map(|f| crate::names::visible(f.name())).collect();
+    let names: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|f| crate::names::visible(f.name()))
+        .collect();
     format!("({})", names.join(", "))
 }
 
@@ -149,7 +201,10 @@ fn name(schema: &Schema, column: usize) -> &str {
 fn scalar(expression: &ScalarExpr, inputs: &[&Schema]) -> String {
     let named = expression.expr().clone().transform_up(|e| match e {
         Expr::Column(column) => {
-            let mut position: usize = column.name.parse().expect("expressions of a plan are positional");
+            let mut position: usize = column
+                .name
+                .parse()
+                .expect("expressions of a plan are positional");
             let sides = ["left", "right"];
             for (side, schema) in sides.iter().zip(inputs) {
                 if position < schema.fields().len() {
@@ -230,7 +285,11 @@ fn call(call: &AggregateCall, input: &Schema) -> String {
         F::StddevSamp => "stddev_samp",
     };
     let names: Vec<&str> = call.arguments.iter().map(|a| name(input, *a)).collect();
-    let arguments = if names.is_empty() { "*".to_owned() } else { names.join(", ") };
+    let arguments = if names.is_empty() {
+        "*".to_owned()
+    } else {
+        names.join(", ")
+    };
     let distinct = if call.distinct { "distinct " } else { "" };
     let order = match call.order_by.is_empty() {
         true => String::new(),
@@ -260,7 +319,13 @@ fn order(keys: &[SortKey], input: &Schema) -> String {
     items.join(", ")
 }
 
-fn top_n(partition: &[usize], keys: &[SortKey], offset: u64, limit: Option<u64>, input: &Schema) -> String {
+fn top_n(
+    partition: &[usize],
+    keys: &[SortKey],
+    offset: u64,
+    limit: Option<u64>,
+    input: &Schema,
+) -> String {
     let mut text = "TopN".to_owned();
     if !partition.is_empty() {
         let _ = write!(text, " by {}", list(partition, input));

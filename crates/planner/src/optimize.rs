@@ -10,7 +10,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    Expr, Extension, FetchType, LogicalPlan, LogicalPlanBuilder, Subquery, UserDefinedLogicalNodeCore, Volatility,
+    Expr, Extension, FetchType, LogicalPlan, LogicalPlanBuilder, Subquery,
+    UserDefinedLogicalNodeCore, Volatility,
 };
 use datafusion::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use std::cmp::Ordering;
@@ -51,8 +52,14 @@ impl UserDefinedLogicalNodeCore for AtMostOne {
         f.write_str("AtMostOne")
     }
 
-    fn with_exprs_and_inputs(&self, _exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
-        Ok(Self { input: inputs.swap_remove(0) })
+    fn with_exprs_and_inputs(
+        &self,
+        _exprs: Vec<Expr>,
+        mut inputs: Vec<LogicalPlan>,
+    ) -> Result<Self> {
+        Ok(Self {
+            input: inputs.swap_remove(0),
+        })
     }
 
     // Projections may pass, filters may not: they would change how many rows there are.
@@ -66,10 +73,13 @@ pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     refuse_volatile(&plan)?;
     let plan = guard_scalar_subqueries(plan)?;
     let mut options = functions::registry().options.clone();
-    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    options
+        .optimizer
+        .enable_physical_uncorrelated_scalar_subquery = false;
     options.optimizer.skip_failed_rules = false;
     options.optimizer.filter_null_join_keys = true;
-    let config = OptimizerContext::new_with_config_options(Arc::new(options)).without_query_execution_start_time();
+    let config = OptimizerContext::new_with_config_options(Arc::new(options))
+        .without_query_execution_start_time();
     Optimizer::with_rules(rules()).optimize(plan, &config, |_, _| {})
 }
 
@@ -114,7 +124,13 @@ fn refuse_volatile(plan: &LogicalPlan) -> Result<()> {
 }
 
 fn depends_on_moment(function: &ScalarFunction) -> bool {
-    const CLOCK: [&str; 5] = ["now", "current_timestamp", "current_date", "current_time", "today"];
+    const CLOCK: [&str; 5] = [
+        "now",
+        "current_timestamp",
+        "current_date",
+        "current_time",
+        "today",
+    ];
     function.func.signature().volatility == Volatility::Volatile || CLOCK.contains(&function.name())
 }
 
@@ -125,14 +141,25 @@ fn guard_scalar_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
         node.map_expressions(|expr| {
             expr.transform_up(|inner| match inner {
                 Expr::ScalarSubquery(subquery)
-                    if subquery.outer_ref_columns.is_empty() && !has_at_most_one_row(&subquery.subquery) =>
+                    if subquery.outer_ref_columns.is_empty()
+                        && !has_at_most_one_row(&subquery.subquery) =>
                 {
                     let input = subquery.subquery.as_ref().clone();
-                    let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-                    let guard = LogicalPlan::Extension(Extension { node: Arc::new(AtMostOne { input }) });
+                    let columns: Vec<Expr> = input
+                        .schema()
+                        .columns()
+                        .into_iter()
+                        .map(Expr::Column)
+                        .collect();
+                    let guard = LogicalPlan::Extension(Extension {
+                        node: Arc::new(AtMostOne { input }),
+                    });
                     // DataFusion looks for the sub-query's expression in a projection.
                     let guard = LogicalPlanBuilder::from(guard).project(columns)?.build()?;
-                    Ok(Transformed::yes(Expr::ScalarSubquery(Subquery { subquery: Arc::new(guard), ..subquery })))
+                    Ok(Transformed::yes(Expr::ScalarSubquery(Subquery {
+                        subquery: Arc::new(guard),
+                        ..subquery
+                    })))
                 }
                 other => Ok(Transformed::no(other)),
             })
@@ -148,7 +175,8 @@ fn has_at_most_one_row(plan: &LogicalPlan) -> bool {
         LogicalPlan::EmptyRelation(_) => true,
         LogicalPlan::Values(values) => values.values.len() <= 1,
         LogicalPlan::Limit(limit) => {
-            matches!(limit.get_fetch_type(), Ok(FetchType::Literal(Some(0 | 1)))) || has_at_most_one_row(&limit.input)
+            matches!(limit.get_fetch_type(), Ok(FetchType::Literal(Some(0 | 1))))
+                || has_at_most_one_row(&limit.input)
         }
         LogicalPlan::Projection(projection) => has_at_most_one_row(&projection.input),
         LogicalPlan::SubqueryAlias(alias) => has_at_most_one_row(&alias.input),

@@ -19,7 +19,10 @@ pub(crate) struct Properties {
 
 /// The properties of a node over inputs with these.
 pub(crate) fn derive(rel: &Rel, inputs: &[Properties]) -> Properties {
-    Properties { append_only: append_only(rel, inputs), unique_key: unique_key(rel, inputs) }
+    Properties {
+        append_only: append_only(rel, inputs),
+        unique_key: unique_key(rel, inputs),
+    }
 }
 
 fn append_only(rel: &Rel, inputs: &[Properties]) -> bool {
@@ -27,31 +30,56 @@ fn append_only(rel: &Rel, inputs: &[Properties]) -> bool {
     match &rel.op {
         Op::Import { .. } | Op::Source { .. } | Op::TableInput { .. } => rel.origin.append_only,
         Op::Values { .. } => true,
-        Op::Filter { .. } | Op::Project { .. } | Op::Union | Op::Materialize { .. } | Op::Sink { .. } => all,
+        Op::Filter { .. }
+        | Op::Project { .. }
+        | Op::Union
+        | Op::Materialize { .. }
+        | Op::Sink { .. } => all,
         Op::Aggregate { keys, calls } => calls.is_empty() && !keys.is_empty() && all,
-        Op::Join { kind: JoinKind::Inner | JoinKind::LeftSemi, .. } => all,
+        Op::Join {
+            kind: JoinKind::Inner | JoinKind::LeftSemi,
+            ..
+        } => all,
         Op::Join { .. } | Op::TopN { .. } | Op::AtMostOne { .. } => false,
     }
 }
 
 fn unique_key(rel: &Rel, inputs: &[Properties]) -> Option<Vec<usize>> {
     match &rel.op {
-        Op::Import { .. } | Op::Source { .. } | Op::TableInput { .. } => rel.origin.unique_key.clone(),
+        Op::Import { .. } | Op::Source { .. } | Op::TableInput { .. } => {
+            rel.origin.unique_key.clone()
+        }
         Op::Values { rows } => (rows.len() <= 1).then(Vec::new),
-        Op::Filter { .. } | Op::Materialize { .. } | Op::Sink { .. } => inputs[0].unique_key.clone(),
-        Op::Project { expressions } => inputs[0].unique_key.as_ref().and_then(|key| through(expressions, key)),
+        Op::Filter { .. } | Op::Materialize { .. } | Op::Sink { .. } => {
+            inputs[0].unique_key.clone()
+        }
+        Op::Project { expressions } => inputs[0]
+            .unique_key
+            .as_ref()
+            .and_then(|key| through(expressions, key)),
         Op::Aggregate { keys, .. } => Some((0..keys.len()).collect()),
-        Op::TopN { partition, limit: Some(0 | 1), .. } => Some(partition.clone()),
+        Op::TopN {
+            partition,
+            limit: Some(0 | 1),
+            ..
+        } => Some(partition.clone()),
         Op::TopN { .. } => inputs[0].unique_key.clone(),
         Op::AtMostOne { keys } => Some(keys.clone()),
         Op::Union => None,
-        Op::Join { kind, left_keys, right_keys, .. } => join_key(*kind, left_keys, right_keys, rel, inputs),
+        Op::Join {
+            kind,
+            left_keys,
+            right_keys,
+            ..
+        } => join_key(*kind, left_keys, right_keys, rel, inputs),
     }
 }
 
 /// Where a projection puts a key, if it keeps every column of it.
 fn through(expressions: &[ScalarExpr], key: &[usize]) -> Option<Vec<usize>> {
-    key.iter().map(|c| expressions.iter().position(|e| e.as_column() == Some(*c))).collect()
+    key.iter()
+        .map(|c| expressions.iter().position(|e| e.as_column() == Some(*c)))
+        .collect()
 }
 
 fn join_key(
@@ -62,7 +90,10 @@ fn join_key(
     inputs: &[Properties],
 ) -> Option<Vec<usize>> {
     let left = inputs[0].unique_key.as_ref();
-    if matches!(kind, JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::LeftMark) {
+    if matches!(
+        kind,
+        JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::LeftMark
+    ) {
         return left.cloned();
     }
     let offset = rel.inputs[0].width();
@@ -93,7 +124,13 @@ pub(crate) fn distribution(op: &Op, input: usize, properties: &Properties) -> Di
     match op {
         Op::Aggregate { keys, .. } | Op::AtMostOne { keys } => Distribution::Key(keys.clone()),
         Op::TopN { partition, .. } => Distribution::Key(partition.clone()),
-        Op::Join { kind, null_aware, left_keys, right_keys, .. } => {
+        Op::Join {
+            kind,
+            null_aware,
+            left_keys,
+            right_keys,
+            ..
+        } => {
             let keys = if input == 0 { left_keys } else { right_keys };
             Distribution::Key(join_partition_keys(*kind, *null_aware, keys).to_vec())
         }

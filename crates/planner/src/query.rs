@@ -40,7 +40,10 @@ pub struct PlannedQuery {
 impl PlannedQuery {
     /// Types of `$1`, `$2`, … where they could be told.
     pub fn parameters(&self) -> Result<Vec<Option<SqlType>>, SqlError> {
-        let found = self.plan.get_parameter_fields().map_err(|e| errors::sql_error(&e, ""))?;
+        let found = self
+            .plan
+            .get_parameter_fields()
+            .map_err(|e| errors::sql_error(&e, ""))?;
         let number = |name: &String| name.trim_start_matches('$').parse::<usize>().unwrap_or(0);
         let count = found.keys().map(number).max().unwrap_or(0);
         let mut parameters = vec![None; count];
@@ -60,12 +63,30 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans a query that is to be read once. `parameters` are the types of `$1`, … as far as the client declared them.
-    pub fn query(&self, query: ast::Query, parameters: &[Option<SqlType>]) -> Result<PlannedQuery, SqlError> {
+    pub fn query(
+        &self,
+        query: ast::Query,
+        parameters: &[Option<SqlType>],
+    ) -> Result<PlannedQuery, SqlError> {
         let context = Context::new(self.relations, Purpose::Read);
-        let fields = parameters.iter().map(|p| p.as_ref().map(|t| Arc::new(t.field("", true)))).collect();
-        let plan = plan(&context, query, self.text, PlannerContext::new().with_prepare_param_data_types(fields))?;
-        let plan = analyze(plan).and_then(canonical).map_err(|e| errors::sql_error(&e, self.text))?;
-        Ok(PlannedQuery { schema: visible_schema(&plan), plan, direct: context.direct() })
+        let fields = parameters
+            .iter()
+            .map(|p| p.as_ref().map(|t| Arc::new(t.field("", true))))
+            .collect();
+        let plan = plan(
+            &context,
+            query,
+            self.text,
+            PlannerContext::new().with_prepare_param_data_types(fields),
+        )?;
+        let plan = analyze(plan)
+            .and_then(canonical)
+            .map_err(|e| errors::sql_error(&e, self.text))?;
+        Ok(PlannedQuery {
+            schema: visible_schema(&plan),
+            plan,
+            direct: context.direct(),
+        })
     }
 
     /// Plans an expression over the columns of a schema: `DEFAULT`, `SET c = …`, `RETURNING`, `CHECK`. It is coerced and
@@ -74,7 +95,9 @@ impl<'a> Planner<'a> {
         let context = Context::new(self.relations, Purpose::Read);
         let located = |e: DataFusionError| errors::sql_error(&e, self.text);
         let planner = SqlToRel::new_with_options(&context, parser_options());
-        let expr = planner.sql_to_expr(expr, schema, &mut PlannerContext::new()).map_err(located)?;
+        let expr = planner
+            .sql_to_expr(expr, schema, &mut PlannerContext::new())
+            .map_err(located)?;
         let expr = crate::functions::rewrite(expr, schema).map_err(located)?;
         let simplify = datafusion::logical_expr::simplify::SimplifyContext::builder()
             .with_schema(Arc::new(schema.clone()))
@@ -85,7 +108,11 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans a query inside another statement's planning: a plain view's.
-    pub(crate) fn plan_in(context: &Context<'_>, query: ast::Query, text: &str) -> Result<LogicalPlan, SqlError> {
+    pub(crate) fn plan_in(
+        context: &Context<'_>,
+        query: ast::Query,
+        text: &str,
+    ) -> Result<LogicalPlan, SqlError> {
         plan(context, query, text, PlannerContext::new())
     }
 }
@@ -108,14 +135,20 @@ pub(crate) fn plan(
 
 /// `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
 fn fetch_to_limit(query: &mut ast::Query) {
-    let Some(fetch) = query.fetch.take() else { return };
+    let Some(fetch) = query.fetch.take() else {
+        return;
+    };
     let one = || ast::Expr::Value(ast::Value::Number("1".to_owned(), false).into());
     let quantity = fetch.quantity.unwrap_or_else(one);
     let offset = match query.limit_clause.take() {
         Some(ast::LimitClause::LimitOffset { offset, .. }) => offset,
         _ => None,
     };
-    query.limit_clause = Some(ast::LimitClause::LimitOffset { limit: Some(quantity), offset, limit_by: Vec::new() });
+    query.limit_clause = Some(ast::LimitClause::LimitOffset {
+        limit: Some(quantity),
+        offset,
+        limit_by: Vec::new(),
+    });
 }
 
 fn parser_options() -> ParserOptions {
@@ -124,13 +157,27 @@ fn parser_options() -> ParserOptions {
 
 /// Rewrites to our functions and coerces types.
 pub(crate) fn analyze(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-    crate::functions::analyzer().execute_and_check(plan, &crate::functions::registry().options, |_, _| {})
+    crate::functions::analyzer().execute_and_check(
+        plan,
+        &crate::functions::registry().options,
+        |_, _| {},
+    )
 }
 
 /// The plan with result columns in the one Arrow type that their SQL type is kept as.
 pub(crate) fn canonical(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-    let wanted: Vec<Field> = plan.schema().fields().iter().map(|f| canonical_field(f)).collect();
-    let changed = plan.schema().fields().iter().zip(&wanted).any(|(have, want)| have.data_type() != want.data_type());
+    let wanted: Vec<Field> = plan
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| canonical_field(f))
+        .collect();
+    let changed = plan
+        .schema()
+        .fields()
+        .iter()
+        .zip(&wanted)
+        .any(|(have, want)| have.data_type() != want.data_type());
     if !changed {
         return Ok(plan);
     }
@@ -169,7 +216,10 @@ pub(crate) fn visible_schema(plan: &LogicalPlan) -> SchemaRef {
 pub(crate) fn rename(plan: LogicalPlan, names: &[&str]) -> Result<LogicalPlan, DataFusionError> {
     if names.len() != plan.schema().fields().len() {
         let found = plan.schema().fields().len();
-        return Err(DataFusionError::Plan(format!("the view has {} columns, its query {found}", names.len())));
+        return Err(DataFusionError::Plan(format!(
+            "the view has {} columns, its query {found}",
+            names.len()
+        )));
     }
     let expressions: Vec<Expr> = plan
         .schema()
@@ -210,7 +260,11 @@ pub(crate) fn literal(expr: &Expr) -> Option<&ScalarValue> {
 }
 
 /// The Arrow field of an expression over a schema.
-pub(crate) fn field_of(expr: &Expr, schema: &DFSchema, name: &str) -> Result<Field, DataFusionError> {
+pub(crate) fn field_of(
+    expr: &Expr,
+    schema: &DFSchema,
+    name: &str,
+) -> Result<Field, DataFusionError> {
     let (_, field) = expr.to_field(schema)?;
     Ok(field.as_ref().clone().with_name(name))
 }

@@ -5,8 +5,8 @@
 
 use crate::query::Purpose;
 use sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
-    TableFactor, Visit, Visitor,
+    Distinct, Expr, Function, GroupByExpr, JoinOperator, Query, Select, SetExpr, SetOperator,
+    SetQuantifier, Spanned, TableFactor, Visit, Visitor,
 };
 use std::ops::ControlFlow;
 use tidegate_types::{SqlError, SqlState};
@@ -54,16 +54,28 @@ impl Refuser<'_> {
 
     fn body(&self, body: &SetExpr) -> Flow {
         match body {
-            SetExpr::SetOperation { op, set_quantifier, left, right } => {
-                let all = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName);
+            SetExpr::SetOperation {
+                op,
+                set_quantifier,
+                left,
+                right,
+            } => {
+                let all = matches!(
+                    set_quantifier,
+                    SetQuantifier::All | SetQuantifier::AllByName
+                );
                 match (op, all) {
                     (SetOperator::Intersect, true) => self.everywhere("INTERSECT ALL", body)?,
-                    (SetOperator::Except | SetOperator::Minus, true) => self.everywhere("EXCEPT ALL", body)?,
+                    (SetOperator::Except | SetOperator::Minus, true) => {
+                        self.everywhere("EXCEPT ALL", body)?
+                    }
                     _ => {}
                 }
                 if matches!(
                     set_quantifier,
-                    SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName
+                    SetQuantifier::ByName
+                        | SetQuantifier::AllByName
+                        | SetQuantifier::DistinctByName
                 ) {
                     self.view("BY NAME", body)?;
                 }
@@ -82,8 +94,12 @@ impl Refuser<'_> {
             for join in &table.joins {
                 match &join.join_operator {
                     JoinOperator::AsOf { .. } => self.everywhere("ASOF JOIN", join)?,
-                    JoinOperator::CrossApply | JoinOperator::OuterApply => self.everywhere("APPLY", join)?,
-                    JoinOperator::ArrayJoin | JoinOperator::LeftArrayJoin | JoinOperator::InnerArrayJoin => {
+                    JoinOperator::CrossApply | JoinOperator::OuterApply => {
+                        self.everywhere("APPLY", join)?
+                    }
+                    JoinOperator::ArrayJoin
+                    | JoinOperator::LeftArrayJoin
+                    | JoinOperator::InnerArrayJoin => {
                         self.everywhere("ARRAY JOIN", join)?;
                     }
                     _ => {}
@@ -168,12 +184,26 @@ impl Visitor for Refuser<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Flow {
         match factor {
-            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
-                self.everywhere("TABLESAMPLE", factor)
+            TableFactor::Table {
+                sample: Some(_), ..
             }
-            TableFactor::Table { version: Some(_), .. } => self.everywhere("FOR SYSTEM_TIME AS OF", factor),
-            TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {
-                let last = name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.to_lowercase());
+            | TableFactor::Derived {
+                sample: Some(_), ..
+            } => self.everywhere("TABLESAMPLE", factor),
+            TableFactor::Table {
+                version: Some(_), ..
+            } => self.everywhere("FOR SYSTEM_TIME AS OF", factor),
+            TableFactor::Table {
+                name,
+                args: Some(_),
+                ..
+            }
+            | TableFactor::Function { name, .. } => {
+                let last = name
+                    .0
+                    .last()
+                    .and_then(|part| part.as_ident())
+                    .map(|ident| ident.value.to_lowercase());
                 match last {
                     Some(last) if TIME_WINDOWS.contains(&last.as_str()) => {
                         self.everywhere(&last.to_uppercase(), factor)
@@ -182,7 +212,9 @@ impl Visitor for Refuser<'_> {
                     None => ControlFlow::Continue(()),
                 }
             }
-            TableFactor::Derived { lateral, subquery, .. } => self.derived(*lateral, subquery, factor),
+            TableFactor::Derived {
+                lateral, subquery, ..
+            } => self.derived(*lateral, subquery, factor),
             TableFactor::UNNEST { .. } => self.view("unnest", factor),
             TableFactor::TableFunction { .. } => self.view("TABLE(function)", factor),
             TableFactor::MatchRecognize { .. } => self.everywhere("MATCH_RECOGNIZE", factor),

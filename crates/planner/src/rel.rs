@@ -29,7 +29,12 @@ pub struct Rel {
 
 impl Rel {
     pub fn new(op: Op, inputs: Vec<Rel>, schema: SchemaRef) -> Self {
-        Self { op, inputs, schema, origin: Origin::default() }
+        Self {
+            op,
+            inputs,
+            schema,
+            origin: Origin::default(),
+        }
     }
 
     pub fn width(&self) -> usize {
@@ -39,7 +44,11 @@ impl Rel {
     /// A projection of `self`. Fields are those of the expressions' results.
     pub fn project(self, expressions: Vec<ScalarExpr>, fields: Vec<Field>) -> Self {
         assert_eq!(expressions.len(), fields.len(), "one field per expression");
-        Self::new(Op::Project { expressions }, vec![self], Arc::new(Schema::new(fields)))
+        Self::new(
+            Op::Project { expressions },
+            vec![self],
+            Arc::new(Schema::new(fields)),
+        )
     }
 
     /// Some of the columns, in this order; `self` when that changes nothing.
@@ -47,13 +56,23 @@ impl Rel {
         if columns.iter().copied().eq(0..self.width()) {
             return self;
         }
-        let fields = columns.iter().map(|c| self.schema.field(*c).clone()).collect();
-        self.project(columns.iter().map(|c| ScalarExpr::column(*c)).collect(), fields)
+        let fields = columns
+            .iter()
+            .map(|c| self.schema.field(*c).clone())
+            .collect();
+        self.project(
+            columns.iter().map(|c| ScalarExpr::column(*c)).collect(),
+            fields,
+        )
     }
 
     /// `f` over every node, inputs first.
     pub fn map_up(mut self, f: &mut dyn FnMut(Rel) -> Rel) -> Rel {
-        self.inputs = self.inputs.into_iter().map(|input| input.map_up(f)).collect();
+        self.inputs = self
+            .inputs
+            .into_iter()
+            .map(|input| input.map_up(f))
+            .collect();
         f(self)
     }
 }
@@ -75,7 +94,10 @@ pub fn positions(expression: &ScalarExpr) -> Vec<usize> {
 
 /// The position that a positional column names.
 fn position(column: &Column) -> usize {
-    column.name.parse().expect("expressions of a plan are positional")
+    column
+        .name
+        .parse()
+        .expect("expressions of a plan are positional")
 }
 
 /// The expression with position `p` replaced by `new(p)`.

@@ -29,7 +29,10 @@ pub(crate) struct Fixture {
 impl Relations for Fixture {
     fn relation(&self, name: &TableReference) -> Result<Resolved, SqlError> {
         self.relations.get(name.table()).cloned().ok_or_else(|| {
-            SqlError::new(SqlState::UNDEFINED_TABLE, format!("relation \"{}\" does not exist", name.table()))
+            SqlError::new(
+                SqlState::UNDEFINED_TABLE,
+                format!("relation \"{}\" does not exist", name.table()),
+            )
         })
     }
 }
@@ -48,12 +51,19 @@ impl Fixture {
         let id = RelationId(self.relations.len() as u64 + 1);
         let resolved = match statement {
             Statement::CreateTable(table) => {
-                let mut resolved = columns(id, RelationKind::Table, &table.name, &table.columns, &table.constraints);
+                let mut resolved = columns(
+                    id,
+                    RelationKind::Table,
+                    &table.name,
+                    &table.columns,
+                    &table.constraints,
+                );
                 resolved.append_only = table.append_only;
                 resolved
             }
             Statement::CreateSource(source) => {
-                let mut resolved = columns(id, RelationKind::Source, &source.name, &source.columns, &[]);
+                let mut resolved =
+                    columns(id, RelationKind::Source, &source.name, &source.columns, &[]);
                 resolved.append_only = true;
                 resolved
             }
@@ -85,7 +95,9 @@ impl Fixture {
 
     fn view(&self, id: RelationId, view: ast::CreateView, text: &str) -> Resolved {
         let names: Vec<String> = view.columns.iter().map(|c| c.name.value.clone()).collect();
-        let (schema, _) = Planner::new(self, text).plan_view((*view.query).clone(), &names).unwrap();
+        let (schema, _) = Planner::new(self, text)
+            .plan_view((*view.query).clone(), &names)
+            .unwrap();
         Resolved {
             id,
             name: view.name.to_string(),
@@ -94,7 +106,10 @@ impl Fixture {
             schema,
             unique_key: None,
             append_only: false,
-            view: Some(ViewQuery { query: Arc::from(view.query), text: text.to_owned() }),
+            view: Some(ViewQuery {
+                query: Arc::from(view.query),
+                text: text.to_owned(),
+            }),
             source: None,
         }
     }
@@ -109,13 +124,18 @@ impl Fixture {
 
     pub(crate) fn plan(&self, sql: &str) -> Result<tidegate_plan::Dataflow, SqlError> {
         let planner = Planner::new(self, sql);
-        let dataflow = planner.plan_materialized_view(query(sql), &[], RelationId(99), "v")?.dataflow;
+        let dataflow = planner
+            .plan_materialized_view(query(sql), &[], RelationId(99), "v")?
+            .dataflow;
         verify::check(&dataflow);
         Ok(dataflow)
     }
 
     fn name(&self, id: RelationId) -> Option<String> {
-        self.relations.values().find(|r| r.id == id).map(|r| r.name.clone())
+        self.relations
+            .values()
+            .find(|r| r.id == id)
+            .map(|r| r.name.clone())
     }
 }
 
@@ -158,15 +178,28 @@ fn columns(
     }
     let mut fields = Vec::new();
     for column in columns {
-        let primary = column.options.iter().any(|o| matches!(o.option, ColumnOption::PrimaryKey(_)));
+        let primary = column
+            .options
+            .iter()
+            .any(|o| matches!(o.option, ColumnOption::PrimaryKey(_)));
         if primary {
             key.push(column.name.value.clone());
         }
-        let not_null = column.options.iter().any(|o| matches!(o.option, ColumnOption::NotNull));
+        let not_null = column
+            .options
+            .iter()
+            .any(|o| matches!(o.option, ColumnOption::NotNull));
         let nullable = !(not_null || primary || key.contains(&column.name.value));
-        fields.push(sql_type_of(&column.data_type).unwrap().field(&column.name.value, nullable));
+        fields.push(
+            sql_type_of(&column.data_type)
+                .unwrap()
+                .field(&column.name.value, nullable),
+        );
     }
-    let positions = key.iter().map(|k| columns.iter().position(|c| c.name.value == *k).unwrap()).collect();
+    let positions = key
+        .iter()
+        .map(|k| columns.iter().position(|c| c.name.value == *k).unwrap())
+        .collect();
     Resolved {
         id,
         name: name.to_string(),

@@ -61,7 +61,11 @@ impl Planner<'_> {
         name: &str,
     ) -> Result<PlannedView, SqlError> {
         let notices = notices(&query);
-        let PlannedRel { rel, schema, direct } = self.tree(query, columns)?;
+        let PlannedRel {
+            rel,
+            schema,
+            direct,
+        } = self.tree(query, columns)?;
         let found = dataflow::properties_of(&rel);
         let dataflow = materialize(rel, &schema, relation, name)?;
         let Op::Materialize { key, .. } = &dataflow.root().op else {
@@ -80,11 +84,24 @@ impl Planner<'_> {
     }
 
     /// Plans `CREATE SINK name AS query`; `FROM v` is `AS SELECT * FROM v`.
-    pub fn plan_sink(&self, query: ast::Query, relation: RelationId, name: &str) -> Result<PlannedSink, SqlError> {
-        let PlannedRel { rel, schema, direct } = self.tree(query, &[])?;
+    pub fn plan_sink(
+        &self,
+        query: ast::Query,
+        relation: RelationId,
+        name: &str,
+    ) -> Result<PlannedSink, SqlError> {
+        let PlannedRel {
+            rel,
+            schema,
+            direct,
+        } = self.tree(query, &[])?;
         let found = dataflow::properties_of(&rel);
         let output = dataflow::with_names(&rel.schema, &schema)?;
-        let dataflow = flatten(Rel::new(Op::Sink { relation }, vec![rel], output), relation, name);
+        let dataflow = flatten(
+            Rel::new(Op::Sink { relation }, vec![rel], output),
+            relation,
+            name,
+        );
         Ok(PlannedSink {
             key: found.unique_key,
             append_only: found.append_only,
@@ -96,18 +113,34 @@ impl Planner<'_> {
     }
 
     /// The result columns of a plain view's query, and the relations it names.
-    pub fn plan_view(&self, query: ast::Query, columns: &[String]) -> Result<(SchemaRef, Vec<RelationId>), SqlError> {
+    pub fn plan_view(
+        &self,
+        query: ast::Query,
+        columns: &[String],
+    ) -> Result<(SchemaRef, Vec<RelationId>), SqlError> {
         let planned = self.query(query, &[])?;
         Ok((named(planned.schema, columns)?, planned.direct))
     }
 
     fn tree(&self, query: ast::Query, columns: &[String]) -> Result<PlannedRel, SqlError> {
-        let PlannedRel { rel, schema, direct } = self.lowered(query, columns)?;
-        Ok(PlannedRel { rel: rules::apply(rel), schema, direct })
+        let PlannedRel {
+            rel,
+            schema,
+            direct,
+        } = self.lowered(query, columns)?;
+        Ok(PlannedRel {
+            rel: rules::apply(rel),
+            schema,
+            direct,
+        })
     }
 
     /// The tree before the rules.
-    pub(crate) fn lowered(&self, query: ast::Query, columns: &[String]) -> Result<PlannedRel, SqlError> {
+    pub(crate) fn lowered(
+        &self,
+        query: ast::Query,
+        columns: &[String],
+    ) -> Result<PlannedRel, SqlError> {
         let context = Context::new(self.relations, Purpose::View);
         let plan = plan(&context, query, self.text, PlannerContext::new())?;
         let failed = |e| optimize::failure(&e, self.text);
@@ -118,7 +151,11 @@ impl Planner<'_> {
         }
         let plan = optimize::optimize(plan).map_err(failed)?;
         let rel = lower::lower(&plan)?.exact();
-        Ok(PlannedRel { rel, schema, direct: context.direct() })
+        Ok(PlannedRel {
+            rel,
+            schema,
+            direct: context.direct(),
+        })
     }
 }
 

@@ -12,7 +12,10 @@ use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::functions_aggregate::{average::Avg, string_agg::StringAgg, sum::Sum};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
-use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature, Volatility};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature,
+    Volatility,
+};
 use std::collections::HashSet;
 use std::mem::size_of_val;
 use std::sync::Arc;
@@ -46,7 +49,12 @@ struct Exact {
 
 impl Exact {
     fn new(kind: Kind) -> Self {
-        Self { kind, signature: Signature::user_defined(Volatility::Immutable), sum: Sum::new(), avg: Avg::new() }
+        Self {
+            kind,
+            signature: Signature::user_defined(Volatility::Immutable),
+            sum: Sum::new(),
+            avg: Avg::new(),
+        }
     }
 
     fn inner(&self) -> &dyn AggregateUDFImpl {
@@ -60,7 +68,10 @@ impl Exact {
     fn is_ours(&self, argument: &DataType) -> bool {
         match self.kind {
             Kind::Sum => matches!(argument, DataType::Int64 | DataType::Decimal128(..)),
-            Kind::Avg => matches!(argument, DataType::Int64 | DataType::Int32 | DataType::Decimal128(..)),
+            Kind::Avg => matches!(
+                argument,
+                DataType::Int64 | DataType::Int32 | DataType::Decimal128(..)
+            ),
         }
     }
 }
@@ -79,19 +90,30 @@ impl AggregateUDFImpl for Exact {
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         let [argument] = arguments else {
-            return Err(DataFusionError::Plan(format!("function '{}' expects one argument", self.name())));
+            return Err(DataFusionError::Plan(format!(
+                "function '{}' expects one argument",
+                self.name()
+            )));
         };
         let coerced = match (argument, self.kind) {
             // The sums of these fit a bigint; an `Int32` argument tells `return_type` so.
-            (DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16, _) => {
-                DataType::Int32
-            }
+            (
+                DataType::Int8
+                | DataType::Int16
+                | DataType::Int32
+                | DataType::UInt8
+                | DataType::UInt16,
+                _,
+            ) => DataType::Int32,
             (DataType::Int64 | DataType::UInt32, _) => DataType::Int64,
             (DataType::UInt64, _) => DataType::Decimal128(20, 0),
-            (DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s), _) => {
-                DataType::Decimal128(*p, *s)
+            (
+                DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s),
+                _,
+            ) => DataType::Decimal128(*p, *s),
+            (DataType::Float16 | DataType::Float32 | DataType::Float64 | DataType::Null, _) => {
+                DataType::Float64
             }
-            (DataType::Float16 | DataType::Float32 | DataType::Float64 | DataType::Null, _) => DataType::Float64,
             (DataType::Interval(_) | DataType::Duration(_), Kind::Sum) => argument.clone(),
             (other, _) => {
                 let name = tidegate_types::SqlType::from_arrow(other);
@@ -110,8 +132,12 @@ impl AggregateUDFImpl for Exact {
         Ok(match (self.kind, &arguments[0]) {
             (Kind::Sum, DataType::Int32) => DataType::Int64,
             (Kind::Sum, DataType::Int64) => DataType::Decimal128(MAX_PRECISION, 0),
-            (Kind::Sum, DataType::Decimal128(_, scale)) => DataType::Decimal128(MAX_PRECISION, *scale),
-            (Kind::Avg, DataType::Int32 | DataType::Int64) => DataType::Decimal128(MAX_PRECISION, AVERAGE_SCALE),
+            (Kind::Sum, DataType::Decimal128(_, scale)) => {
+                DataType::Decimal128(MAX_PRECISION, *scale)
+            }
+            (Kind::Avg, DataType::Int32 | DataType::Int64) => {
+                DataType::Decimal128(MAX_PRECISION, AVERAGE_SCALE)
+            }
             (Kind::Avg, DataType::Decimal128(_, scale)) => {
                 DataType::Decimal128(MAX_PRECISION, AVERAGE_SCALE.max(*scale))
             }
@@ -124,7 +150,12 @@ impl AggregateUDFImpl for Exact {
         // Sums of small integers are exact in DataFusion too, but its accumulator reads only what it returns.
         if self.is_ours(&argument) || argument == DataType::Int32 {
             let output = args.return_field.data_type().clone();
-            return Ok(Box::new(ExactAccumulator::new(self.kind, &argument, output, args.is_distinct)));
+            return Ok(Box::new(ExactAccumulator::new(
+                self.kind,
+                &argument,
+                output,
+                args.is_distinct,
+            )));
         }
         self.inner().accumulator(args)
     }
@@ -148,10 +179,15 @@ impl AggregateUDFImpl for Exact {
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
         let argument = args.expr_fields[0].data_type();
-        !self.is_ours(argument) && *argument != DataType::Int32 && self.inner().groups_accumulator_supported(args)
+        !self.is_ours(argument)
+            && *argument != DataType::Int32
+            && self.inner().groups_accumulator_supported(args)
     }
 
-    fn create_groups_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
+    fn create_groups_accumulator(
+        &self,
+        args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn GroupsAccumulator>> {
         self.inner().create_groups_accumulator(args)
     }
 
@@ -204,7 +240,9 @@ impl ExactAccumulator {
             return;
         }
         // 2^127 values of 38 digits fit: no data has them.
-        self.sum = self.sum.wrapping_add(i256::from_i128(value * i128::from(sign)));
+        self.sum = self
+            .sum
+            .wrapping_add(i256::from_i128(value * i128::from(sign)));
         self.count += sign;
     }
 
@@ -235,24 +273,39 @@ impl Accumulator for ExactAccumulator {
             return ScalarValue::try_from(&self.output);
         }
         let output_scale = scale_of(&self.output);
-        let divisor = if self.kind == Kind::Avg { self.count } else { 1 };
-        let value = super::numeric::rescale(self.sum, self.scale, i256::from_i128(divisor.into()), output_scale);
+        let divisor = if self.kind == Kind::Avg {
+            self.count
+        } else {
+            1
+        };
+        let value = super::numeric::rescale(
+            self.sum,
+            self.scale,
+            i256::from_i128(divisor.into()),
+            output_scale,
+        );
         let value = value.and_then(i256::to_i128);
         match &self.output {
             DataType::Int64 => match value.and_then(|v| i64::try_from(v).ok()) {
                 Some(value) => Ok(ScalarValue::Int64(Some(value))),
                 None => Err(super::numeric::out_of_range("bigint")),
             },
-            DataType::Decimal128(precision, scale) => match value.filter(|v| super::numeric::fits(*v, *precision)) {
-                Some(value) => Ok(ScalarValue::Decimal128(Some(value), *precision, *scale)),
-                None => Err(super::numeric::out_of_range("numeric")),
-            },
+            DataType::Decimal128(precision, scale) => {
+                match value.filter(|v| super::numeric::fits(*v, *precision)) {
+                    Some(value) => Ok(ScalarValue::Decimal128(Some(value), *precision, *scale)),
+                    None => Err(super::numeric::out_of_range("numeric")),
+                }
+            }
             other => Err(DataFusionError::Internal(format!("a sum of type {other}"))),
         }
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.seen.as_ref().map_or(0, |s| s.capacity() * size_of::<i128>())
+        size_of_val(self)
+            + self
+                .seen
+                .as_ref()
+                .map_or(0, |s| s.capacity() * size_of::<i128>())
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
@@ -260,10 +313,13 @@ impl Accumulator for ExactAccumulator {
             let mut values: Vec<i128> = seen.iter().copied().collect();
             values.sort_unstable();
             let array = Decimal128Array::from(values).with_data_type(self.read.clone());
-            let list = datafusion::common::utils::SingleRowListArrayBuilder::new(Arc::new(array)).build_list_scalar();
+            let list = datafusion::common::utils::SingleRowListArrayBuilder::new(Arc::new(array))
+                .build_list_scalar();
             return Ok(vec![list]);
         }
-        let Some(sum) = self.sum.to_i128() else { return Err(super::numeric::out_of_range("numeric")) };
+        let Some(sum) = self.sum.to_i128() else {
+            return Err(super::numeric::out_of_range("numeric"));
+        };
         Ok(vec![
             ScalarValue::Decimal128(Some(sum), MAX_PRECISION, self.scale),
             ScalarValue::Int64(Some(self.count)),
@@ -290,7 +346,9 @@ impl Accumulator for ExactAccumulator {
 }
 
 fn string_agg() -> Arc<AggregateUDF> {
-    Arc::new(AggregateUDF::new_from_impl(TextAgg { inner: StringAgg::new() }))
+    Arc::new(AggregateUDF::new_from_impl(TextAgg {
+        inner: StringAgg::new(),
+    }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -300,7 +358,10 @@ struct TextAgg {
 
 /// The arguments as DataFusion's function wants them, whose result is of another type.
 fn large(args: AccumulatorArgs<'_>) -> AccumulatorArgs<'_> {
-    AccumulatorArgs { return_field: Arc::new(Field::new("f", DataType::LargeUtf8, true)), ..args }
+    AccumulatorArgs {
+        return_field: Arc::new(Field::new("f", DataType::LargeUtf8, true)),
+        ..args
+    }
 }
 
 impl AggregateUDFImpl for TextAgg {
@@ -317,12 +378,17 @@ impl AggregateUDFImpl for TextAgg {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(TextAccumulator(self.inner.accumulator(large(args))?)))
+        Ok(Box::new(TextAccumulator(
+            self.inner.accumulator(large(args))?,
+        )))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
         let return_field = Arc::new(Field::new("f", DataType::LargeUtf8, true));
-        self.inner.state_fields(StateFieldsArgs { return_field, ..args })
+        self.inner.state_fields(StateFieldsArgs {
+            return_field,
+            ..args
+        })
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {

@@ -21,7 +21,9 @@ use tidegate_types::{SqlError, SqlState};
 
 /// The value of `a op b` over integer literals.
 pub(super) fn constant(binary: &LogicalBinary) -> Result<Option<Expr>> {
-    let (Some((left, left_wide)), Some((right, right_wide))) = (integer(&binary.left), integer(&binary.right)) else {
+    let (Some((left, left_wide)), Some((right, right_wide))) =
+        (integer(&binary.left), integer(&binary.right))
+    else {
         return Ok(None);
     };
     // Two 64-bit values cannot overflow 128 bits in one step.
@@ -32,14 +34,21 @@ pub(super) fn constant(binary: &LogicalBinary) -> Result<Option<Expr>> {
         _ => return Ok(None),
     };
     let scalar = match left_wide || right_wide {
-        true => i64::try_from(value).map(|v| ScalarValue::Int64(Some(v))).map_err(|_| "bigint"),
-        false => i32::try_from(value).map(|v| ScalarValue::Int32(Some(v))).map_err(|_| "integer"),
+        true => i64::try_from(value)
+            .map(|v| ScalarValue::Int64(Some(v)))
+            .map_err(|_| "bigint"),
+        false => i32::try_from(value)
+            .map(|v| ScalarValue::Int32(Some(v)))
+            .map_err(|_| "integer"),
     };
     match scalar {
         Ok(scalar) => Ok(Some(Expr::Literal(scalar, None))),
         Err(name) => {
             let message = format!("{name} out of range");
-            Err(crate::errors::external(SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, message)))
+            Err(crate::errors::external(SqlError::new(
+                SqlState::NUMERIC_OUT_OF_RANGE,
+                message,
+            )))
         }
     }
 }
@@ -57,7 +66,11 @@ fn integer(expr: &Expr) -> Option<(i128, bool)> {
 pub(super) struct CheckedArithmetic;
 
 impl PhysicalOptimizerRule for CheckedArithmetic {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(plan.transform_up(node)?.data)
     }
 
@@ -79,7 +92,10 @@ fn node(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPla
         for item in projection.expr() {
             let checked = expression(item.expr.clone(), &input)?;
             changed |= checked.transformed;
-            expressions.push(ProjectionExpr { expr: checked.data, alias: item.alias.clone() });
+            expressions.push(ProjectionExpr {
+                expr: checked.data,
+                alias: item.alias.clone(),
+            });
         }
         if changed {
             let rebuilt = ProjectionExec::try_new(expressions, projection.input().clone())?;
@@ -88,7 +104,9 @@ fn node(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPla
     } else if let Some(filter) = any.downcast_ref::<FilterExec>() {
         let checked = expression(filter.predicate().clone(), &filter.input().schema())?;
         if checked.transformed {
-            let rebuilt = FilterExecBuilder::from(filter).with_predicate(checked.data).build()?;
+            let rebuilt = FilterExecBuilder::from(filter)
+                .with_predicate(checked.data)
+                .build()?;
             return Ok(Transformed::yes(Arc::new(rebuilt)));
         }
     } else if let Some(aggregate) = any.downcast_ref::<AggregateExec>() {
@@ -102,7 +120,10 @@ fn node(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPla
 
 /// The aggregate with checked arguments. Later stages read states, not arguments.
 fn arguments(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    if matches!(aggregate.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned) {
+    if matches!(
+        aggregate.mode(),
+        AggregateMode::Final | AggregateMode::FinalPartitioned
+    ) {
         return Ok(None);
     }
     let input = aggregate.input().schema();
@@ -116,7 +137,11 @@ fn arguments(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>
             here |= checked.transformed;
             arguments.push(checked.data);
         }
-        let order = call.order_bys().iter().map(|sort| sort.expr.clone()).collect();
+        let order = call
+            .order_bys()
+            .iter()
+            .map(|sort| sort.expr.clone())
+            .collect();
         match call.with_new_expressions(arguments, order) {
             Some(checked) if here => {
                 changed = true;
@@ -128,21 +153,32 @@ fn arguments(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>
     Ok(changed.then(|| Arc::new(aggregate.with_new_aggr_exprs(calls)) as Arc<dyn ExecutionPlan>))
 }
 
-fn expression(expr: Arc<dyn PhysicalExpr>, input: &Schema) -> Result<Transformed<Arc<dyn PhysicalExpr>>> {
+fn expression(
+    expr: Arc<dyn PhysicalExpr>,
+    input: &Schema,
+) -> Result<Transformed<Arc<dyn PhysicalExpr>>> {
     expr.transform_up(|node| {
         let any = node.as_ref() as &dyn Any;
         if let Some(negative) = any.downcast_ref::<NegativeExpr>() {
             let data_type = negative.arg().data_type(input)?;
             if data_type.is_signed_integer() {
-                let zero: Arc<dyn PhysicalExpr> = Arc::new(Literal::new(ScalarValue::new_zero(&data_type)?));
-                let minus = BinaryExpr::new(zero, Operator::Minus, negative.arg().clone()).with_fail_on_overflow(true);
+                let zero: Arc<dyn PhysicalExpr> =
+                    Arc::new(Literal::new(ScalarValue::new_zero(&data_type)?));
+                let minus = BinaryExpr::new(zero, Operator::Minus, negative.arg().clone())
+                    .with_fail_on_overflow(true);
                 return Ok(Transformed::yes(Arc::new(minus) as Arc<dyn PhysicalExpr>));
             }
         }
         match any.downcast_ref::<BinaryExpr>() {
-            Some(binary) if matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply) => {
-                let checked = BinaryExpr::new(binary.left().clone(), *binary.op(), binary.right().clone())
-                    .with_fail_on_overflow(true);
+            Some(binary)
+                if matches!(
+                    binary.op(),
+                    Operator::Plus | Operator::Minus | Operator::Multiply
+                ) =>
+            {
+                let checked =
+                    BinaryExpr::new(binary.left().clone(), *binary.op(), binary.right().clone())
+                        .with_fail_on_overflow(true);
                 Ok(Transformed::yes(Arc::new(checked) as Arc<dyn PhysicalExpr>))
             }
             _ => Ok(Transformed::no(node)),

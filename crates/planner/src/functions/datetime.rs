@@ -10,17 +10,19 @@
 //! | `timestamp - timestamp` | `interval` of days and time | duration |
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, IntervalMonthDayNanoBuilder, PrimitiveArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, IntervalMonthDayNanoBuilder, PrimitiveArray,
+    TimestampMicrosecondArray,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType,
+    DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    TimestampMicrosecondType,
 };
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
 };
 use std::sync::{Arc, OnceLock};
 use tidegate_types::text::{civil_from_days, days_from_civil};
@@ -29,7 +31,11 @@ use tidegate_types::{SqlError, SqlState};
 const MICROS: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![difference().clone(), shift(false).clone(), shift(true).clone()]
+    vec![
+        difference().clone(),
+        shift(false).clone(),
+        shift(true).clone(),
+    ]
 }
 
 fn shift(back: bool) -> &'static Arc<ScalarUDF> {
@@ -59,24 +65,36 @@ pub(super) fn rewrite(binary: &BinaryExpr, schema: &DFSchema) -> Result<Option<E
     if !matches!(binary.op, Operator::Plus | Operator::Minus) {
         return Ok(None);
     }
-    let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
+    let (left, right) = (
+        binary.left.get_type(schema)?,
+        binary.right.get_type(schema)?,
+    );
     let (l, r) = (binary.left.as_ref().clone(), binary.right.as_ref().clone());
-    let again = |l: Expr, r: Expr| Expr::BinaryExpr(BinaryExpr::new(Box::new(l), binary.op, Box::new(r)));
+    let again =
+        |l: Expr, r: Expr| Expr::BinaryExpr(BinaryExpr::new(Box::new(l), binary.op, Box::new(r)));
     Ok(match (&left, binary.op, &right) {
         (Date32, _, Interval(_)) => Some(shifted(to(l, MICROS), binary.op, r)),
         (Interval(_), Operator::Plus, Date32) => Some(shifted(to(r, MICROS), binary.op, l)),
         (Timestamp(..), _, Interval(_)) => Some(shifted(l, binary.op, r)),
         (Interval(_), Operator::Plus, Timestamp(..)) => Some(shifted(r, binary.op, l)),
-        (Date32, Operator::Minus, Date32) => Some(again(to(l, DataType::Int32), to(r, DataType::Int32))),
-        (Date32, _, days) if days.is_integer() => {
-            Some(to(again(to(l, DataType::Int32), to(r, DataType::Int32)), Date32))
+        (Date32, Operator::Minus, Date32) => {
+            Some(again(to(l, DataType::Int32), to(r, DataType::Int32)))
         }
-        (days, Operator::Plus, Date32) if days.is_integer() => {
-            Some(to(again(to(l, DataType::Int32), to(r, DataType::Int32)), Date32))
-        }
-        (Timestamp(..) | Date32, Operator::Minus, Timestamp(..)) | (Timestamp(..), Operator::Minus, Date32) => {
+        (Date32, _, days) if days.is_integer() => Some(to(
+            again(to(l, DataType::Int32), to(r, DataType::Int32)),
+            Date32,
+        )),
+        (days, Operator::Plus, Date32) if days.is_integer() => Some(to(
+            again(to(l, DataType::Int32), to(r, DataType::Int32)),
+            Date32,
+        )),
+        (Timestamp(..) | Date32, Operator::Minus, Timestamp(..))
+        | (Timestamp(..), Operator::Minus, Date32) => {
             let args = vec![to(l, MICROS), to(r, MICROS)];
-            Some(Expr::ScalarFunction(ScalarFunction { func: difference().clone(), args }))
+            Some(Expr::ScalarFunction(ScalarFunction {
+                func: difference().clone(),
+                args,
+            }))
         }
         _ => None,
     })
@@ -92,7 +110,9 @@ fn compared(binary: &BinaryExpr, schema: &DFSchema) -> Result<Option<Expr>> {
         (Timestamp(_, zone), Date32) => right = Box::new(to(*right, midnight(&zone))),
         _ => return Ok(None),
     }
-    Ok(Some(Expr::BinaryExpr(BinaryExpr::new(left, binary.op, right))))
+    Ok(Some(Expr::BinaryExpr(BinaryExpr::new(
+        left, binary.op, right,
+    ))))
 }
 
 fn to(expr: Expr, data_type: DataType) -> Expr {
@@ -101,7 +121,10 @@ fn to(expr: Expr, data_type: DataType) -> Expr {
 
 fn shifted(time: Expr, op: Operator, interval: Expr) -> Expr {
     let func = shift(op == Operator::Minus).clone();
-    Expr::ScalarFunction(ScalarFunction { func, args: vec![time, interval] })
+    Expr::ScalarFunction(ScalarFunction {
+        func,
+        args: vec![time, interval],
+    })
 }
 
 /// `timestamp ± interval`: months first, to the last day of a month that is too short, then days, then time.
@@ -113,7 +136,11 @@ struct Shift {
 
 impl ScalarUDFImpl for Shift {
     fn name(&self) -> &str {
-        if self.back { "timestamp_minus_interval" } else { "timestamp_plus_interval" }
+        if self.back {
+            "timestamp_minus_interval"
+        } else {
+            "timestamp_plus_interval"
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -122,7 +149,9 @@ impl ScalarUDFImpl for Shift {
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         let time = match &arguments[0] {
-            DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+            DataType::Timestamp(_, zone) => {
+                DataType::Timestamp(TimeUnit::Microsecond, zone.clone())
+            }
             _ => MICROS,
         };
         Ok(vec![time, DataType::Interval(IntervalUnit::MonthDayNano)])
@@ -133,7 +162,10 @@ impl ScalarUDFImpl for Shift {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalars = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let scalars = args
+            .args
+            .iter()
+            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
         let rows = if scalars { 1 } else { args.number_rows };
         let sign = if self.back { -1 } else { 1 };
         let mut arrays = Vec::new();
@@ -142,10 +174,13 @@ impl ScalarUDFImpl for Shift {
         }
         let times = arrays[0].as_primitive::<TimestampMicrosecondType>();
         let intervals = arrays[1].as_primitive::<IntervalMonthDayNanoType>();
-        let shifted: TimestampMicrosecondArray = binary(times, intervals, |time, by| moved(time, by, sign))?;
+        let shifted: TimestampMicrosecondArray =
+            binary(times, intervals, |time, by| moved(time, by, sign))?;
         let result: ArrayRef = Arc::new(shifted.with_data_type(times.data_type().clone()));
         match scalars {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?)),
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
+                &result, 0,
+            )?)),
             false => Ok(ColumnarValue::Array(result)),
         }
     }
@@ -180,11 +215,17 @@ fn moved(time: i64, by: IntervalMonthDayNano, sign: i64) -> Option<i64> {
         days = days_from_civil(year, month, day.min(last_day(year, month)));
     }
     days = days.checked_add(sign * i64::from(by.days))?;
-    days.checked_mul(DAY)?.checked_add(rest)?.checked_add(sign * (by.nanoseconds / 1000))
+    days.checked_mul(DAY)?
+        .checked_add(rest)?
+        .checked_add(sign * (by.nanoseconds / 1000))
 }
 
 fn last_day(year: i64, month: u32) -> u32 {
-    let (next_year, next) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+    let (next_year, next) = if month == 12 {
+        (year + 1, 1)
+    } else {
+        (year, month + 1)
+    };
     (days_from_civil(next_year, next, 1) - days_from_civil(year, month, 1)) as u32
 }
 
@@ -208,7 +249,10 @@ impl ScalarUDFImpl for Difference {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalars = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let scalars = args
+            .args
+            .iter()
+            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
         let rows = if scalars { 1 } else { args.number_rows };
         let mut arrays = Vec::new();
         for argument in args.args {
@@ -216,7 +260,9 @@ impl ScalarUDFImpl for Difference {
         }
         let result = differences(&arrays[0], &arrays[1]);
         match scalars {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?)),
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
+                &result, 0,
+            )?)),
             false => Ok(ColumnarValue::Array(result)),
         }
     }
@@ -224,8 +270,10 @@ impl ScalarUDFImpl for Difference {
 
 fn differences(left: &ArrayRef, right: &ArrayRef) -> ArrayRef {
     const DAY: i64 = 86_400_000_000;
-    let (left, right) =
-        (left.as_primitive::<TimestampMicrosecondType>(), right.as_primitive::<TimestampMicrosecondType>());
+    let (left, right) = (
+        left.as_primitive::<TimestampMicrosecondType>(),
+        right.as_primitive::<TimestampMicrosecondType>(),
+    );
     let mut builder = IntervalMonthDayNanoBuilder::with_capacity(left.len());
     for row in 0..left.len() {
         if left.is_null(row) || right.is_null(row) {

@@ -12,7 +12,11 @@ use sqlparser::ast::BinaryOperator;
 pub(super) struct JsonAsText;
 
 impl ExprPlanner for JsonAsText {
-    fn plan_binary_op(&self, expr: RawBinaryExpr, _schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        _schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
         let func = match expr.op {
             BinaryOperator::Arrow => udfs::json_get_json_udf(),
             BinaryOperator::LongArrow => udfs::json_as_text_udf(),
@@ -20,10 +24,16 @@ impl ExprPlanner for JsonAsText {
         };
         // Paths grow: `x -> 'a' -> 'b'` is one call.
         let mut args = match expr.left {
-            Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "json_get_json" => args,
+            Expr::ScalarFunction(ScalarFunction { func, args })
+                if func.name() == "json_get_json" =>
+            {
+                args
+            }
             other => vec![other],
         };
         args.push(expr.right);
-        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction { func, args })))
+        Ok(PlannerResult::Planned(Expr::ScalarFunction(
+            ScalarFunction { func, args },
+        )))
     }
 }

@@ -8,7 +8,16 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator, Values};
 
 /// Functions whose result has the type of their arguments.
-const TRANSPARENT: [&str; 8] = ["coalesce", "greatest", "least", "nullif", "abs", "mod", "make_array", "pg_typeof"];
+const TRANSPARENT: [&str; 8] = [
+    "coalesce",
+    "greatest",
+    "least",
+    "nullif",
+    "abs",
+    "mod",
+    "make_array",
+    "pg_typeof",
+];
 /// Aggregates of a literal whose result type depends on it. `count` is told apart by its 64-bit literal.
 const AGGREGATES: [&str; 4] = ["sum", "avg", "min", "max"];
 
@@ -30,7 +39,10 @@ pub(super) fn narrow_values(values: Values) -> Result<Transformed<LogicalPlan>> 
         .map(|row| {
             row.iter()
                 .map(|cell| {
-                    let cell = super::rewrite::rewrite(cell.clone(), &datafusion::common::DFSchema::empty())?;
+                    let cell = super::rewrite::rewrite(
+                        cell.clone(),
+                        &datafusion::common::DFSchema::empty(),
+                    )?;
                     Ok(cell)
                 })
                 .collect::<Result<Vec<Expr>>>()
@@ -84,11 +96,18 @@ fn operands(mut expr: Expr) -> Result<Transformed<Expr>> {
         }
         _ => {}
     }
-    Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
+    Ok(if changed {
+        Transformed::yes(expr)
+    } else {
+        Transformed::no(expr)
+    })
 }
 
 fn is_json(op: Operator) -> bool {
-    matches!(op, Operator::Arrow | Operator::LongArrow | Operator::HashArrow | Operator::HashLongArrow)
+    matches!(
+        op,
+        Operator::Arrow | Operator::LongArrow | Operator::HashArrow | Operator::HashLongArrow
+    )
 }
 
 fn narrowed(expr: &Expr) -> Option<Expr> {

@@ -18,15 +18,15 @@ mod to_char;
 pub mod types;
 
 use datafusion::catalog::TableFunction;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
-use datafusion::common::config::ConfigOptions;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::ExprPlanner;
-use datafusion::optimizer::Analyzer;
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, WindowUDF};
+use datafusion::optimizer::Analyzer;
 use datafusion::prelude::SessionConfig;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -54,26 +54,61 @@ fn build() -> Registry {
     let json = json_functions();
     let mut scalar = HashMap::new();
     let library = SessionStateDefaults::default_scalar_functions().into_iter();
-    let ours = [postgres::functions(), numeric::functions(), text::functions(), to_char::functions(), datetime::functions()].concat();
-    for function in library.chain(json.scalar_functions().values().cloned()).chain(ours) {
-        insert(&mut scalar, function.name().to_owned(), function.aliases(), &function);
+    let ours = [
+        postgres::functions(),
+        numeric::functions(),
+        text::functions(),
+        to_char::functions(),
+        datetime::functions(),
+    ]
+    .concat();
+    for function in library
+        .chain(json.scalar_functions().values().cloned())
+        .chain(ours)
+    {
+        insert(
+            &mut scalar,
+            function.name().to_owned(),
+            function.aliases(),
+            &function,
+        );
     }
     alias(&mut scalar, postgres::SCALAR_ALIASES);
     let mut higher_order = HashMap::new();
     for function in SessionStateDefaults::default_higher_order_functions() {
-        insert(&mut higher_order, function.name().to_owned(), function.aliases(), &function);
+        insert(
+            &mut higher_order,
+            function.name().to_owned(),
+            function.aliases(),
+            &function,
+        );
     }
     let mut aggregate = HashMap::new();
-    for function in SessionStateDefaults::default_aggregate_functions().into_iter().chain(aggregate::functions()) {
-        insert(&mut aggregate, function.name().to_owned(), function.aliases(), &function);
+    for function in SessionStateDefaults::default_aggregate_functions()
+        .into_iter()
+        .chain(aggregate::functions())
+    {
+        insert(
+            &mut aggregate,
+            function.name().to_owned(),
+            function.aliases(),
+            &function,
+        );
     }
     alias(&mut aggregate, postgres::AGGREGATE_ALIASES);
     let mut window = HashMap::new();
     for function in SessionStateDefaults::default_window_functions() {
-        insert(&mut window, function.name().to_owned(), function.aliases(), &function);
+        insert(
+            &mut window,
+            function.name().to_owned(),
+            function.aliases(),
+            &function,
+        );
     }
-    let table_functions =
-        SessionStateDefaults::default_table_functions().into_iter().map(|f| (f.name().to_owned(), f)).collect();
+    let table_functions = SessionStateDefaults::default_table_functions()
+        .into_iter()
+        .map(|f| (f.name().to_owned(), f))
+        .collect();
     // Includes the planners of the JSON operators, which go first.
     let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(json::JsonAsText)];
     expr_planners.extend(json.expr_planners().iter().cloned());
@@ -93,12 +128,20 @@ fn build() -> Registry {
 /// A session into which the JSON functions have registered themselves: they take no simpler registry.
 fn json_functions() -> SessionState {
     let planners = SessionStateDefaults::default_expr_planners();
-    let mut state = SessionStateBuilder::new().with_expr_planners(planners).build();
-    datafusion_functions_json::register_all(&mut state).expect("a session takes every kind of function");
+    let mut state = SessionStateBuilder::new()
+        .with_expr_planners(planners)
+        .build();
+    datafusion_functions_json::register_all(&mut state)
+        .expect("a session takes every kind of function");
     state
 }
 
-fn insert<T>(map: &mut HashMap<String, Arc<T>>, name: String, aliases: &[String], function: &Arc<T>) {
+fn insert<T>(
+    map: &mut HashMap<String, Arc<T>>,
+    name: String,
+    aliases: &[String],
+    function: &Arc<T>,
+) {
     for alias in aliases {
         map.insert(alias.clone(), function.clone());
     }
@@ -107,7 +150,10 @@ fn insert<T>(map: &mut HashMap<String, Arc<T>>, name: String, aliases: &[String]
 
 fn alias<T>(map: &mut HashMap<String, Arc<T>>, names: &[(&str, &str)]) {
     for (name, known) in names {
-        let function = map.get(*known).expect("aliases are of functions that exist").clone();
+        let function = map
+            .get(*known)
+            .expect("aliases are of functions that exist")
+            .clone();
         map.insert((*name).to_owned(), function);
     }
 }
@@ -128,7 +174,9 @@ pub fn session_config() -> SessionConfig {
 pub fn analyzer() -> Analyzer {
     let mut analyzer = Analyzer::new();
     analyzer.rules.insert(0, Arc::new(not_in::EmbeddedNotIn));
-    analyzer.rules.insert(1, Arc::new(rewrite::PostgresSemantics));
+    analyzer
+        .rules
+        .insert(1, Arc::new(rewrite::PostgresSemantics));
     // Once more, for the casts that type coercion put in. A plan that is analyzed twice must not change again.
     analyzer.rules.push(Arc::new(rewrite::PostgresSemantics));
     for rewrite in &registry().rewrites {
@@ -147,7 +195,11 @@ pub(crate) fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Expr> {
             changed |= result.transformed;
             expr = result.data;
         }
-        Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
+        Ok(if changed {
+            Transformed::yes(expr)
+        } else {
+            Transformed::no(expr)
+        })
     })?;
     rewrite::rewrite(rewritten.data, schema)
 }
@@ -171,5 +223,8 @@ pub fn session_state_defaults() -> SessionStateBuilder {
 
 fn distinct<T>(map: &HashMap<String, Arc<T>>) -> Vec<Arc<T>> {
     let mut seen = HashSet::new();
-    map.values().filter(|f| seen.insert(Arc::as_ptr(f))).cloned().collect()
+    map.values()
+        .filter(|f| seen.insert(Arc::as_ptr(f)))
+        .cloned()
+        .collect()
 }

@@ -16,7 +16,8 @@ use datafusion::common::{Column, DFSchema, ExprSchema, Result};
 use datafusion::logical_expr::expr::InSubquery;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, not, not_exists,
+    BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, not,
+    not_exists,
 };
 use datafusion::optimizer::AnalyzerRule;
 use std::sync::Arc;
@@ -51,7 +52,10 @@ fn filter(filter: Filter) -> Result<Transformed<LogicalPlan>> {
         return Ok(Transformed::no(LogicalPlan::Filter(filter)));
     }
     let predicate = conjunction(conditions).expect("a filter has a condition");
-    Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?)))
+    Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(
+        predicate,
+        filter.input,
+    )?)))
 }
 
 fn stands_alone(condition: &Expr) -> bool {
@@ -65,14 +69,20 @@ fn stands_alone(condition: &Expr) -> bool {
 /// `positive`: the condition holds when this expression is true; otherwise when it is false.
 fn embedded(expr: Expr, positive: bool, schema: &DFSchema, changed: &mut bool) -> Result<Expr> {
     Ok(match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: op @ (Operator::And | Operator::Or),
+            right,
+        }) => {
             let left = embedded(*left, positive, schema, changed)?;
             let right = embedded(*right, positive, schema, changed)?;
             Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
         }
         Expr::Not(inner) => not(embedded(*inner, !positive, schema, changed)?),
         Expr::InSubquery(found) if found.negated == positive => {
-            let Some(truth) = not_in(&found, schema)? else { return Ok(Expr::InSubquery(found)) };
+            let Some(truth) = not_in(&found, schema)? else {
+                return Ok(Expr::InSubquery(found));
+            };
             *changed = true;
             if positive { truth } else { not(truth) }
         }
@@ -90,11 +100,20 @@ fn not_in(found: &InSubquery, schema: &DFSchema) -> Result<Option<Expr>> {
     let value = Expr::Column(Column::new(qualifier.cloned(), field.name()));
     let outside = outer(found.expr.as_ref().clone(), schema)?;
     let with = |condition: Expr| -> Result<Expr> {
-        Ok(not_exists(Arc::new(LogicalPlanBuilder::from(plan.clone()).filter(condition)?.build()?)))
+        Ok(not_exists(Arc::new(
+            LogicalPlanBuilder::from(plan.clone())
+                .filter(condition)?
+                .build()?,
+        )))
     };
     let no_match = with(value.clone().eq(outside))?;
     let no_null = with(value.is_null())?;
-    let known = found.expr.as_ref().clone().is_not_null().or(not_exists(Arc::new(plan.clone())));
+    let known = found
+        .expr
+        .as_ref()
+        .clone()
+        .is_not_null()
+        .or(not_exists(Arc::new(plan.clone())));
     Ok(Some(no_match.and(no_null).and(known)))
 }
 

@@ -10,8 +10,8 @@ use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::error::DataFusionError::ArrowError as Arrow;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
 };
 use std::sync::{Arc, OnceLock};
 use tidegate_types::{SqlError, SqlState};
@@ -59,7 +59,10 @@ pub(super) fn rewrite(binary: &BinaryExpr, schema: &DFSchema) -> Result<Option<E
         Operator::Multiply => Kind::Multiply,
         _ => return Ok(None),
     };
-    let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
+    let (left, right) = (
+        binary.left.get_type(schema)?,
+        binary.right.get_type(schema)?,
+    );
     let exact = |t: &DataType| t.is_integer() || matches!(t, DataType::Decimal128(..));
     let decimal = |t: &DataType| matches!(t, DataType::Decimal128(..));
     if !exact(&left) || !exact(&right) || !(decimal(&left) || decimal(&right)) {
@@ -69,7 +72,10 @@ pub(super) fn rewrite(binary: &BinaryExpr, schema: &DFSchema) -> Result<Option<E
         return Ok(None);
     }
     let args = vec![*binary.left.clone(), *binary.right.clone()];
-    Ok(Some(Expr::ScalarFunction(ScalarFunction { func: udf(kind).clone(), args })))
+    Ok(Some(Expr::ScalarFunction(ScalarFunction {
+        func: udf(kind).clone(),
+        args,
+    })))
 }
 
 fn scale_of(data_type: &DataType) -> i8 {
@@ -99,7 +105,10 @@ impl ScalarUDFImpl for Numeric {
                 DataType::UInt64 => Ok(DataType::Decimal128(20, 0)),
                 integer if integer.is_integer() => Ok(DataType::Decimal128(19, 0)),
                 DataType::Null => Ok(DataType::Decimal128(1, 0)),
-                other => Err(DataFusionError::Plan(format!("function '{}' does not support {other}", self.name()))),
+                other => Err(DataFusionError::Plan(format!(
+                    "function '{}' does not support {other}",
+                    self.name()
+                ))),
             })
             .collect()
     }
@@ -114,15 +123,25 @@ impl ScalarUDFImpl for Numeric {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalars = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let scalars = args
+            .args
+            .iter()
+            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
         let rows = if scalars { 1 } else { args.number_rows };
-        let mut arrays = args.args.into_iter().map(|a| decimals(a, rows)).collect::<Result<Vec<_>>>()?.into_iter();
+        let mut arrays = args
+            .args
+            .into_iter()
+            .map(|a| decimals(a, rows))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter();
         let mut next = || arrays.next().expect("two arguments");
         let (left, right) = (next(), next());
         let output = args.return_field.data_type();
         let array = apply(self.kind, &left, &right, scale_of(output))?;
         if scalars {
-            return Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&array, 0)?));
+            return Ok(ColumnarValue::Scalar(
+                datafusion::common::ScalarValue::try_from_array(&array, 0)?,
+            ));
         }
         Ok(ColumnarValue::Array(array))
     }
@@ -138,7 +157,10 @@ fn decimals(value: ColumnarValue, rows: usize) -> Result<ArrayRef> {
 
 fn apply(kind: Kind, left: &ArrayRef, right: &ArrayRef, scale: i8) -> Result<ArrayRef> {
     let (left_scale, right_scale) = (scale_of(left.data_type()), scale_of(right.data_type()));
-    let (left, right) = (left.as_primitive::<Decimal128Type>(), right.as_primitive::<Decimal128Type>());
+    let (left, right) = (
+        left.as_primitive::<Decimal128Type>(),
+        right.as_primitive::<Decimal128Type>(),
+    );
     let mut builder = Decimal128Builder::with_capacity(left.len())
         .with_data_type(DataType::Decimal128(MAX_PRECISION, scale));
     for row in 0..left.len() {
@@ -146,15 +168,26 @@ fn apply(kind: Kind, left: &ArrayRef, right: &ArrayRef, scale: i8) -> Result<Arr
             builder.append_null();
             continue;
         }
-        let (a, b) = (i256::from_i128(left.value(row)), i256::from_i128(right.value(row)));
+        let (a, b) = (
+            i256::from_i128(left.value(row)),
+            i256::from_i128(right.value(row)),
+        );
         let result = match kind {
             Kind::Divide if b == i256::ZERO => {
-                return Err(Arrow(Box::new(datafusion::arrow::error::ArrowError::DivideByZero), None));
+                return Err(Arrow(
+                    Box::new(datafusion::arrow::error::ArrowError::DivideByZero),
+                    None,
+                ));
             }
             Kind::Divide => rescale(a, left_scale - right_scale, b, scale),
-            Kind::Multiply => a.checked_mul(b).and_then(|p| rescale(p, left_scale + right_scale, i256::ONE, scale)),
+            Kind::Multiply => a
+                .checked_mul(b)
+                .and_then(|p| rescale(p, left_scale + right_scale, i256::ONE, scale)),
         };
-        match result.and_then(i256::to_i128).filter(|v| fits(*v, MAX_PRECISION)) {
+        match result
+            .and_then(i256::to_i128)
+            .filter(|v| fits(*v, MAX_PRECISION))
+        {
             Some(value) => builder.append_value(value),
             None => return Err(out_of_range("numeric")),
         }
@@ -167,7 +200,10 @@ pub(super) fn fits(value: i128, precision: u8) -> bool {
 }
 
 pub(super) fn out_of_range(name: &str) -> DataFusionError {
-    crate::errors::external(SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, format!("{name} out of range")))
+    crate::errors::external(SqlError::new(
+        SqlState::NUMERIC_OUT_OF_RANGE,
+        format!("{name} out of range"),
+    ))
 }
 
 /// `value / divisor` moved from scale `from` to scale `to`, rounded half away from zero.
@@ -183,7 +219,11 @@ pub(super) fn rescale(value: i256, from: i8, divisor: i256, to: i8) -> Option<i2
     if remainder.wrapping_abs().checked_mul(i256::from_i128(2))? < denominator.wrapping_abs() {
         return Some(quotient);
     }
-    let away = if (numerator < i256::ZERO) == (denominator < i256::ZERO) { i256::ONE } else { i256::MINUS_ONE };
+    let away = if (numerator < i256::ZERO) == (denominator < i256::ZERO) {
+        i256::ONE
+    } else {
+        i256::MINUS_ONE
+    };
     quotient.checked_add(away)
 }
 

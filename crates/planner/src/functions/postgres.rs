@@ -5,7 +5,8 @@ use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr_fn::binary_expr;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    TypeSignature, Volatility,
 };
 use std::sync::Arc;
 use tidegate_types::SqlType;
@@ -22,7 +23,10 @@ pub(super) const SCALAR_ALIASES: &[(&str, &str)] = &[
 pub(super) const AGGREGATE_ALIASES: &[(&str, &str)] = &[("every", "bool_and"), ("variance", "var")];
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![Arc::new(ScalarUDF::new_from_impl(Mod::new())), Arc::new(ScalarUDF::new_from_impl(TypeOf::new()))]
+    vec![
+        Arc::new(ScalarUDF::new_from_impl(Mod::new())),
+        Arc::new(ScalarUDF::new_from_impl(TypeOf::new())),
+    ]
 }
 
 /// `mod(a, b)` is `a % b`.
@@ -33,7 +37,9 @@ struct Mod {
 
 impl Mod {
     fn new() -> Self {
-        Self { signature: Signature::one_of(vec![TypeSignature::Numeric(2)], Volatility::Immutable) }
+        Self {
+            signature: Signature::one_of(vec![TypeSignature::Numeric(2)], Volatility::Immutable),
+        }
     }
 }
 
@@ -52,20 +58,26 @@ impl ScalarUDFImpl for Mod {
 
     fn simplify(&self, mut args: Vec<Expr>, _info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         match (args.pop(), args.pop()) {
-            (Some(right), Some(left)) => {
-                Ok(ExprSimplifyResult::Simplified(binary_expr(left, Operator::Modulo, right)))
-            }
-            _ => Err(DataFusionError::Plan("function 'mod' expects two arguments".to_owned())),
+            (Some(right), Some(left)) => Ok(ExprSimplifyResult::Simplified(binary_expr(
+                left,
+                Operator::Modulo,
+                right,
+            ))),
+            _ => Err(DataFusionError::Plan(
+                "function 'mod' expects two arguments".to_owned(),
+            )),
         }
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let mut arrays = ColumnarValue::values_to_arrays(&args.args)?.into_iter();
         match (arrays.next(), arrays.next()) {
-            (Some(left), Some(right)) => {
-                Ok(ColumnarValue::Array(datafusion::arrow::compute::kernels::numeric::rem(&left, &right)?))
-            }
-            _ => Err(DataFusionError::Plan("function 'mod' expects two arguments".to_owned())),
+            (Some(left), Some(right)) => Ok(ColumnarValue::Array(
+                datafusion::arrow::compute::kernels::numeric::rem(&left, &right)?,
+            )),
+            _ => Err(DataFusionError::Plan(
+                "function 'mod' expects two arguments".to_owned(),
+            )),
         }
     }
 }
@@ -78,7 +90,9 @@ struct TypeOf {
 
 impl TypeOf {
     fn new() -> Self {
-        Self { signature: Signature::any(1, Volatility::Immutable) }
+        Self {
+            signature: Signature::any(1, Volatility::Immutable),
+        }
     }
 }
 

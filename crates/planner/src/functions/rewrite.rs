@@ -48,7 +48,10 @@ fn node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 
 /// One expression over a schema.
 pub(super) fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Expr> {
-    Ok(literals::narrow(expr)?.data.transform_up(|inner| expression(inner, schema))?.data)
+    Ok(literals::narrow(expr)?
+        .data
+        .transform_up(|inner| expression(inner, schema))?
+        .data)
 }
 
 fn expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
@@ -60,8 +63,13 @@ fn expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::ScalarFunction(function) => scalar(function, schema)?,
         Expr::Case(case) => {
             let mut typed = case.clone();
-            let thens = typed.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
-            let branches = thens.chain(typed.else_expr.iter_mut().map(|e| e.as_mut())).collect();
+            let thens = typed
+                .when_then_expr
+                .iter_mut()
+                .map(|(_, then)| then.as_mut());
+            let branches = thens
+                .chain(typed.else_expr.iter_mut().map(|e| e.as_mut()))
+                .collect();
             alternatives(branches, schema)?.then_some(Expr::Case(typed))
         }
         _ => None,
@@ -112,7 +120,10 @@ fn in_list(list: &InList, schema: &DFSchema) -> Result<Option<Expr>> {
 /// String literals among the branches of a CASE take the type of the others. Says whether any did. (Functions such as
 /// `coalesce` check their arguments while the plan is made, so that a literal there needs a cast.)
 fn alternatives(mut branches: Vec<&mut Expr>, schema: &DFSchema) -> Result<bool> {
-    let typed = branches.iter().find(|e| !matches!(e, Expr::Literal(..))).map(|e| (**e).clone());
+    let typed = branches
+        .iter()
+        .find(|e| !matches!(e, Expr::Literal(..)))
+        .map(|e| (**e).clone());
     let Some(typed) = typed else { return Ok(false) };
     let mut changed = false;
     for branch in &mut branches {
@@ -126,17 +137,27 @@ fn alternatives(mut branches: Vec<&mut Expr>, schema: &DFSchema) -> Result<bool>
 
 /// Whole numbers of `numeric` have no decimals: `round(2.5)` is `3`, not `3.0`.
 fn scalar(function: &ScalarFunction, schema: &DFSchema) -> Result<Option<Expr>> {
-    if !matches!(function.name(), "round" | "ceil" | "floor" | "trunc") || function.args.len() != 1 {
+    if !matches!(function.name(), "round" | "ceil" | "floor" | "trunc") || function.args.len() != 1
+    {
         return Ok(None);
     }
-    let DataType::Decimal128(_, scale) = function.args[0].get_type(schema)? else { return Ok(None) };
+    let DataType::Decimal128(_, scale) = function.args[0].get_type(schema)? else {
+        return Ok(None);
+    };
     if scale <= 0 {
         return Ok(None);
     }
-    let round = super::registry().scalar.get("round").expect("the library has it").clone();
+    let round = super::registry()
+        .scalar
+        .get("round")
+        .expect("the library has it")
+        .clone();
     let inner = match function.name() {
         "round" => function.args[0].clone(),
         _ => Expr::ScalarFunction(function.clone()),
     };
-    Ok(Some(Expr::ScalarFunction(ScalarFunction { func: round, args: vec![inner, lit(0i32)] })))
+    Ok(Some(Expr::ScalarFunction(ScalarFunction {
+        func: round,
+        args: vec![inner, lit(0i32)],
+    })))
 }

@@ -11,8 +11,8 @@ use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, Volatility,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ReturnFieldArgs, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use std::sync::{Arc, OnceLock};
 use tidegate_types::SqlType;
@@ -24,7 +24,11 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
 
 fn write() -> &'static Arc<ScalarUDF> {
     static WRITE: OnceLock<Arc<ScalarUDF>> = OnceLock::new();
-    WRITE.get_or_init(|| Arc::new(ScalarUDF::new_from_impl(ToText { signature: Signature::any(1, Volatility::Immutable) })))
+    WRITE.get_or_init(|| {
+        Arc::new(ScalarUDF::new_from_impl(ToText {
+            signature: Signature::any(1, Volatility::Immutable),
+        }))
+    })
 }
 
 /// The type of an expression, with what its metadata says.
@@ -33,7 +37,10 @@ fn sql_type(expr: &Expr, schema: &DFSchema) -> Result<SqlType> {
 }
 
 fn is_text(sql_type: &SqlType) -> bool {
-    matches!(sql_type, SqlType::Text | SqlType::Varchar { .. } | SqlType::Char { .. } | SqlType::Other(_))
+    matches!(
+        sql_type,
+        SqlType::Text | SqlType::Varchar { .. } | SqlType::Char { .. } | SqlType::Other(_)
+    )
 }
 
 /// The call that a cast becomes, if text is involved.
@@ -50,7 +57,10 @@ pub(super) fn rewrite_cast(from: &Cast, schema: &DFSchema) -> Result<Option<Expr
         return Ok(Some(read(*from.expr.clone(), target)?));
     }
     if is_text(&target) && !is_text(&source) && known(&source_field) {
-        let text = Expr::ScalarFunction(ScalarFunction { func: write().clone(), args: vec![*from.expr.clone()] });
+        let text = Expr::ScalarFunction(ScalarFunction {
+            func: write().clone(),
+            args: vec![*from.expr.clone()],
+        });
         return Ok(Some(if fitted { read(text, target)? } else { text }));
     }
     Ok(None)
@@ -58,13 +68,19 @@ pub(super) fn rewrite_cast(from: &Cast, schema: &DFSchema) -> Result<Option<Expr
 
 /// Types that the text forms exist for. Others (unions of the JSON functions) keep their own casts.
 fn known(field: &Field) -> bool {
-    !matches!(field.data_type(), DataType::Union(..) | DataType::Map(..) | DataType::Dictionary(..))
+    !matches!(
+        field.data_type(),
+        DataType::Union(..) | DataType::Map(..) | DataType::Dictionary(..)
+    )
 }
 
 /// A comparison with a string literal on one side.
 pub(super) fn rewrite_comparison(binary: &BinaryExpr, schema: &DFSchema) -> Result<Option<Expr>> {
     use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
-    if !matches!(binary.op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom) {
+    if !matches!(
+        binary.op,
+        Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom
+    ) {
         return Ok(None);
     }
     let (left, right) = (&binary.left, &binary.right);
@@ -73,9 +89,15 @@ pub(super) fn rewrite_comparison(binary: &BinaryExpr, schema: &DFSchema) -> Resu
             return Ok(None);
         }
         let wanted = sql_type(other, schema)?;
-        if is_text(&wanted) { Ok(None) } else { read(text.clone(), wanted).map(Some) }
+        if is_text(&wanted) {
+            Ok(None)
+        } else {
+            read(text.clone(), wanted).map(Some)
+        }
     };
-    let rebuilt = |left: Expr, right: Expr| Expr::BinaryExpr(BinaryExpr::new(Box::new(left), binary.op, Box::new(right)));
+    let rebuilt = |left: Expr, right: Expr| {
+        Expr::BinaryExpr(BinaryExpr::new(Box::new(left), binary.op, Box::new(right)))
+    };
     if let Some(left) = typed(left, right)? {
         return Ok(Some(rebuilt(left, *right.clone())));
     }
@@ -83,40 +105,69 @@ pub(super) fn rewrite_comparison(binary: &BinaryExpr, schema: &DFSchema) -> Resu
 }
 
 /// A literal of a list or range, in the type of what it is compared with.
-pub(super) fn typed_literal(literal: &Expr, with: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
+pub(super) fn typed_literal(
+    literal: &Expr,
+    with: &Expr,
+    schema: &DFSchema,
+) -> Result<Option<Expr>> {
     if !is_string_literal(literal) || is_string_literal(with) {
         return Ok(None);
     }
     let wanted = sql_type(with, schema)?;
-    if is_text(&wanted) { Ok(None) } else { read(literal.clone(), wanted).map(Some) }
+    if is_text(&wanted) {
+        Ok(None)
+    } else {
+        read(literal.clone(), wanted).map(Some)
+    }
 }
 
 fn is_string_literal(expr: &Expr) -> bool {
-    matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)) | ScalarValue::Utf8View(Some(_)), _))
+    matches!(
+        expr,
+        Expr::Literal(
+            ScalarValue::Utf8(Some(_)) | ScalarValue::Utf8View(Some(_)),
+            _
+        )
+    )
 }
 
 /// The text read as a type. A literal is read now, so that a bad one is an error of the statement.
 fn read(text: Expr, target: SqlType) -> Result<Expr> {
-    if let Expr::Literal(ScalarValue::Utf8(Some(literal)) | ScalarValue::Utf8View(Some(literal)), _) = &text {
+    if let Expr::Literal(
+        ScalarValue::Utf8(Some(literal)) | ScalarValue::Utf8View(Some(literal)),
+        _,
+    ) = &text
+    {
         let value = parse_text(cut(literal, &target), &target).map_err(crate::errors::external)?;
         let mut appender = ValueAppender::new(&target, 1);
         appender.append(&value);
         let scalar = ScalarValue::try_from_array(&appender.finish(), 0)?;
         let metadata = FieldMetadata::from(&target.field("", false));
-        return Ok(Expr::Literal(scalar, (!metadata.is_empty()).then_some(metadata)));
+        return Ok(Expr::Literal(
+            scalar,
+            (!metadata.is_empty()).then_some(metadata),
+        ));
     }
     let name = format!("cast_text_to_{}", target.to_string().replace(' ', "_"));
     let signature = Signature::string(1, Volatility::Immutable);
-    let func = Arc::new(ScalarUDF::new_from_impl(FromText { name, target, signature }));
-    Ok(Expr::ScalarFunction(ScalarFunction { func, args: vec![text] }))
+    let func = Arc::new(ScalarUDF::new_from_impl(FromText {
+        name,
+        target,
+        signature,
+    }));
+    Ok(Expr::ScalarFunction(ScalarFunction {
+        func,
+        args: vec![text],
+    }))
 }
 
 /// An explicit cast to `varchar(n)` or `char(n)` cuts what is too long; only writing to a column refuses it.
 fn cut<'a>(text: &'a str, target: &SqlType) -> &'a str {
     match target {
-        SqlType::Varchar { length } | SqlType::Char { length } => {
-            text.char_indices().nth(*length as usize).map_or(text, |(end, _)| &text[..end])
-        }
+        SqlType::Varchar { length } | SqlType::Char { length } => text
+            .char_indices()
+            .nth(*length as usize)
+            .map_or(text, |(end, _)| &text[..end]),
         _ => text,
     }
 }
@@ -142,7 +193,10 @@ impl ScalarUDFImpl for FromText {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        Ok(Arc::new(self.target.field(&self.name, args.arg_fields[0].is_nullable())))
+        Ok(Arc::new(
+            self.target
+                .field(&self.name, args.arg_fields[0].is_nullable()),
+        ))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -152,7 +206,10 @@ impl ScalarUDFImpl for FromText {
             let fitted;
             let text = match self.target {
                 SqlType::Varchar { .. } | SqlType::Char { .. } => {
-                    fitted = text.iter().map(|t| t.map(|t| cut(t, &self.target))).collect::<StringArray>();
+                    fitted = text
+                        .iter()
+                        .map(|t| t.map(|t| cut(t, &self.target)))
+                        .collect::<StringArray>();
                     &fitted
                 }
                 _ => text,
@@ -184,7 +241,11 @@ impl ScalarUDFImpl for ToText {
         let source = SqlType::from_field(&args.arg_fields[0]);
         map(&args.args[0], |array| {
             let kept = source.arrow();
-            let array = if *array.data_type() == kept { array.clone() } else { cast(array, &kept)? };
+            let array = if *array.data_type() == kept {
+                array.clone()
+            } else {
+                cast(array, &kept)?
+            };
             Ok(Arc::new(to_text(&array, &source)))
         })
     }
@@ -194,6 +255,8 @@ impl ScalarUDFImpl for ToText {
 fn map(value: &ColumnarValue, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<ColumnarValue> {
     Ok(match value {
         ColumnarValue::Array(array) => ColumnarValue::Array(f(array)?),
-        ColumnarValue::Scalar(scalar) => ColumnarValue::Scalar(ScalarValue::try_from_array(&f(&scalar.to_array()?)?, 0)?),
+        ColumnarValue::Scalar(scalar) => {
+            ColumnarValue::Scalar(ScalarValue::try_from_array(&f(&scalar.to_array()?)?, 0)?)
+        }
     })
 }

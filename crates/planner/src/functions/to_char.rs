@@ -6,7 +6,9 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 use std::fmt::Write;
 use std::sync::Arc;
 use tidegate_types::text::{civil_from_days, days_from_civil};
@@ -34,17 +36,20 @@ impl ScalarUDFImpl for ToChar {
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         match arguments {
-            [DataType::Timestamp(..) | DataType::Date32 | DataType::Date64, pattern]
-                if pattern.is_string() || pattern.is_null() =>
-            {
-                Ok(vec![MICROS, DataType::Utf8])
-            }
+            [
+                DataType::Timestamp(..) | DataType::Date32 | DataType::Date64,
+                pattern,
+            ] if pattern.is_string() || pattern.is_null() => Ok(vec![MICROS, DataType::Utf8]),
             [DataType::Null, _] => Ok(vec![MICROS, DataType::Utf8]),
-            [value, _] => Err(crate::errors::external(tidegate_types::SqlError::not_supported(format!(
-                "to_char of {}",
-                tidegate_types::SqlType::from_arrow(value)
-            )))),
-            _ => Err(DataFusionError::Plan("function 'to_char' expects two arguments".to_owned())),
+            [value, _] => Err(crate::errors::external(
+                tidegate_types::SqlError::not_supported(format!(
+                    "to_char of {}",
+                    tidegate_types::SqlType::from_arrow(value)
+                )),
+            )),
+            _ => Err(DataFusionError::Plan(
+                "function 'to_char' expects two arguments".to_owned(),
+            )),
         }
     }
 
@@ -53,16 +58,23 @@ impl ScalarUDFImpl for ToChar {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalars = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let scalars = args
+            .args
+            .iter()
+            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
         let rows = if scalars { 1 } else { args.number_rows };
         // Zoned timestamps are UTC here, so that dropping the zone keeps the wall clock.
         let times = cast(&args.args[0].clone().into_array(rows)?, &MICROS)?;
         let result = match &args.args[1] {
-            ColumnarValue::Scalar(ScalarValue::Utf8(Some(pattern))) => constant(&times, &compile(pattern)),
+            ColumnarValue::Scalar(ScalarValue::Utf8(Some(pattern))) => {
+                constant(&times, &compile(pattern))
+            }
             pattern => varying(&times, &pattern.clone().into_array(rows)?),
         };
         match scalars {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?)),
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
+                &result, 0,
+            )?)),
             false => Ok(ColumnarValue::Array(result)),
         }
     }
@@ -95,7 +107,11 @@ fn varying(times: &ArrayRef, patterns: &ArrayRef) -> ArrayRef {
             continue;
         }
         let mut text = String::new();
-        write(&compile(patterns.value(row)), &Parts::of(times.value(row)), &mut text);
+        write(
+            &compile(patterns.value(row)),
+            &Parts::of(times.value(row)),
+            &mut text,
+        );
         builder.append_value(text);
     }
     Arc::new(builder.finish())
@@ -116,7 +132,14 @@ impl Parts {
         const DAY: i64 = 86_400_000_000;
         let (days, rest) = (time.div_euclid(DAY), time.rem_euclid(DAY));
         let (year, month, day) = civil_from_days(days);
-        Self { days, year, month, day, second_of_day: rest / 1_000_000, micros: rest % 1_000_000 }
+        Self {
+            days,
+            year,
+            month,
+            day,
+            second_of_day: rest / 1_000_000,
+            micros: rest % 1_000_000,
+        }
     }
 
     fn hour(&self) -> i64 {
@@ -289,7 +312,10 @@ fn compile(pattern: &str) -> Vec<Item> {
             text(&mut items, quoted);
             rest = after;
         } else if let Some((name, field)) = FIELDS.iter().find(|(name, _)| rest.starts_with(name)) {
-            items.push(Item::Field { field: *field, fill });
+            items.push(Item::Field {
+                field: *field,
+                fill,
+            });
             fill = true;
             rest = &rest[name.len()..];
         } else {
@@ -318,14 +344,36 @@ fn write(items: &[Item], parts: &Parts, out: &mut String) {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
-const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+const DAYS: [&str; 7] = [
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+    "Sunday",
+];
 
 fn write_field(field: Field, fill: bool, parts: &Parts, out: &mut String) {
     // Years before 1 are counted from 1 BC.
-    let year = if parts.year <= 0 { 1 - parts.year } else { parts.year };
+    let year = if parts.year <= 0 {
+        1 - parts.year
+    } else {
+        parts.year
+    };
     let month = MONTHS[parts.month as usize - 1];
     let day = DAYS[parts.iso_weekday() as usize - 1];
     let (value, width) = match field {
@@ -337,7 +385,14 @@ fn write_field(field: Field, fill: bool, parts: &Parts, out: &mut String) {
             let text = if parts.hour() < 12 { "a.m." } else { "p.m." };
             return marker(text, upper, dots, out);
         }
-        Field::Era(upper, dots) => return marker(if parts.year <= 0 { "b.c." } else { "a.d." }, upper, dots, out),
+        Field::Era(upper, dots) => {
+            return marker(
+                if parts.year <= 0 { "b.c." } else { "a.d." },
+                upper,
+                dots,
+                out,
+            );
+        }
         Field::Zone(upper) => return out.push_str(if upper { "UTC" } else { "utc" }),
         Field::ZoneOffset => return out.push_str("+00"),
         Field::Year(4) => (year, 4),
@@ -377,7 +432,11 @@ fn name(name: &str, case: Case, width: usize, out: &mut String) {
 
 fn marker(dotted: &str, upper: bool, dots: bool, out: &mut String) {
     for c in dotted.chars().filter(|c| dots || *c != '.') {
-        out.extend(if upper { c.to_uppercase().collect::<Vec<_>>() } else { vec![c] });
+        out.extend(if upper {
+            c.to_uppercase().collect::<Vec<_>>()
+        } else {
+            vec![c]
+        });
     }
 }
 
@@ -396,11 +455,26 @@ mod tests {
 
     #[test]
     fn patterns_mean_what_they_mean_in_postgres() {
-        assert_eq!(formatted(TIME, "YYYY-MM-DD HH24:MI:SS.US"), "2024-02-05 15:04:09.012345");
-        assert_eq!(formatted(TIME, "HH12:MI am, FMDD.FMMM.YY"), "03:04 pm, 5.2.24");
-        assert_eq!(formatted(TIME, "Day|FMDay|DY|Mon|FMMONTH"), "Monday   |Monday|MON|Feb|FEBRUARY");
-        assert_eq!(formatted(TIME, "DDD IYYY-IW-ID Q J \"week\" WW"), "036 2024-06-1 1 2460346 week 06");
-        assert_eq!(formatted(TIME, "HH:MI:SS.MS P.M. SSSS CC"), "03:04:09.012 P.M. 54249 21");
+        assert_eq!(
+            formatted(TIME, "YYYY-MM-DD HH24:MI:SS.US"),
+            "2024-02-05 15:04:09.012345"
+        );
+        assert_eq!(
+            formatted(TIME, "HH12:MI am, FMDD.FMMM.YY"),
+            "03:04 pm, 5.2.24"
+        );
+        assert_eq!(
+            formatted(TIME, "Day|FMDay|DY|Mon|FMMONTH"),
+            "Monday   |Monday|MON|Feb|FEBRUARY"
+        );
+        assert_eq!(
+            formatted(TIME, "DDD IYYY-IW-ID Q J \"week\" WW"),
+            "036 2024-06-1 1 2460346 week 06"
+        );
+        assert_eq!(
+            formatted(TIME, "HH:MI:SS.MS P.M. SSSS CC"),
+            "03:04:09.012 P.M. 54249 21"
+        );
         assert_eq!(formatted(0, "yyyy-mm-dd"), "1970-01-01");
     }
 }

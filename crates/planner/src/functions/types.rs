@@ -3,7 +3,9 @@
 use datafusion::arrow::datatypes::FieldRef;
 use datafusion::common::Result;
 use datafusion::logical_expr::planner::TypePlanner;
-use sqlparser::ast::{self, ArrayElemTypeDef, CharacterLength, DataType as Sql, ExactNumberInfo, TimezoneInfo};
+use sqlparser::ast::{
+    self, ArrayElemTypeDef, CharacterLength, DataType as Sql, ExactNumberInfo, TimezoneInfo,
+};
 use std::sync::Arc;
 use tidegate_types::sql_type::DEFAULT_NUMERIC;
 use tidegate_types::{SqlError, SqlState, SqlType};
@@ -25,7 +27,9 @@ pub fn sql_type_of(sql_type: &ast::DataType) -> Result<SqlType, SqlError> {
     let planned = match sql_type {
         Sql::Boolean | Sql::Bool => SqlType::Boolean,
         Sql::SmallInt(_) | Sql::Int2(_) | Sql::TinyInt(_) => SqlType::SmallInt,
-        Sql::Int(_) | Sql::Integer(_) | Sql::Int4(_) | Sql::Int32 | Sql::MediumInt(_) => SqlType::Integer,
+        Sql::Int(_) | Sql::Integer(_) | Sql::Int4(_) | Sql::Int32 | Sql::MediumInt(_) => {
+            SqlType::Integer
+        }
         Sql::BigInt(_) | Sql::Int8(_) | Sql::Int64 => SqlType::BigInt,
         Sql::Real | Sql::Float4 | Sql::Float32 => SqlType::Real,
         Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 | Sql::Float64 => SqlType::Double,
@@ -35,16 +39,22 @@ pub fn sql_type_of(sql_type: &ast::DataType) -> Result<SqlType, SqlError> {
         },
         Sql::Numeric(info) | Sql::Decimal(info) | Sql::Dec(info) => numeric(info)?,
         Sql::Text | Sql::String(_) => SqlType::Text,
-        Sql::Varchar(length) | Sql::CharacterVarying(length) | Sql::CharVarying(length) | Sql::Nvarchar(length) => {
+        Sql::Varchar(length)
+        | Sql::CharacterVarying(length)
+        | Sql::CharVarying(length)
+        | Sql::Nvarchar(length) => {
             length_of(length.as_ref()).map_or(SqlType::Text, |length| SqlType::Varchar { length })
         }
-        Sql::Char(length) | Sql::Character(length) => {
-            SqlType::Char { length: length_of(length.as_ref()).unwrap_or(1) }
+        Sql::Char(length) | Sql::Character(length) => SqlType::Char {
+            length: length_of(length.as_ref()).unwrap_or(1),
+        },
+        Sql::Bytea | Sql::Binary(_) | Sql::Varbinary(_) | Sql::Blob(_) | Sql::Bytes(_) => {
+            SqlType::Bytea
         }
-        Sql::Bytea | Sql::Binary(_) | Sql::Varbinary(_) | Sql::Blob(_) | Sql::Bytes(_) => SqlType::Bytea,
         Sql::Date | Sql::Date32 => SqlType::Date,
         Sql::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => SqlType::Time,
-        Sql::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) | Sql::Datetime(_) => SqlType::Timestamp,
+        Sql::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone)
+        | Sql::Datetime(_) => SqlType::Timestamp,
         Sql::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => SqlType::TimestampTz,
         Sql::Interval { .. } => SqlType::Interval,
         Sql::Uuid => SqlType::Uuid,
@@ -55,7 +65,11 @@ pub fn sql_type_of(sql_type: &ast::DataType) -> Result<SqlType, SqlError> {
             | ArrayElemTypeDef::AngleBracket(element)
             | ArrayElemTypeDef::Parenthesis(element),
         ) => match sql_type_of(element)? {
-            SqlType::Array(_) => return Err(SqlError::not_supported("an array of more than one dimension")),
+            SqlType::Array(_) => {
+                return Err(SqlError::not_supported(
+                    "an array of more than one dimension",
+                ));
+            }
             element => SqlType::Array(Box::new(element)),
         },
         Sql::Custom(name, _) => custom(&name.to_string())?,
@@ -76,7 +90,10 @@ fn custom(name: &str) -> Result<SqlType, SqlError> {
 }
 
 fn unknown(name: &str) -> SqlError {
-    SqlError::new(SqlState::UNDEFINED_OBJECT, format!("type \"{}\" does not exist", name.to_lowercase()))
+    SqlError::new(
+        SqlState::UNDEFINED_OBJECT,
+        format!("type \"{}\" does not exist", name.to_lowercase()),
+    )
 }
 
 fn length_of(length: Option<&CharacterLength>) -> Option<u32> {
@@ -100,5 +117,8 @@ fn numeric(info: &ExactNumberInfo) -> Result<SqlType, SqlError> {
         let message = format!("NUMERIC scale {scale} must be between 0 and precision {precision}");
         return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message));
     }
-    Ok(SqlType::Numeric { precision: precision as u8, scale: scale as i8 })
+    Ok(SqlType::Numeric {
+        precision: precision as u8,
+        scale: scale as i8,
+    })
 }

@@ -13,14 +13,23 @@ use tidegate_plan::{AggregateCall, AggregateFunction, Op, SortKey};
 use tidegate_types::SqlError;
 
 pub(super) fn aggregate(aggregate: &Aggregate) -> Result<Lowered, SqlError> {
-    if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
+    if aggregate
+        .group_expr
+        .iter()
+        .any(|e| matches!(e, Expr::GroupingSet(_)))
+    {
         return Err(in_view("GROUPING SETS"));
     }
     let schema = aggregate.input.schema();
     let calls: Vec<Parsed<'_>> = aggregate
         .aggr_expr
         .iter()
-        .map(|expr| parse(expr, &|e| e.to_field(schema.as_ref()).map_or(true, |(_, f)| f.is_nullable())))
+        .map(|expr| {
+            parse(expr, &|e| {
+                e.to_field(schema.as_ref())
+                    .map_or(true, |(_, f)| f.is_nullable())
+            })
+        })
         .collect::<Result<_, _>>()?;
     let mut wanted: Vec<&Expr> = aggregate.group_expr.iter().collect();
     for call in &calls {
@@ -31,7 +40,12 @@ pub(super) fn aggregate(aggregate: &Aggregate) -> Result<Lowered, SqlError> {
     let mut next = || positions.next().expect("a position for each expression");
     let keys: Vec<usize> = aggregate.group_expr.iter().map(|_| next()).collect();
     let lowered: Vec<AggregateCall> = calls.iter().map(|call| call.place(&mut next)).collect();
-    let fields: Vec<Field> = aggregate.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    let fields: Vec<Field> = aggregate
+        .schema
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone())
+        .collect();
     Ok(group(input.rel, keys, lowered, fields))
 }
 
@@ -43,25 +57,37 @@ fn group(input: Rel, keys: Vec<usize>, calls: Vec<AggregateCall>, fields: Vec<Fi
     let mut call_fields = Vec::new();
     let mut places = Vec::new();
     for (key, field) in keys.iter().zip(&fields) {
-        let place = distinct_keys.iter().position(|k| k == key).unwrap_or_else(|| {
-            distinct_keys.push(*key);
-            key_fields.push(field.clone());
-            distinct_keys.len() - 1
-        });
+        let place = distinct_keys
+            .iter()
+            .position(|k| k == key)
+            .unwrap_or_else(|| {
+                distinct_keys.push(*key);
+                key_fields.push(field.clone());
+                distinct_keys.len() - 1
+            });
         places.push(place);
     }
     let width = distinct_keys.len();
     for (call, field) in calls.into_iter().zip(&fields[keys.len()..]) {
-        let place = distinct_calls.iter().position(|c| *c == call).unwrap_or_else(|| {
-            distinct_calls.push(call);
-            call_fields.push(field.clone());
-            distinct_calls.len() - 1
-        });
+        let place = distinct_calls
+            .iter()
+            .position(|c| *c == call)
+            .unwrap_or_else(|| {
+                distinct_calls.push(call);
+                call_fields.push(field.clone());
+                distinct_calls.len() - 1
+            });
         places.push(width + place);
     }
     key_fields.extend(call_fields);
-    let op = Op::Aggregate { keys: distinct_keys, calls: distinct_calls };
-    Lowered { rel: Rel::new(op, vec![input], Arc::new(Schema::new(key_fields))), columns: places }
+    let op = Op::Aggregate {
+        keys: distinct_keys,
+        calls: distinct_calls,
+    };
+    Lowered {
+        rel: Rel::new(op, vec![input], Arc::new(Schema::new(key_fields))),
+        columns: places,
+    }
 }
 
 /// A call whose expressions have no positions yet.
@@ -108,7 +134,10 @@ fn parse<'a>(expr: &'a Expr, nullable: &dyn Fn(&Expr) -> bool) -> Result<Parsed<
     }
 }
 
-fn parse_call<'a>(call: &'a Call, nullable: &dyn Fn(&Expr) -> bool) -> Result<Parsed<'a>, SqlError> {
+fn parse_call<'a>(
+    call: &'a Call,
+    nullable: &dyn Fn(&Expr) -> bool,
+) -> Result<Parsed<'a>, SqlError> {
     use AggregateFunction as F;
     let name = call.func.name();
     let Some((function, arity)) = function(name) else {
@@ -119,14 +148,18 @@ fn parse_call<'a>(call: &'a Call, nullable: &dyn Fn(&Expr) -> bool) -> Result<Pa
     }
     let mut arguments: Vec<&Expr> = call.params.args.iter().collect();
     if arguments.len() != arity {
-        return Err(in_view(format!("{name} with {} arguments", arguments.len())));
+        return Err(in_view(format!(
+            "{name} with {} arguments",
+            arguments.len()
+        )));
     }
     let list = matches!(function, F::StringAgg | F::ArrayAgg);
     let extreme = matches!(function, F::Min | F::Max | F::BoolAnd | F::BoolOr);
     let distinct = call.params.distinct && !extreme;
     if function == F::Count && !distinct {
         // Counting what is never NULL is counting rows.
-        let always = literal(arguments[0]).map_or_else(|| !nullable(arguments[0]), |value| !value.is_null());
+        let always =
+            literal(arguments[0]).map_or_else(|| !nullable(arguments[0]), |value| !value.is_null());
         if always {
             arguments.clear();
         }
@@ -134,9 +167,20 @@ fn parse_call<'a>(call: &'a Call, nullable: &dyn Fn(&Expr) -> bool) -> Result<Pa
     let order = match list {
         // The order in which values are added up does not show.
         false => Vec::new(),
-        true => call.params.order_by.iter().map(|s| (&s.expr, !s.asc, s.nulls_first)).collect(),
+        true => call
+            .params
+            .order_by
+            .iter()
+            .map(|s| (&s.expr, !s.asc, s.nulls_first))
+            .collect(),
     };
-    Ok(Parsed { function, arguments, distinct, filter: call.params.filter.as_deref(), order })
+    Ok(Parsed {
+        function,
+        arguments,
+        distinct,
+        filter: call.params.filter.as_deref(),
+        order,
+    })
 }
 
 /// Our function of this name, and how many arguments it has.

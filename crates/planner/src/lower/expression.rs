@@ -18,29 +18,42 @@ pub(crate) struct Scope<'a> {
 impl Scope<'_> {
     /// The expression over positions.
     pub fn positional(&self, expr: &Expr) -> Result<ScalarExpr, SqlError> {
-        let moved = expr.clone().unalias_nested().data.unalias().transform_up(|e| match e {
-            Expr::Column(column) => {
-                let index = self.schema.index_of_column(&column)?;
-                Ok(Transformed::yes(ScalarExpr::column(self.columns[index]).expr().clone()))
-            }
-            Expr::OuterReferenceColumn(..) => Err(errors::external(in_view("a correlated sub-query of this form"))),
-            Expr::ScalarSubquery(_) => {
-                Err(errors::external(in_view("a scalar sub-query in this place")))
-            }
-            Expr::Exists(_) => Err(errors::external(in_view("EXISTS in this place"))),
-            Expr::InSubquery(_) => Err(errors::external(in_view("IN (sub-query) in this place"))),
-            Expr::SetComparison(_) => Err(errors::external(in_view("a comparison with ANY or ALL of a sub-query"))),
-            Expr::WindowFunction(_) => Err(errors::external(in_view("a window function"))),
-            Expr::Unnest(_) => Err(errors::external(in_view("unnest"))),
-            Expr::Placeholder(placeholder) => Err(errors::external(
-                SqlError::new(
+        let moved = expr
+            .clone()
+            .unalias_nested()
+            .data
+            .unalias()
+            .transform_up(|e| match e {
+                Expr::Column(column) => {
+                    let index = self.schema.index_of_column(&column)?;
+                    Ok(Transformed::yes(
+                        ScalarExpr::column(self.columns[index]).expr().clone(),
+                    ))
+                }
+                Expr::OuterReferenceColumn(..) => Err(errors::external(in_view(
+                    "a correlated sub-query of this form",
+                ))),
+                Expr::ScalarSubquery(_) => Err(errors::external(in_view(
+                    "a scalar sub-query in this place",
+                ))),
+                Expr::Exists(_) => Err(errors::external(in_view("EXISTS in this place"))),
+                Expr::InSubquery(_) => {
+                    Err(errors::external(in_view("IN (sub-query) in this place")))
+                }
+                Expr::SetComparison(_) => Err(errors::external(in_view(
+                    "a comparison with ANY or ALL of a sub-query",
+                ))),
+                Expr::WindowFunction(_) => Err(errors::external(in_view("a window function"))),
+                Expr::Unnest(_) => Err(errors::external(in_view("unnest"))),
+                Expr::Placeholder(placeholder) => Err(errors::external(SqlError::new(
                     tidegate_types::SqlState::UNDEFINED_PARAMETER,
                     format!("there is no parameter {}", placeholder.id),
-                ),
-            )),
-            other => Ok(Transformed::no(other)),
-        });
-        Ok(ScalarExpr::new(moved.map_err(|e| errors::sql_error(&e, ""))?.data))
+                ))),
+                other => Ok(Transformed::no(other)),
+            });
+        Ok(ScalarExpr::new(
+            moved.map_err(|e| errors::sql_error(&e, ""))?.data,
+        ))
     }
 
     /// The field of the expression's result.

@@ -68,7 +68,9 @@ fn coerced(join: &Join) -> Result<Vec<(Expr, Expr)>, SqlError> {
                 return Ok((l.clone(), r.clone()));
             }
             let Some(common) = comparison_coercion(&left, &right) else {
-                return Err(SqlError::internal(format!("join keys of types {left} and {right}")));
+                return Err(SqlError::internal(format!(
+                    "join keys of types {left} and {right}"
+                )));
             };
             let cast = |e: &Expr, have| match have == common {
                 true => e.clone(),
@@ -85,11 +87,18 @@ fn residual(
     (left, left_side): (&LogicalPlan, &Computed),
     (right, right_side): (&LogicalPlan, &Computed),
 ) -> Result<ScalarExpr, SqlError> {
-    let schema: DFSchema = left.schema().join(right.schema()).map_err(|e| errors::sql_error(&e, ""))?;
+    let schema: DFSchema = left
+        .schema()
+        .join(right.schema())
+        .map_err(|e| errors::sql_error(&e, ""))?;
     let offset = left_side.input.rel.width();
     let mut columns = left_side.input.columns.clone();
     columns.extend(right_side.input.columns.iter().map(|c| offset + c));
-    Scope { schema: &schema, columns: &columns }.positional(filter)
+    Scope {
+        schema: &schema,
+        columns: &columns,
+    }
+    .positional(filter)
 }
 
 /// The node, with the fields that DataFusion gives its columns (outer joins make them nullable).
@@ -97,11 +106,24 @@ fn assemble(join: &Join, kind: JoinKind, op: Op, left: Lowered, right: Lowered) 
     let offset = left.rel.width();
     let shown = join.schema.fields();
     let mut columns = left.columns;
-    let mut fields: Vec<Field> = left.rel.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    let mut fields: Vec<Field> = left
+        .rel
+        .schema
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone())
+        .collect();
     match kind {
         JoinKind::LeftSemi | JoinKind::LeftAnti => {}
         JoinKind::LeftMark => {
-            fields.push(shown.last().expect("a mark join shows its mark").as_ref().clone().with_nullable(true));
+            fields.push(
+                shown
+                    .last()
+                    .expect("a mark join shows its mark")
+                    .as_ref()
+                    .clone()
+                    .with_nullable(true),
+            );
             columns.push(offset);
         }
         JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full => {

@@ -26,8 +26,12 @@ pub(super) fn limit(limit: &Limit) -> Result<Lowered, SqlError> {
 /// The order that a limit is taken in is that of a sort below it, with nothing but names and expressions between.
 fn limited(plan: &LogicalPlan, offset: u64, fetch: Option<u64>) -> Result<Lowered, SqlError> {
     match plan {
-        LogicalPlan::Sort(sort) if sort.fetch.is_none() => top_n(&sort.expr, &sort.input, offset, fetch),
-        LogicalPlan::SubqueryAlias(alias) if is_sorted(&alias.input) => limited(&alias.input, offset, fetch),
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() => {
+            top_n(&sort.expr, &sort.input, offset, fetch)
+        }
+        LogicalPlan::SubqueryAlias(alias) if is_sorted(&alias.input) => {
+            limited(&alias.input, offset, fetch)
+        }
         LogicalPlan::Projection(projection) if is_sorted(&projection.input) => {
             project::over(projection, limited(&projection.input, offset, fetch)?)
         }
@@ -57,7 +61,15 @@ pub(super) fn top_n(
         descending: !sort.asc,
         nulls_first: sort.nulls_first,
     });
-    let op = Op::TopN { partition: Vec::new(), order: keys.collect(), offset, limit };
+    let op = Op::TopN {
+        partition: Vec::new(),
+        order: keys.collect(),
+        offset,
+        limit,
+    };
     let schema = input.rel.schema.clone();
-    Ok(Lowered { rel: Rel::new(op, vec![input.rel], schema), columns: input.columns })
+    Ok(Lowered {
+        rel: Rel::new(op, vec![input.rel], schema),
+        columns: input.columns,
+    })
 }

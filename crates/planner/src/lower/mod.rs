@@ -42,7 +42,10 @@ impl Lowered {
     }
 
     pub fn scope<'a>(&'a self, schema: &'a DFSchema) -> Scope<'a> {
-        Scope { schema, columns: &self.columns }
+        Scope {
+            schema,
+            columns: &self.columns,
+        }
     }
 }
 
@@ -69,7 +72,10 @@ pub(crate) fn lower(plan: &LogicalPlan) -> Result<Lowered, SqlError> {
         LogicalPlan::Extension(extension) if extension.node.as_any().is::<AtMostOne>() => {
             let Lowered { rel, columns } = lower(extension.node.inputs()[0])?;
             let schema = rel.schema.clone();
-            Ok(Lowered { rel: Rel::new(Op::AtMostOne { keys: Vec::new() }, vec![rel], schema), columns })
+            Ok(Lowered {
+                rel: Rel::new(Op::AtMostOne { keys: Vec::new() }, vec![rel], schema),
+                columns,
+            })
         }
         LogicalPlan::Window(_) => Err(in_view("a window function")),
         LogicalPlan::RecursiveQuery(_) => Err(in_view("WITH RECURSIVE")),

@@ -13,24 +13,40 @@ pub(super) fn projection(projection: &Projection) -> Result<Lowered, SqlError> {
 /// The projection over its input, lowered.
 pub(super) fn over(projection: &Projection, input: Lowered) -> Result<Lowered, SqlError> {
     if projection.expr.is_empty() {
-        return Ok(Lowered { rel: input.rel, columns: Vec::new() });
+        return Ok(Lowered {
+            rel: input.rel,
+            columns: Vec::new(),
+        });
     }
     let scope = input.scope(projection.input.schema());
-    let expressions: Vec<ScalarExpr> =
-        projection.expr.iter().map(|e| scope.positional(e)).collect::<Result<_, _>>()?;
-    let fields = projection.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    let expressions: Vec<ScalarExpr> = projection
+        .expr
+        .iter()
+        .map(|e| scope.positional(e))
+        .collect::<Result<_, _>>()?;
+    let fields = projection
+        .schema
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone())
+        .collect();
     Ok(Lowered::plain(input.rel.project(expressions, fields)))
 }
 
 pub(super) fn filter(filter: &Filter) -> Result<Lowered, SqlError> {
     let input = lower(&filter.input)?;
-    let predicate = input.scope(filter.input.schema()).positional(&filter.predicate)?;
+    let predicate = input
+        .scope(filter.input.schema())
+        .positional(&filter.predicate)?;
     Ok(filtered(input, predicate))
 }
 
 pub(super) fn filtered(input: Lowered, predicate: ScalarExpr) -> Lowered {
     let schema = input.rel.schema.clone();
-    Lowered { rel: Rel::new(Op::Filter { predicate }, vec![input.rel], schema), columns: input.columns }
+    Lowered {
+        rel: Rel::new(Op::Filter { predicate }, vec![input.rel], schema),
+        columns: input.columns,
+    }
 }
 
 /// Expressions over a plan as positions in its tree. Those that are not columns already are computed in one projection in
@@ -71,8 +87,20 @@ pub(super) fn compute(
     }
     let mut all: Vec<ScalarExpr> = (0..width).map(ScalarExpr::column).collect();
     all.extend(added);
-    let mut all_fields: Vec<_> = input.rel.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    let mut all_fields: Vec<_> = input
+        .rel
+        .schema
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone())
+        .collect();
     all_fields.extend(fields);
     let columns = input.columns;
-    Ok(Computed { input: Lowered { rel: input.rel.project(all, all_fields), columns }, positions })
+    Ok(Computed {
+        input: Lowered {
+            rel: input.rel.project(all, all_fields),
+            columns,
+        },
+        positions,
+    })
 }

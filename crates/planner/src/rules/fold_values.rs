@@ -8,11 +8,20 @@ pub(super) fn apply(rel: Rel) -> Rel {
 }
 
 fn fold(rel: Rel) -> Rel {
-    let Op::Project { expressions } = &rel.op else { return rel };
-    let Op::Values { rows } = &rel.inputs[0].op else { return rel };
+    let Op::Project { expressions } = &rel.op else {
+        return rel;
+    };
+    let Op::Values { rows } = &rel.inputs[0].op else {
+        return rel;
+    };
     let folded = rows
         .iter()
-        .map(|row| expressions.iter().map(|e| rewrite_positions(e, &|p| row[p].expr().clone())).collect())
+        .map(|row| {
+            expressions
+                .iter()
+                .map(|e| rewrite_positions(e, &|p| row[p].expr().clone()))
+                .collect()
+        })
         .collect();
     Rel::new(Op::Values { rows: folded }, Vec::new(), rel.schema)
 }

@@ -10,10 +10,16 @@ pub(super) fn apply(rel: Rel) -> Rel {
 }
 
 fn merge(mut rel: Rel) -> Rel {
-    let Op::Filter { predicate: upper } = &rel.op else { return rel };
-    let Op::Filter { predicate: lower } = &rel.inputs[0].op else { return rel };
+    let Op::Filter { predicate: upper } = &rel.op else {
+        return rel;
+    };
+    let Op::Filter { predicate: lower } = &rel.inputs[0].op else {
+        return rel;
+    };
     let both: Expr = lower.expr().clone().and(upper.expr().clone());
-    rel.op = Op::Filter { predicate: ScalarExpr::new(both) };
+    rel.op = Op::Filter {
+        predicate: ScalarExpr::new(both),
+    };
     let input = rel.inputs.remove(0);
     rel.inputs = input.inputs;
     rel

@@ -11,13 +11,22 @@ pub(super) fn apply(rel: Rel) -> Rel {
 }
 
 fn merge(mut rel: Rel) -> Rel {
-    let Op::Project { expressions: upper } = &rel.op else { return rel };
-    let Op::Project { expressions: lower } = &rel.inputs[0].op else { return rel };
+    let Op::Project { expressions: upper } = &rel.op else {
+        return rel;
+    };
+    let Op::Project { expressions: lower } = &rel.inputs[0].op else {
+        return rel;
+    };
     if !cheap(upper, lower) {
         return rel;
     }
-    let merged = upper.iter().map(|e| rewrite_positions(e, &|p| lower[p].expr().clone())).collect();
-    rel.op = Op::Project { expressions: merged };
+    let merged = upper
+        .iter()
+        .map(|e| rewrite_positions(e, &|p| lower[p].expr().clone()))
+        .collect();
+    rel.op = Op::Project {
+        expressions: merged,
+    };
     let input = rel.inputs.remove(0);
     rel.inputs = input.inputs;
     rel
@@ -28,13 +37,19 @@ fn cheap(upper: &[ScalarExpr], lower: &[ScalarExpr]) -> bool {
     for expression in upper {
         let visited = expression.expr().apply(|e| {
             if let Expr::Column(column) = e {
-                uses[column.name.parse::<usize>().expect("expressions of a plan are positional")] += 1;
+                uses[column
+                    .name
+                    .parse::<usize>()
+                    .expect("expressions of a plan are positional")] += 1;
             }
             Ok(TreeNodeRecursion::Continue)
         });
         visited.expect("the visitor never fails");
     }
-    lower.iter().zip(uses).all(|(expression, uses)| uses <= 1 || is_free(expression))
+    lower
+        .iter()
+        .zip(uses)
+        .all(|(expression, uses)| uses <= 1 || is_free(expression))
 }
 
 fn is_free(expression: &ScalarExpr) -> bool {

@@ -38,12 +38,21 @@ fn prune(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
         Op::Aggregate { keys, calls } => aggregate(rel, &keys, &calls, needed),
         Op::Join { .. } => join(rel, needed),
         Op::Union => union(rel, needed),
-        Op::TopN { partition, order, offset, limit } => top_n(rel, (&partition, &order, offset, limit), needed),
+        Op::TopN {
+            partition,
+            order,
+            offset,
+            limit,
+        } => top_n(rel, (&partition, &order, offset, limit), needed),
         Op::AtMostOne { keys } => {
             let wanted: BTreeSet<usize> = needed.iter().chain(&keys).copied().collect();
-            over_exact(rel, wanted, |places| Op::AtMostOne { keys: keys.iter().map(|k| at(places, *k)).collect() })
+            over_exact(rel, wanted, |places| Op::AtMostOne {
+                keys: keys.iter().map(|k| at(places, *k)).collect(),
+            })
         }
-        Op::TableInput { .. } | Op::Values { .. } | Op::Materialize { .. } | Op::Sink { .. } => unchanged(rel),
+        Op::TableInput { .. } | Op::Values { .. } | Op::Materialize { .. } | Op::Sink { .. } => {
+            unchanged(rel)
+        }
     }
 }
 
@@ -69,16 +78,26 @@ fn exact(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
     for (place, column) in order {
         places[column] = kept.iter().position(|k| *k == place);
     }
-    Pruned { rel: rel.select(&kept), places }
+    Pruned {
+        rel: rel.select(&kept),
+        places,
+    }
 }
 
 /// A node of one input whose output has its input's layout.
-fn over_exact(rel: Rel, needed: BTreeSet<usize>, op: impl FnOnce(&[Option<usize>]) -> Op) -> Pruned {
+fn over_exact(
+    rel: Rel,
+    needed: BTreeSet<usize>,
+    op: impl FnOnce(&[Option<usize>]) -> Op,
+) -> Pruned {
     let input = rel.inputs.into_iter().next().expect("a node of one input");
     let Pruned { rel: input, places } = exact(input, &needed);
     let op = op(&places);
     let schema = input.schema.clone();
-    Pruned { rel: Rel::new(op, vec![input], schema), places }
+    Pruned {
+        rel: Rel::new(op, vec![input], schema),
+        places,
+    }
 }
 
 fn scan(mut rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
@@ -98,19 +117,29 @@ fn scan(mut rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
         *columns = keep.iter().map(|c| columns[*c]).collect();
     }
     rel.schema = Arc::new(rel.schema.project(&keep).expect("kept columns exist"));
-    rel.origin.unique_key =
-        rel.origin.unique_key.and_then(|key| key.iter().map(|c| places[*c]).collect::<Option<Vec<usize>>>());
+    rel.origin.unique_key = rel.origin.unique_key.and_then(|key| {
+        key.iter()
+            .map(|c| places[*c])
+            .collect::<Option<Vec<usize>>>()
+    });
     Pruned { rel, places }
 }
 
 fn filter(rel: Rel, predicate: &ScalarExpr, needed: &BTreeSet<usize>) -> Pruned {
     let mut wanted = needed.clone();
     wanted.extend(positions(predicate));
-    let input = rel.inputs.into_iter().next().expect("a filter has an input");
+    let input = rel
+        .inputs
+        .into_iter()
+        .next()
+        .expect("a filter has an input");
     let Pruned { rel: input, places } = prune(input, &wanted);
     let predicate = move_positions(predicate, &|p| at(&places, p));
     let schema = input.schema.clone();
-    Pruned { rel: Rel::new(Op::Filter { predicate }, vec![input], schema), places }
+    Pruned {
+        rel: Rel::new(Op::Filter { predicate }, vec![input], schema),
+        places,
+    }
 }
 
 fn project(rel: Rel, expressions: &[ScalarExpr], needed: &BTreeSet<usize>) -> Pruned {
@@ -118,12 +147,24 @@ fn project(rel: Rel, expressions: &[ScalarExpr], needed: &BTreeSet<usize>) -> Pr
     if keep.is_empty() {
         keep.insert(0);
     }
-    let wanted: BTreeSet<usize> = keep.iter().flat_map(|c| positions(&expressions[*c])).collect();
+    let wanted: BTreeSet<usize> = keep
+        .iter()
+        .flat_map(|c| positions(&expressions[*c]))
+        .collect();
     let schema = rel.schema.clone();
-    let input = rel.inputs.into_iter().next().expect("a projection has an input");
-    let Pruned { rel: input, places: inner } = prune(input, &wanted);
-    let mut moved: Vec<(usize, ScalarExpr)> =
-        keep.iter().map(|c| (*c, move_positions(&expressions[*c], &|p| at(&inner, p)))).collect();
+    let input = rel
+        .inputs
+        .into_iter()
+        .next()
+        .expect("a projection has an input");
+    let Pruned {
+        rel: input,
+        places: inner,
+    } = prune(input, &wanted);
+    let mut moved: Vec<(usize, ScalarExpr)> = keep
+        .iter()
+        .map(|c| (*c, move_positions(&expressions[*c], &|p| at(&inner, p))))
+        .collect();
     // Columns first, by their position: narrowing a row keeps its order.
     moved.sort_by_cached_key(|(_, e)| (e.as_column().unwrap_or(usize::MAX), e.to_string()));
     let mut places = vec![None; schema.fields().len()];
@@ -132,14 +173,28 @@ fn project(rel: Rel, expressions: &[ScalarExpr], needed: &BTreeSet<usize>) -> Pr
         places[*column] = Some(index);
         fields.push(schema.field(*column).clone());
     }
-    Pruned { rel: input.project(moved.into_iter().map(|(_, e)| e).collect(), fields), places }
+    Pruned {
+        rel: input.project(moved.into_iter().map(|(_, e)| e).collect(), fields),
+        places,
+    }
 }
 
-fn aggregate(rel: Rel, keys: &[usize], calls: &[AggregateCall], needed: &BTreeSet<usize>) -> Pruned {
+fn aggregate(
+    rel: Rel,
+    keys: &[usize],
+    calls: &[AggregateCall],
+    needed: &BTreeSet<usize>,
+) -> Pruned {
     // Keys stay: they decide which groups there are. Without calls the keys are all there is.
-    let kept: Vec<usize> = (0..calls.len()).filter(|c| needed.contains(&(keys.len() + c))).collect();
+    let kept: Vec<usize> = (0..calls.len())
+        .filter(|c| needed.contains(&(keys.len() + c)))
+        .collect();
     // A group without calls would be DISTINCT, which no longer has the one group of no rows.
-    let kept = if kept.is_empty() && keys.is_empty() && !calls.is_empty() { vec![0] } else { kept };
+    let kept = if kept.is_empty() && keys.is_empty() && !calls.is_empty() {
+        vec![0]
+    } else {
+        kept
+    };
     let mut wanted: BTreeSet<usize> = keys.iter().copied().collect();
     for call in kept.iter().map(|c| &calls[*c]) {
         wanted.extend(call.arguments.iter().chain(&call.filter));
@@ -152,8 +207,15 @@ fn aggregate(rel: Rel, keys: &[usize], calls: &[AggregateCall], needed: &BTreeSe
         places[column] = Some(fields.len());
         fields.push(rel.schema.field(column).clone());
     }
-    let input = rel.inputs.into_iter().next().expect("an aggregate has an input");
-    let Pruned { rel: input, places: inner } = exact(input, &wanted);
+    let input = rel
+        .inputs
+        .into_iter()
+        .next()
+        .expect("an aggregate has an input");
+    let Pruned {
+        rel: input,
+        places: inner,
+    } = exact(input, &wanted);
     let place = |c: &usize| at(&inner, *c);
     let calls = kept
         .iter()
@@ -165,24 +227,51 @@ fn aggregate(rel: Rel, keys: &[usize], calls: &[AggregateCall], needed: &BTreeSe
             order_by: moved_order(&calls[*c].order_by, &inner),
         })
         .collect();
-    let op = Op::Aggregate { keys: keys.iter().map(place).collect(), calls };
+    let op = Op::Aggregate {
+        keys: keys.iter().map(place).collect(),
+        calls,
+    };
     let schema = Arc::new(datafusion::arrow::datatypes::Schema::new(fields));
-    Pruned { rel: Rel::new(op, vec![input], schema), places }
+    Pruned {
+        rel: Rel::new(op, vec![input], schema),
+        places,
+    }
 }
 
 fn moved_order(order: &[SortKey], places: &[Option<usize>]) -> Vec<SortKey> {
-    order.iter().map(|key| SortKey { column: at(places, key.column), ..*key }).collect()
+    order
+        .iter()
+        .map(|key| SortKey {
+            column: at(places, key.column),
+            ..*key
+        })
+        .collect()
 }
 
 fn join(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
-    let Op::Join { kind, left_keys, right_keys, null_equals_null, null_aware, residual } = rel.op else {
+    let Op::Join {
+        kind,
+        left_keys,
+        right_keys,
+        null_equals_null,
+        null_aware,
+        residual,
+    } = rel.op
+    else {
         unreachable!("called for joins")
     };
     let offset = rel.inputs[0].width();
-    let shows_right = matches!(kind, JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full);
+    let shows_right = matches!(
+        kind,
+        JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full
+    );
     let mut left: BTreeSet<usize> = needed.iter().copied().filter(|c| *c < offset).collect();
     let mut right: BTreeSet<usize> = match shows_right {
-        true => needed.iter().filter(|c| **c >= offset).map(|c| c - offset).collect(),
+        true => needed
+            .iter()
+            .filter(|c| **c >= offset)
+            .map(|c| c - offset)
+            .collect(),
         false => BTreeSet::new(),
     };
     left.extend(&left_keys);
@@ -195,7 +284,8 @@ fn join(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
     }
     let right_width = rel.inputs[1].width();
     let mut inputs = rel.inputs.into_iter();
-    let mut next = |wanted: &BTreeSet<usize>| exact(inputs.next().expect("a join has two inputs"), wanted);
+    let mut next =
+        |wanted: &BTreeSet<usize>| exact(inputs.next().expect("a join has two inputs"), wanted);
     let (left, right) = (next(&left), next(&right));
     let new_offset = left.rel.width();
     let moved = |p: usize| match p.checked_sub(offset) {
@@ -225,15 +315,29 @@ fn join(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
     } else if kind == JoinKind::LeftMark {
         places.push(Some(new_offset));
     }
-    let mut fields = vec![None; new_offset + if shows_right { right.rel.width() } else { usize::from(kind == JoinKind::LeftMark) }];
+    let mut fields = vec![
+        None;
+        new_offset
+            + if shows_right {
+                right.rel.width()
+            } else {
+                usize::from(kind == JoinKind::LeftMark)
+            }
+    ];
     for (old, new) in places.iter().enumerate() {
         if let Some(new) = new {
             fields[*new] = Some(rel.schema.field(old).clone());
         }
     }
-    let fields: Vec<_> = fields.into_iter().map(|f| f.expect("every kept column came from somewhere")).collect();
+    let fields: Vec<_> = fields
+        .into_iter()
+        .map(|f| f.expect("every kept column came from somewhere"))
+        .collect();
     let schema = Arc::new(datafusion::arrow::datatypes::Schema::new(fields));
-    Pruned { rel: Rel::new(op, vec![left.rel, right.rel], schema), places }
+    Pruned {
+        rel: Rel::new(op, vec![left.rel, right.rel], schema),
+        places,
+    }
 }
 
 fn union(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
@@ -253,7 +357,10 @@ fn union(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
         rel.select(&wanted.iter().map(|c| at(&places, *c)).collect::<Vec<_>>())
     };
     let inputs = rel.inputs.into_iter().map(same).collect();
-    Pruned { rel: Rel::new(Op::Union, inputs, schema), places }
+    Pruned {
+        rel: Rel::new(Op::Union, inputs, schema),
+        places,
+    }
 }
 
 fn top_n(

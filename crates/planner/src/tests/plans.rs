@@ -18,76 +18,111 @@ fn check(sql: &str, expected: Expect) {
 
 #[test]
 fn filters_and_projections() {
-    check("select k, a + 1 as next from t where a > 0 and s like 'x%'", expect![[r#"
+    check(
+        "select k, a + 1 as next from t where a > 0 and s like 'x%'",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k, a + Int32(1) as next  [exchange by (k)]  [unique (k)]
             Filter a > Int32(0) AND s LIKE Utf8("x%")  [unique (k)]
               Import t (k, a, s)  [unique (k)]
-    "#]]);
-    check("select id, price * 2 from events where kind = 'bid'", expect![[r#"
+    "#]],
+    );
+    check(
+        "select id, price * 2 from events where kind = 'bid'",
+        expect![[r#"
         Materialize  [append-only]
           Project id, price * Int64(2) as ?column?  [append-only]
             Filter kind = Utf8("bid")  [append-only]
               Source events (id, kind, price)  [append-only]
-    "#]]);
-    check("select a1 from tv where s = 'x'", expect![[r#"
+    "#]],
+    );
+    check(
+        "select a1 from tv where s = 'x'",
+        expect![[r#"
         Materialize key (a1)
           Project a + Int32(1) as a1  [exchange by (a1)]
             Filter a > Int32(0) AND s = Utf8("x")
               Import t (a, s)
-    "#]]);
-    check("select n from mv where n > 1", expect![[r#"
+    "#]],
+    );
+    check(
+        "select n from mv where n > 1",
+        expect![[r#"
         Materialize key (n)
           Filter n > Int64(1)  [exchange by (n)]
             Import mv (n)
-    "#]]);
-    check("select 1 as one, 'x' as x", expect![[r#"
+    "#]],
+    );
+    check(
+        "select 1 as one, 'x' as x",
+        expect![[r#"
         Materialize key (one, x)  [append-only]  [at most one row]
           Values (Int32(1), Utf8("x"))  [exchange by (one, x)]  [append-only]  [at most one row]
               state emitted: value, key ()
-    "#]]);
-    check("values (1, 'a'), (2, null)", expect![[r#"
+    "#]],
+    );
+    check(
+        "values (1, 'a'), (2, null)",
+        expect![[r#"
         Materialize  [append-only]
           Values (Int32(1), Utf8("a")), (Int32(2), Utf8(NULL))  [append-only]
               state emitted: value, key ()
-    "#]]);
-    check("select * from u order by x", expect![[r#"
+    "#]],
+    );
+    check(
+        "select * from u order by x",
+        expect![[r#"
         Materialize key (k, x, s)
           Import u (k, x, s)  [exchange by (k, x, s)]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn aggregates() {
-    check("select a, count(*), sum(b), avg(a), min(s), max(f) from t group by a", expect![[r#"
+    check(
+        "select a, count(*), sum(b), avg(a), min(s), max(f) from t group by a",
+        expect![[r#"
         Materialize key (a)  [unique (a)]
           Aggregate by (a): count(*), sum(b), avg(a), min(s), max(f)  [exchange by (a)]  [unique (a)]
               state groups: value, key (a)
               state values: map, key (a), sub-key (s)
               state values: map, key (a), sub-key (f)
             Import t (a, b, s, f)  [exchange by (a)]
-    "#]]);
-    check("select count(*) from t", expect![[r#"
+    "#]],
+    );
+    check(
+        "select count(*) from t",
+        expect![[r#"
         Materialize key (count)  [at most one row]
           Aggregate count(*)  [exchange by (count)]  [at most one row]
               state groups: value, key ()
             Import t (k)  [exchange to one worker]  [unique (k)]
-    "#]]);
-    check("select count(*) from log", expect![[r#"
+    "#]],
+    );
+    check(
+        "select count(*) from log",
+        expect![[r#"
         Materialize key (count)  [at most one row]
           Aggregate count(*)  [exchange by (count)]  [at most one row]
               state groups: value, key ()
             Import log (k)  [exchange to one worker]  [append-only]
-    "#]]);
-    check("select a % 10 as g, sum(a) filter (where b > 1), count(distinct s) from t group by a % 10", expect![[r#"
+    "#]],
+    );
+    check(
+        "select a % 10 as g, sum(a) filter (where b > 1), count(distinct s) from t group by a % 10",
+        expect![[r#"
         Materialize key (g)  [unique (g)]
           Aggregate by (t.a % Int64(10)): sum(a) filter (t.b > Int64(1)), count(distinct s)  [exchange by (g)]  [unique (g)]
               state groups: value, key (t.a % Int64(10))
               state values: map, key (t.a % Int64(10)), sub-key (s)
             Project a, s, a % Int32(10) as t.a % Int64(10), b > Int64(1) as t.b > Int64(1)  [exchange by (t.a % Int64(10))]
               Import t (a, b, s)
-    "#]]);
-    check("select a, string_agg(s, ',' order by b desc), array_agg(k order by s) from t group by a", expect![[r#"
+    "#]],
+    );
+    check(
+        "select a, string_agg(s, ',' order by b desc), array_agg(k order by s) from t group by a",
+        expect![[r#"
         Materialize key (a)  [unique (a)]
           Aggregate by (a): string_agg(s, Utf8(",") order by b desc), array_agg(k order by s)  [exchange by (a)]  [unique (a)]
               state groups: value, key (a)
@@ -95,48 +130,69 @@ fn aggregates() {
               state values: map, key (a), sub-key (s, k)
             Project k, a, b, s, Utf8(",")  [exchange by (a)]  [unique (k)]
               Import t (k, a, b, s)  [unique (k)]
-    "#]]);
-    check("select a, stddev(f), var_pop(f), bool_and(b > 1), every(b > 2) from t group by a", expect![[r#"
+    "#]],
+    );
+    check(
+        "select a, stddev(f), var_pop(f), bool_and(b > 1), every(b > 2) from t group by a",
+        expect![[r#"
         Materialize key (a)  [unique (a)]
           Aggregate by (a): stddev_samp(f), var_pop(f), bool_and(t.b > Int64(1)), bool_and(t.b > Int64(2))  [exchange by (a)]  [unique (a)]
               state groups: value, key (a)
             Project a, f, b > Int64(1) as t.b > Int64(1), b > Int64(2) as t.b > Int64(2)  [exchange by (a)]
               Import t (a, b, f)
-    "#]]);
-    check("select a from t group by a having count(*) > 1", expect![[r#"
+    "#]],
+    );
+    check(
+        "select a from t group by a having count(*) > 1",
+        expect![[r#"
         Materialize key (a)  [unique (a)]
           Project a  [exchange by (a)]  [unique (a)]
             Filter count(Int64(1)) > Int64(1)  [unique (a)]
               Aggregate by (a): count(*)  [unique (a)]
                   state groups: value, key (a)
                 Import t (a)  [exchange by (a)]
-    "#]]);
-    check("select distinct a, s from t", expect![[r#"
+    "#]],
+    );
+    check(
+        "select distinct a, s from t",
+        expect![[r#"
         Materialize key (a, s)  [unique (a, s)]
           Distinct (a, s)  [exchange by (a, s)]  [unique (a, s)]
               state groups: value, key (a, s)
             Import t (a, s)  [exchange by (a, s)]
-    "#]]);
-    check("select distinct kind from events", expect![[r#"
+    "#]],
+    );
+    check(
+        "select distinct kind from events",
+        expect![[r#"
         Materialize key (kind)  [append-only]  [unique (kind)]
           Distinct (kind)  [exchange by (kind)]  [append-only]  [unique (kind)]
               state groups: value, key (kind)
             Source events (kind)  [exchange by (kind)]  [append-only]
-    "#]]);
-    check("select max(v) from log", expect![[r#"
+    "#]],
+    );
+    check(
+        "select max(v) from log",
+        expect![[r#"
         Materialize key (max)  [at most one row]
           Aggregate max(v)  [exchange by (max)]  [at most one row]
               state groups: value, key ()
             Import log (v)  [exchange to one worker]  [append-only]
-    "#]]);
-    check("select median(a) from t", expect![[r#"
+    "#]],
+    );
+    check(
+        "select median(a) from t",
+        expect![[r#"
         ERROR 0A000: the aggregate function median in a materialized view is not supported
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn joins() {
-    check("select t.a, u.x from t join u on t.k = u.k", expect![[r#"
+    check(
+        "select t.a, u.x from t join u on t.k = u.k",
+        expect![[r#"
         Materialize key (a, x)
           Project a, x  [exchange by (a, x)]
             InnerJoin (k) = (k)
@@ -144,8 +200,11 @@ fn joins() {
                 state right: map, key (k), sub-key (x)
               Import t (k, a)  [exchange by (k)]  [unique (k)]
               Import u (k, x)  [exchange by (k)]
-    "#]]);
-    check("select t.a, u.x from t left join u on t.k = u.k and u.x > t.a", expect![[r#"
+    "#]],
+    );
+    check(
+        "select t.a, u.x from t left join u on t.k = u.k and u.x > t.a",
+        expect![[r#"
         Materialize key (a, x)
           Project a, x  [exchange by (a, x)]
             LeftJoin (k) = (k) where right.x > left.a
@@ -153,8 +212,11 @@ fn joins() {
                 state right: map, key (k), sub-key (x)
               Import t (k, a)  [exchange by (k)]  [unique (k)]
               Import u (k, x)  [exchange by (k)]
-    "#]]);
-    check("select t.a, u.x from t right join u on t.k = u.k", expect![[r#"
+    "#]],
+    );
+    check(
+        "select t.a, u.x from t right join u on t.k = u.k",
+        expect![[r#"
         Materialize key (a, x)
           Project a, x  [exchange by (a, x)]
             RightJoin (k) = (k)
@@ -163,8 +225,11 @@ fn joins() {
                 state left_counts: value, key (k)
               Import t (k, a)  [exchange by (k)]  [unique (k)]
               Import u (k, x)  [exchange by (k)]
-    "#]]);
-    check("select t.k, u.x from t full join u on t.k = u.k + 1", expect![[r#"
+    "#]],
+    );
+    check(
+        "select t.k, u.x from t full join u on t.k = u.k + 1",
+        expect![[r#"
         Materialize key (k, x)
           Project k, x  [exchange by (k, x)]
             FullJoin (k) = (u.k + Int32(1))
@@ -175,16 +240,22 @@ fn joins() {
               Import t (k)  [exchange by (k)]  [unique (k)]
               Project x, k + Int32(1) as u.k + Int32(1)  [exchange by (u.k + Int32(1))]
                 Import u (k, x)
-    "#]]);
-    check("select t.k, u.x from t, u", expect![[r#"
+    "#]],
+    );
+    check(
+        "select t.k, u.x from t, u",
+        expect![[r#"
         Materialize key (k, x)
           InnerJoin  [exchange by (k, x)]
               state left: map, key (), sub-key (k)
               state right: map, key (), sub-key (x)
             Import t (k)  [exchange to one worker]  [unique (k)]
             Import u (x)  [exchange to one worker]
-    "#]]);
-    check("select t.k, u.x from t join u on t.a < u.x", expect![[r#"
+    "#]],
+    );
+    check(
+        "select t.k, u.x from t join u on t.a < u.x",
+        expect![[r#"
         Materialize key (k, x)
           Project k, x  [exchange by (k, x)]
             InnerJoin where left.a < right.x
@@ -192,8 +263,11 @@ fn joins() {
                 state right: map, key (), sub-key (x)
               Import t (k, a)  [exchange to one worker]  [unique (k)]
               Import u (x)  [exchange to one worker]
-    "#]]);
-    check("select t1.k, t2.a from t t1 join t t2 on t1.k = t2.k", expect![[r#"
+    "#]],
+    );
+    check(
+        "select t1.k, t2.a from t t1 join t t2 on t1.k = t2.k",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k, a  [exchange by (k)]  [unique (k)]
             InnerJoin (k) = (k)  [unique (k)]
@@ -201,8 +275,11 @@ fn joins() {
                 state right: map, key (k), sub-key (a)
               Import t (k)  [exchange by (k)]  [unique (k)]
               Import t (k, a)  [exchange by (k)]  [unique (k)]
-    "#]]);
-    check("select e.id, l.v from events e join log l on e.id = l.k", expect![[r#"
+    "#]],
+    );
+    check(
+        "select e.id, l.v from events e join log l on e.id = l.k",
+        expect![[r#"
         Materialize  [append-only]
           Project id, v  [append-only]
             InnerJoin (id) = (l.k)  [append-only]
@@ -212,8 +289,11 @@ fn joins() {
                 Source events (id)  [append-only]
               Project v, CAST(k AS Int64) as l.k  [exchange by (l.k)]  [append-only]
                 Import log (k, v)  [append-only]
-    "#]]);
-    check("select k from t join u using (k)", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t join u using (k)",
+        expect![[r#"
         Materialize key (k)
           Project k  [exchange by (k)]
             InnerJoin (k) = (k)
@@ -221,8 +301,11 @@ fn joins() {
                 state right: map, key (k), sub-key ()
               Import t (k)  [exchange by (k)]  [unique (k)]
               Import u (k)  [exchange by (k)]
-    "#]]);
-    check("select t.k from t join u on t.b = u.x", expect![[r#"
+    "#]],
+    );
+    check(
+        "select t.k from t join u on t.b = u.x",
+        expect![[r#"
         Materialize key (k)
           Project k  [exchange by (k)]
             InnerJoin (b) = (u.x)
@@ -233,20 +316,26 @@ fn joins() {
               Project CAST(x AS Int64) as u.x  [exchange by (u.x)]
                 Filter CAST(x AS Int64) IS NOT NULL
                   Import u (x)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn subqueries() {
-    check("select k from t where exists (select 1 from u where u.k = t.k)", expect![[r#"
+    check(
+        "select k from t where exists (select 1 from u where u.k = t.k)",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           SemiJoin (k) = (k)  [exchange by (k)]  [unique (k)]
               state left: map, key (k), sub-key ()
               state right: value, key (k)
             Import t (k)  [exchange by (k)]  [unique (k)]
             Import u (k)  [exchange by (k)]
-    "#]]);
-    check("select k from t where not exists (select 1 from u where u.k = t.k and u.x > t.a)", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t where not exists (select 1 from u where u.k = t.k and u.x > t.a)",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k  [exchange by (k)]  [unique (k)]
             AntiJoin (k) = (k) where right.x > left.a  [unique (k)]
@@ -254,8 +343,11 @@ fn subqueries() {
                 state right: map, key (k), sub-key (x)
               Import t (k, a)  [exchange by (k)]  [unique (k)]
               Import u (k, x)  [exchange by (k)]
-    "#]]);
-    check("select k from t where a in (select x from u)", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t where a in (select x from u)",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k  [exchange by (k)]  [unique (k)]
             SemiJoin (a) = (x)  [unique (k)]
@@ -265,8 +357,11 @@ fn subqueries() {
                 Import t (k, a)  [unique (k)]
               Filter x IS NOT NULL  [exchange by (x)]
                 Import u (x)
-    "#]]);
-    check("select k from t where a not in (select x from u)", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t where a not in (select x from u)",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k  [exchange by (k)]  [unique (k)]
             AntiJoin (a) = (x) null-aware  [unique (k)]
@@ -275,8 +370,11 @@ fn subqueries() {
                 state right_counts: value, key ()
               Import t (k, a)  [exchange to one worker]  [unique (k)]
               Import u (x)  [exchange to one worker]
-    "#]]);
-    check("select k from t where a not in (select x from u where u.s = t.s)", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t where a not in (select x from u where u.s = t.s)",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k  [exchange by (k)]  [unique (k)]
             AntiJoin (a, s) = (x, s) null-aware  [unique (k)]
@@ -285,8 +383,11 @@ fn subqueries() {
                 state right_counts: value, key (s)
               Import t (k, a, s)  [exchange by (s)]  [unique (k)]
               Import u (x, s)  [exchange by (s)]
-    "#]]);
-    check("select k from t where a > 1 or a in (select x from u)", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t where a > 1 or a in (select x from u)",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k  [exchange by (k)]  [unique (k)]
             Filter a > Int32(1) OR mark  [unique (k)]
@@ -296,8 +397,11 @@ fn subqueries() {
                 Import t (k, a)  [exchange by (a)]  [unique (k)]
                 Filter x IS NOT NULL  [exchange by (x)]
                   Import u (x)
-    "#]]);
-    check("select k from t where a > 1 or a not in (select x from u)", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t where a > 1 or a not in (select x from u)",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k  [exchange by (k)]  [unique (k)]
             Filter a > Int32(1) OR NOT mark AND NOT mark AND (a IS NOT NULL OR NOT mark)  [unique (k)]
@@ -318,8 +422,11 @@ fn subqueries() {
                     Filter x IS NULL  [exchange to one worker]
                       Import u (x)
                 Import u (x)  [exchange to one worker]
-    "#]]);
-    check("select k from t where a = (select max(x) from u)", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t where a = (select max(x) from u)",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k  [exchange by (k)]  [unique (k)]
             InnerJoin (a) = (max(u.x))  [unique (k)]
@@ -332,8 +439,11 @@ fn subqueries() {
                     state groups: value, key ()
                     state values: map, key (), sub-key (x)
                   Import u (x)  [exchange to one worker]
-    "#]]);
-    check("select k from t where a = (select x from u)", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t where a = (select x from u)",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k  [exchange by (k)]  [unique (k)]
             InnerJoin (a) = (x)  [unique (k)]
@@ -345,8 +455,11 @@ fn subqueries() {
                 AtMostOne  [at most one row]
                     state rows: map, key (), sub-key (x)
                   Import u (x)  [exchange to one worker]
-    "#]]);
-    check("select k, (select count(*) from u where u.k = t.k) as n from t", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k, (select count(*) from u where u.k = t.k) as n from t",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k, CASE WHEN __always_true IS NULL THEN Int64(0) ELSE count END as n  [exchange by (k)]  [unique (k)]
             LeftJoin (k) = (k)  [unique (k)]
@@ -358,8 +471,11 @@ fn subqueries() {
                 Aggregate by (k): count(*)  [unique (k)]
                     state groups: value, key (k)
                   Import u (k)  [exchange by (k)]
-    "#]]);
-    check("select t.k, l.m from t, lateral (select max(x) as m from u where u.k = t.k) l", expect![[r#"
+    "#]],
+    );
+    check(
+        "select t.k, l.m from t, lateral (select max(x) as m from u where u.k = t.k) l",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k, m  [exchange by (k)]  [unique (k)]
             LeftJoin (k) = (k)  [unique (k)]
@@ -371,8 +487,11 @@ fn subqueries() {
                   state groups: value, key (k)
                   state values: map, key (k), sub-key (x)
                 Import u (k, x)  [exchange by (k)]
-    "#]]);
-    check("with c as (select k, a from t where a > 0) select c1.k from c c1 join c c2 on c1.a = c2.a", expect![[r#"
+    "#]],
+    );
+    check(
+        "with c as (select k, a from t where a > 0) select c1.k from c c1 join c c2 on c1.a = c2.a",
+        expect![[r#"
         Materialize key (k)
           Project k  [exchange by (k)]
             InnerJoin (a) = (a)
@@ -382,18 +501,24 @@ fn subqueries() {
                 Import t (k, a)  [unique (k)]
               Filter a > Int32(0) AND a IS NOT NULL  [exchange by (a)]
                 Import t (a)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn sets_and_limits() {
-    check("select k from t union all select x from u", expect![[r#"
+    check(
+        "select k from t union all select x from u",
+        expect![[r#"
         Materialize key (k)
           Union  [exchange by (k)]
             Import t (k)  [unique (k)]
             Import u (x)
-    "#]]);
-    check("select a from t union select b from t", expect![[r#"
+    "#]],
+    );
+    check(
+        "select a from t union select b from t",
+        expect![[r#"
         Materialize key (a)  [unique (a)]
           Distinct (a)  [exchange by (a)]  [unique (a)]
               state groups: value, key (a)
@@ -401,15 +526,21 @@ fn sets_and_limits() {
               Project CAST(a AS Int64) as a
                 Import t (a)
               Import t (b)
-    "#]]);
-    check("select id from events union all select k from log", expect![[r#"
+    "#]],
+    );
+    check(
+        "select id from events union all select k from log",
+        expect![[r#"
         Materialize  [append-only]
           Union  [append-only]
             Source events (id)  [append-only]
             Project CAST(k AS Int64) as id  [append-only]
               Import log (k)  [append-only]
-    "#]]);
-    check("select a from t intersect select x from u", expect![[r#"
+    "#]],
+    );
+    check(
+        "select a from t intersect select x from u",
+        expect![[r#"
         Materialize key (a)  [unique (a)]
           SemiJoin (a) is not distinct from (x)  [exchange by (a)]  [unique (a)]
               state left: map, key (a), sub-key ()
@@ -418,8 +549,11 @@ fn sets_and_limits() {
                 state groups: value, key (a)
               Import t (a)  [exchange by (a)]
             Import u (x)  [exchange by (x)]
-    "#]]);
-    check("select a from t except select x from u", expect![[r#"
+    "#]],
+    );
+    check(
+        "select a from t except select x from u",
+        expect![[r#"
         Materialize key (a)  [unique (a)]
           AntiJoin (a) is not distinct from (x)  [exchange by (a)]  [unique (a)]
               state left: map, key (a), sub-key ()
@@ -428,42 +562,58 @@ fn sets_and_limits() {
                 state groups: value, key (a)
               Import t (a)  [exchange by (a)]
             Import u (x)  [exchange by (x)]
-    "#]]);
-    check("select k, a from t order by b desc, k limit 3 offset 1", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k, a from t order by b desc, k limit 3 offset 1",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           Project k, a  [exchange by (k)]  [unique (k)]
             TopN order by b desc, k limit 3 offset 1  [unique (k)]
                 state rows: map, key (), sub-key (b, k, a)
               Import t (k, a, b)  [exchange to one worker]  [unique (k)]
-    "#]]);
-    check("select k from t limit 5", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t limit 5",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           TopN limit 5  [exchange by (k)]  [unique (k)]
               state rows: map, key (), sub-key (k)
             Import t (k)  [exchange to one worker]  [unique (k)]
-    "#]]);
-    check("select a, count(*) as c from t group by a order by c desc nulls last fetch first 2 rows only", expect![[r#"
+    "#]],
+    );
+    check(
+        "select a, count(*) as c from t group by a order by c desc nulls last fetch first 2 rows only",
+        expect![[r#"
         Materialize key (a)  [unique (a)]
           TopN order by c desc nulls last limit 2  [exchange by (a)]  [unique (a)]
               state rows: map, key (), sub-key (c, a)
             Aggregate by (a): count(*)  [exchange to one worker]  [unique (a)]
                 state groups: value, key (a)
               Import t (a)  [exchange by (a)]
-    "#]]);
-    check("select k from t order by a + b limit 1", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t order by a + b limit 1",
+        expect![[r#"
         Materialize key (k)  [at most one row]
           Project k  [exchange by (k)]  [at most one row]
             TopN order by t.a + t.b limit 1  [at most one row]
                 state rows: map, key (), sub-key (t.a + t.b, k)
               Project k, CAST(a AS Int64) + b as t.a + t.b  [exchange to one worker]  [unique (k)]
                 Import t (k, a, b)  [unique (k)]
-    "#]]);
-    check("select k from t offset 2", expect![[r#"
+    "#]],
+    );
+    check(
+        "select k from t offset 2",
+        expect![[r#"
         Materialize key (k)  [unique (k)]
           TopN offset 2  [exchange by (k)]  [unique (k)]
               state rows: map, key (), sub-key (k)
             Import t (k)  [exchange to one worker]  [unique (k)]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -476,13 +626,18 @@ fn nexmark() {
             date_time timestamp, extra text) with (connector = 'nexmark');";
     let fixture = Fixture::new(schema);
     let check = |sql: &str, expected: Expect| expected.assert_eq(&fixture.explain(sql));
-    check("select auction, bidder, 0.908 * price as price, date_time, extra from bid", expect![[r#"
+    check(
+        "select auction, bidder, 0.908 * price as price, date_time, extra from bid",
+        expect![[r#"
         Materialize  [append-only]
           Project auction, bidder, Decimal128(0.908,3,3) * CAST(price AS Decimal128(20, 0)) as price, date_time, extra  [append-only]
             Source bid (auction, bidder, price, date_time, extra)  [append-only]
-    "#]]);
-    check("select p.name, p.city, p.state, a.id from auction a join person p on a.seller = p.id
-        where a.category = 10 and (p.state = 'OR' or p.state = 'ID' or p.state = 'CA')", expect![[r#"
+    "#]],
+    );
+    check(
+        "select p.name, p.city, p.state, a.id from auction a join person p on a.seller = p.id
+        where a.category = 10 and (p.state = 'OR' or p.state = 'ID' or p.state = 'CA')",
+        expect![[r#"
             Materialize  [append-only]
               Project name, city, state, id  [append-only]
                 InnerJoin (seller) = (id)  [append-only]
@@ -493,7 +648,8 @@ fn nexmark() {
                       Source auction (id, seller, category)  [append-only]
                   Filter id IS NOT NULL AND (state = Utf8("OR") OR state = Utf8("ID") OR state = Utf8("CA"))  [exchange by (id)]  [append-only]
                     Source person (id, name, city, state)  [append-only]
-        "#]]);
+        "#]],
+    );
     check("select q.category, avg(q.final) from (
             select max(b.price) as final, a.category from auction a, bid b
             where a.id = b.auction and b.date_time between a.date_time and a.expires group by a.id, a.category) q

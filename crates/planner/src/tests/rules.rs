@@ -13,7 +13,10 @@ const SCHEMA: &str = "create table t (k int primary key, a int, b int, s text); 
 /// Applies the rules named in front and shows the tree before and after the last of them.
 fn check(names: &[&str], sql: &str, expected: Expect) {
     let fixture = Fixture::new(SCHEMA);
-    let mut rel = Planner::new(&fixture, sql).lowered(query(sql), &[]).unwrap().rel;
+    let mut rel = Planner::new(&fixture, sql)
+        .lowered(query(sql), &[])
+        .unwrap()
+        .rel;
     let (last, first) = names.split_last().unwrap();
     for name in first {
         rel = rule(name)(rel);
@@ -29,14 +32,22 @@ fn rule(name: &str) -> fn(Rel) -> Rel {
 }
 
 fn shown(rel: Rel) -> String {
-    let text = explain(&flatten(rel, RelationId(9), "v"), false, &|id| Some(format!("r{id}")));
-    let operators: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("state ")).collect();
+    let text = explain(&flatten(rel, RelationId(9), "v"), false, &|id| {
+        Some(format!("r{id}"))
+    });
+    let operators: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("state "))
+        .collect();
     operators.join("\n") + "\n"
 }
 
 #[test]
 fn prune_columns() {
-    check(&["prune_columns"], "select t.a, w.s from t join u on t.k + 1 = u.k + 2 join t w on w.b = u.x", expect![[r#"
+    check(
+        &["prune_columns"],
+        "select t.a, w.s from t join u on t.k + 1 = u.k + 2 join t w on w.b = u.x",
+        expect![[r#"
         Project a, s
           InnerJoin (x) = (b)
             Project a, x  [exchange by (x)]
@@ -60,8 +71,12 @@ fn prune_columns() {
                     Import r2 (k, x)
             Filter b IS NOT NULL  [exchange by (b)]
               Import r1 (b, s)
-    "#]]);
-    check(&["prune_columns"], "select k from t order by a + b limit 3", expect![[r#"
+    "#]],
+    );
+    check(
+        &["prune_columns"],
+        "select k from t order by a + b limit 3",
+        expect![[r#"
         Project k  [unique (k)]
           TopN order by t.a + t.b limit 3  [unique (k)]
             Project k, a, b, a + b as t.a + t.b  [exchange to one worker]  [unique (k)]
@@ -71,12 +86,16 @@ fn prune_columns() {
           TopN order by t.a + t.b limit 3  [unique (k)]
             Project k, a + b as t.a + t.b  [exchange to one worker]  [unique (k)]
               Import r1 (k, a, b)  [unique (k)]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn merge_projections() {
-    check(&["prune_columns", "merge_projections"], "select k + 1 as n from t order by a + b limit 3", expect![[r#"
+    check(
+        &["prune_columns", "merge_projections"],
+        "select k + 1 as n from t order by a + b limit 3",
+        expect![[r#"
         Project n
           TopN order by t.a + t.b limit 3
             Project n, a + b as t.a + t.b  [exchange to one worker]
@@ -87,7 +106,8 @@ fn merge_projections() {
           TopN order by t.a + t.b limit 3
             Project k + Int32(1) as n, a + b as t.a + t.b  [exchange to one worker]
               Import r1 (k, a, b)  [unique (k)]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -95,9 +115,14 @@ fn merge_filters() {
     // DataFusion merges its own, so the tree is made by hand.
     let fixture = Fixture::new(SCHEMA);
     let sql = "select a from t where a > 1";
-    let lower = Planner::new(&fixture, sql).lowered(query(sql), &[]).unwrap().rel;
+    let lower = Planner::new(&fixture, sql)
+        .lowered(query(sql), &[])
+        .unwrap()
+        .rel;
     let positive = datafusion::logical_expr::col("0").gt(datafusion::logical_expr::lit(2i32));
-    let op = tidegate_plan::Op::Filter { predicate: tidegate_plan::ScalarExpr::new(positive) };
+    let op = tidegate_plan::Op::Filter {
+        predicate: tidegate_plan::ScalarExpr::new(positive),
+    };
     let schema = lower.schema.clone();
     let rel = Rel::new(op, vec![lower], schema);
     let before = shown(rel.clone());
@@ -109,27 +134,36 @@ fn merge_filters() {
         --
         Filter a > Int32(1) AND a > Int32(2)
           Import r1 (a)
-    "#]].assert_eq(&format!("{before}--\n{after}"));
+    "#]]
+    .assert_eq(&format!("{before}--\n{after}"));
 }
 
 #[test]
 fn remove_projections() {
-    check(&["remove_projections"], "select a, count(*) from t group by a", expect![[r#"
+    check(
+        &["remove_projections"],
+        "select a, count(*) from t group by a",
+        expect![[r#"
         Project a, count(Int64(1)) as count  [unique (a)]
           Aggregate by (a): count(*)  [unique (a)]
             Import r1 (a)  [exchange by (a)]
         --
         Aggregate by (a): count(*)  [unique (a)]
           Import r1 (a)  [exchange by (a)]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn fold_values() {
-    check(&["fold_values"], "select 1 as one, 'x' as x", expect![[r#"
+    check(
+        &["fold_values"],
+        "select 1 as one, 'x' as x",
+        expect![[r#"
         Project Int32(1) as one, Utf8("x") as x  [append-only]  [at most one row]
           Values (Boolean(true))  [append-only]  [at most one row]
         --
         Values (Int32(1), Utf8("x"))  [append-only]  [at most one row]
-    "#]]);
+    "#]],
+    );
 }

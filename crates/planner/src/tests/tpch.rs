@@ -9,7 +9,10 @@ fn check(number: usize) {
     let sql = std::fs::read_to_string(format!("{base}/q{number:02}.sql")).unwrap();
     let plan = Fixture::new(&schema).explain(&sql);
     expect_file![format!("{base}/plans/q{number:02}.txt")].assert_eq(&plan);
-    assert!(plan.starts_with("Materialize"), "q{number} is refused:\n{plan}");
+    assert!(
+        plan.starts_with("Materialize"),
+        "q{number} is refused:\n{plan}"
+    );
 }
 
 /// State is found again by operator ids, so that the same text must always give the same plan, whatever hash tables do.
@@ -18,8 +21,9 @@ fn plans_repeat() {
     let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sql/tpch");
     let schema = std::fs::read_to_string(format!("{base}/schema.sql")).unwrap();
     let fixture = Fixture::new(&schema);
-    let mut queries: Vec<String> =
-        (1..=22).map(|q| std::fs::read_to_string(format!("{base}/q{q:02}.sql")).unwrap()).collect();
+    let mut queries: Vec<String> = (1..=22)
+        .map(|q| std::fs::read_to_string(format!("{base}/q{q:02}.sql")).unwrap())
+        .collect();
     queries.extend(
         [
             "select o_orderkey from orders order by o_clerk, o_custkey, o_orderdate, o_comment, o_totalprice limit 3",
@@ -36,7 +40,8 @@ fn plans_repeat() {
         let first = fixture.plan(query).unwrap();
         for _ in 0..8 {
             let again = fixture.plan(query).unwrap();
-            let ids = |d: &tidegate_plan::Dataflow| d.nodes.iter().map(|n| n.id).collect::<Vec<_>>();
+            let ids =
+                |d: &tidegate_plan::Dataflow| d.nodes.iter().map(|n| n.id).collect::<Vec<_>>();
             assert_eq!(ids(&first), ids(&again), "{query}\n{first}\n{again}");
         }
     }
