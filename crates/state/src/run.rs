@@ -1,17 +1,30 @@
 //! A run: an immutable, sorted piece of a state table.
 //!
-//! Entries are ordered by (key group, key, sub-key), each at most once. In a [`Merge::Replace`](crate::Merge) table a
+//! Entries are ordered by (group, key, sub-key), each at most once. In a [`Merge::Replace`](crate::Merge) table a
 //! missing value is a tombstone; in a [`Merge::Sum`](crate::Merge) table every value is a count.
+//!
+//! A run that a seal answers may be put in order only when it is first read, by whoever encodes it: the worker, which has
+//! to go on, then only collects what changed.
 
 use crate::order::sorted_indices;
-use std::sync::Arc;
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 use tidegate_types::{ByteRows, KeyGroup, TableId, hash_key, key_group};
 
 /// Cloning a run shares its entries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Run {
     pub table: TableId,
-    entries: Arc<Entries>,
+    entries: Arc<Lazy>,
+}
+
+/// Entries, or what makes them.
+struct Lazy {
+    make: Mutex<Option<Box<dyn FnOnce() -> Entries + Send>>>,
+    made: OnceLock<Entries>,
+    /// How many entries there are, when that is known before they are made.
+    len: Option<usize>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -55,17 +68,78 @@ pub struct RunEntry<'a> {
     pub value: Option<&'a [u8]>,
 }
 
+impl PartialEq for Run {
+    fn eq(&self, other: &Self) -> bool {
+        self.table == other.table && self.entries() == other.entries()
+    }
+}
+
+impl Eq for Run {}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut run = f.debug_struct("Run");
+        run.field("table", &self.table)
+            .field("entries", &self.entries.made.get());
+        run.finish()
+    }
+}
+
 impl Run {
+    /// A run whose entries are collected and sorted when it is first read. It may turn out to be empty.
+    pub fn lazily(table: TableId, collect: impl FnOnce() -> RunBuilder + Send + 'static) -> Self {
+        Self::make_later(table, None, move || collect().into_sorted())
+    }
+
+    fn make_later(
+        table: TableId,
+        len: Option<usize>,
+        make: impl FnOnce() -> Entries + Send + 'static,
+    ) -> Self {
+        let entries = Lazy {
+            make: Mutex::new(Some(Box::new(make))),
+            made: OnceLock::new(),
+            len,
+        };
+        Self {
+            table,
+            entries: Arc::new(entries),
+        }
+    }
+
+    fn of_entries(table: TableId, entries: Entries) -> Self {
+        let len = Some(entries.groups.len());
+        let entries = Lazy {
+            make: Mutex::new(None),
+            made: OnceLock::from(entries),
+            len,
+        };
+        Self {
+            table,
+            entries: Arc::new(entries),
+        }
+    }
+
+    fn entries(&self) -> &Entries {
+        self.entries.made.get_or_init(|| {
+            let make = self.entries.make.lock().take();
+            make.expect("a run is made once, unless that panicked")()
+        })
+    }
+
+    /// Of a run that is collected lazily this collects it.
     pub fn len(&self) -> usize {
-        self.entries.groups.len()
+        self.entries
+            .len
+            .unwrap_or_else(|| self.entries().groups.len())
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.groups.is_empty()
+        self.len() == 0
     }
 
     pub fn entry(&self, index: usize) -> RunEntry<'_> {
-        self.entries.entry(index)
+        self.entries().entry(index)
     }
 
     pub fn iter(&self) -> impl ExactSizeIterator<Item = RunEntry<'_>> {
@@ -73,15 +147,15 @@ impl Run {
     }
 
     pub fn groups(&self) -> &[KeyGroup] {
-        &self.entries.groups
+        &self.entries().groups
     }
 
     pub fn has_sub_keys(&self) -> bool {
-        self.entries.subs.is_some()
+        self.entries().subs.is_some()
     }
 
     pub fn memory_bytes(&self) -> usize {
-        let entries = &self.entries;
+        let entries = self.entries();
         entries.groups.capacity()
             + entries.keys.memory_bytes()
             + entries.subs.as_ref().map_or(0, ByteRows::memory_bytes)
@@ -144,37 +218,37 @@ impl RunBuilder {
 
     /// The run, sorted, each cell once; `None` when there is no entry.
     pub fn finish(self) -> Option<Run> {
-        if self.is_empty() {
-            return None;
-        }
+        let table = self.table;
+        (!self.is_empty()).then(|| Run::of_entries(table, self.into_sorted()))
+    }
+
+    /// As `finish`, but sorted when it is first read. Each cell must have been pushed once.
+    pub fn finish_lazily(self) -> Option<Run> {
+        let (table, len) = (self.table, self.len());
+        (len > 0).then(|| Run::make_later(table, Some(len), move || self.into_sorted()))
+    }
+
+    fn into_sorted(self) -> Entries {
         let entries = &self.entries;
         let cell = |i: usize| {
             let e = entries.entry(i);
             (e.group, e.key, e.sub)
         };
         if (1..self.len()).all(|i| cell(i - 1) < cell(i)) {
-            return Some(Run {
-                table: self.table,
-                entries: Arc::new(self.entries),
-            });
+            return self.entries;
         }
         let leading = |i: usize| (entries.groups[i], entries.keys.get(i));
         let indices = sorted_indices(self.len(), leading, |a, b| cell(a).cmp(&cell(b)));
         let mut sorted = RunBuilder::new(self.table, self.map_form, self.len());
         for (n, index) in indices.iter().enumerate() {
             let index = *index as usize;
-            let last_of_cell = indices
-                .get(n + 1)
-                .is_none_or(|next| cell(*next as usize) != cell(index));
-            if last_of_cell {
+            let next = indices.get(n + 1);
+            if next.is_none_or(|next| cell(*next as usize) != cell(index)) {
                 let e = entries.entry(index);
                 sorted.push_in_group(e.group, e.key, e.sub, e.value);
             }
         }
-        Some(Run {
-            table: self.table,
-            entries: Arc::new(sorted.entries),
-        })
+        sorted.entries
     }
 }
 

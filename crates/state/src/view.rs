@@ -183,7 +183,8 @@ impl ViewStore {
     }
 
     /// Everything appended in epochs up to this one that no completed checkpoint, nor one under way, holds.
-    /// Values are counts to be added ([`crate::Merge::Sum`]); of an append-only view they are encoded rows.
+    /// Values are counts to be added ([`crate::Merge::Sum`]). The run is put together when it is first read, and may then
+    /// turn out to be empty, when changes cancelled out.
     pub fn seal(&self, checkpoint: CheckpointId, epoch: Epoch) -> Result<Option<Run>, StateError> {
         let layers = {
             let mut inner = self.inner.lock();
@@ -198,7 +199,7 @@ impl ViewStore {
                 .filter(|l| l.last > after && l.last <= Some(epoch));
             unsealed.cloned().collect::<Vec<_>>()
         };
-        Layer::run(self.spec.table, &layers, &self.layout)
+        Ok(Layer::run(self.spec.table, layers, self.layout.clone()))
     }
 
     /// This checkpoint and all earlier ones are durable.

@@ -480,7 +480,7 @@ impl Table for ValueTable {
         self.changes.seal(checkpoint)?;
         self.changed_bytes = 0;
         self.memory.set(self.memory_bytes());
-        Ok(builder.finish())
+        Ok(builder.finish_lazily())
     }
 
     fn completed(&mut self, checkpoint: CheckpointId) -> Result<(), StateError> {

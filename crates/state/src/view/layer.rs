@@ -87,29 +87,27 @@ impl Layer {
         })
     }
 
-    /// The changes of some layers as a run of this table.
-    pub fn run(
-        table: TableId,
-        layers: &[Arc<Layer>],
-        layout: &RowLayout,
-    ) -> Result<Option<Run>, StateError> {
+    /// The changes of some layers as a run of this table, which is made when it is first read.
+    pub fn run(table: TableId, layers: Vec<Arc<Layer>>, layout: Arc<RowLayout>) -> Option<Run> {
+        (!layers.is_empty())
+            .then(|| Run::lazily(table, move || Self::collect(table, &layers, &layout)))
+    }
+
+    fn collect(table: TableId, layers: &[Arc<Layer>], layout: &RowLayout) -> RunBuilder {
         let entries = layers.iter().map(|l| l.len()).sum();
         let mut builder = RunBuilder::new(table, false, entries);
-        match layers.first().map(|l| &l.rows) {
-            None => {}
-            Some(LayerRows::Log(_)) => {
-                for layer in layers {
-                    layer.log().write_run(layout, &mut builder)?;
-                }
+        if matches!(layers[0].rows, LayerRows::Log(_)) {
+            for layer in layers {
+                let written = layer.log().write_run(layout, &mut builder);
+                written.expect("the layout was made for the schema of these batches");
             }
-            Some(LayerRows::Sorted(_)) => {
-                let mut cursor = Cursor::new(layers, &[], None);
-                while let Some((row, diff)) = cursor.next_row()? {
-                    builder.push_in_group(row[0], &row[1..], &[], Some(&diff.to_le_bytes()));
-                }
-            }
+            return builder;
         }
-        Ok(builder.finish())
+        let mut cursor = Cursor::new(layers, &[], None);
+        while let Some((row, diff)) = cursor.next_row().expect("layers are in memory") {
+            builder.push_in_group(row[0], &row[1..], &[], Some(&diff.to_le_bytes()));
+        }
+        builder
     }
 
     /// The changes as batches.
