@@ -103,7 +103,8 @@ impl Database {
             tracing::warn!(manifest = skipped.number, "checkpoint passed over: {}", skipped.cause);
         }
         check_log(&config, &mut log, recovery.manifest.as_deref())?;
-        let (catalog, position) = restore_catalog(recovery.manifest.as_deref(), &log)?;
+        let manifest = on_timeline(&store, recovery.manifest, &log)?;
+        let (catalog, position) = restore_catalog(manifest.as_deref(), &log)?;
         let catalog = Arc::new(SharedCatalog { current: RwLock::new((catalog, position)) });
         let appender = Arc::new(Appender::default());
         let log = Arc::new(log.start(appender.clone())?);
@@ -118,7 +119,7 @@ impl Database {
             _lock: lock,
             config,
         });
-        database.start_runtime(recovery.manifest).await?;
+        database.start_runtime(manifest).await?;
         Ok(database)
     }
 
@@ -198,9 +199,7 @@ impl Database {
         self.catalog.set(catalog, position);
         self.connectors.lock().clear();
         self.store.rebase(&manifest);
-        let mut as_of_now = (*manifest).clone();
-        as_of_now.log_position = position;
-        self.start_runtime(Some(Arc::new(as_of_now))).await
+        self.start_runtime(Some(as_of_position(&manifest, position))).await
     }
 
     /// What the runtime tells about itself.
@@ -274,8 +273,52 @@ fn catalog_of(manifest: Option<&Manifest>) -> Result<(Catalog, LogPosition), Sql
     Ok((catalog, durable.position))
 }
 
+/// The manifest's state as the beginning of a timeline that starts at this position of the log.
+fn as_of_position(manifest: &Manifest, position: LogPosition) -> Arc<Manifest> {
+    Arc::new(Manifest { log_position: position, ..manifest.clone() })
+}
+
+/// Where to begin: the newest checkpoint, unless the log says that the database went back to a savepoint after it.
+fn on_timeline(
+    store: &CheckpointStore,
+    newest: Option<Arc<Manifest>>,
+    log: &ClosedLog,
+) -> Result<Option<Arc<Manifest>>, SqlError> {
+    let after = newest.as_ref().map_or(LogPosition(0), |m| m.log_position);
+    let mut last = None;
+    log.read(after, &mut |position, entry| {
+        if let LogEntry::Timeline { savepoint } = entry {
+            last = Some((position, savepoint));
+        }
+        Ok(())
+    })?;
+    let Some((position, savepoint)) = last else { return Ok(newest) };
+    tracing::info!(savepoint, "the newest timeline begins at a savepoint");
+    let manifest = store.describe_savepoint(&savepoint)?;
+    store.rebase(&manifest);
+    Ok(Some(as_of_position(&manifest, position)))
+}
+
+/// Whether the log's entry at this position begins a timeline.
+fn timeline_begins(log: &ClosedLog, position: LogPosition) -> Result<bool, SqlError> {
+    let mut begins = false;
+    let before = LogPosition(position.0.saturating_sub(1));
+    log.read(before, &mut |at, entry| {
+        begins |= at == position && matches!(entry, LogEntry::Timeline { .. });
+        Ok(())
+    })?;
+    Ok(begins)
+}
+
 fn restore_catalog(manifest: Option<&Manifest>, log: &ClosedLog) -> Result<(Catalog, LogPosition), SqlError> {
-    let (mut catalog, mut position) = catalog_of(manifest)?;
+    let (mut catalog, in_manifest) = catalog_of(manifest)?;
+    // At the beginning of a timeline the DDL between the savepoint and the return to it has no meaning any more.
+    let began = manifest.map_or(LogPosition(0), |m| m.log_position);
+    let newer_ddl = |m: &Manifest| timeline_begins(log, m.log_position);
+    let mut position = match manifest {
+        Some(manifest) if newer_ddl(manifest)? => began,
+        _ => in_manifest,
+    };
     log.read(position, &mut |at, entry| {
         match entry {
             LogEntry::Catalog { changes } => {

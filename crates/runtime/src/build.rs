@@ -65,8 +65,8 @@ impl Builder<'_> {
             consumers[edge.from] += 1;
         }
         let mut streams: Vec<Option<Rows<'scope>>> = Vec::with_capacity(nodes.len());
-        for index in 0..nodes.len() {
-            let stream = self.node(&scope, index, consumers[index], &streams)?;
+        for (index, consumers) in consumers.into_iter().enumerate() {
+            let stream = self.node(&scope, index, consumers, &streams)?;
             streams.push(stream);
         }
         Ok(())
@@ -81,7 +81,7 @@ impl Builder<'_> {
     ) -> Result<Option<Rows<'scope>>, StateError> {
         let node = &self.install.spec.dataflow.nodes[index];
         let name = format!("{} of {}", node.op, self.install.spec.dataflow.name);
-        let mut builder = OperatorBuilder::new(name, scope.clone());
+        let mut builder = OperatorBuilder::new(name, *scope);
         let inlets: Vec<Inlet> =
             node.inputs.iter().map(|edge| self.inlet(&mut builder, edge, streams)).collect();
         let context = NodeContext {

@@ -109,7 +109,9 @@ impl Incarnation {
     fn replay(&self, shared: &Arc<Shared>, after: LogPosition) -> Result<(), SqlError> {
         let mut current = shared.current.lock();
         let mut entry: Option<(LogPosition, Vec<_>)> = None;
+        let mut rows = 0;
         let last = shared.log.replay(after, &mut |position, relation, batch| {
+            rows += batch.num_rows();
             match &mut entry {
                 Some((at, changes)) if *at == position => changes.push((relation, batch)),
                 _ => {
@@ -123,6 +125,7 @@ impl Incarnation {
         if let Some((at, changes)) = entry {
             self.coordinator.append(at, changes);
         }
+        tracing::info!(from = after.0, to = last.0, rows, "replayed the command log");
         // Entries without row changes count too: readers wait for the position of the last one.
         self.coordinator.append(last, Vec::new());
         shared.seen_position.fetch_max(last.0, Ordering::SeqCst);

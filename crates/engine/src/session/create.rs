@@ -202,6 +202,13 @@ impl Ddl<'_> {
         no_duplicate_columns(&columns)?;
         let id = database.catalog.get().next_id();
         let relation = self.relation(id, (schema, name), RelationKind::Source(def), columns, text, Vec::new());
+        // A source that cannot be read is refused now, and not with the first view over it.
+        let spec = database.spec(&database.catalog.get(), &relation)?;
+        let checked = spec.and_then(|s| s.source).map(|source| source.splits().map(|_| ())).transpose();
+        if let Err(error) = checked {
+            database.forget_connector(id);
+            return Err(error.into());
+        }
         self.install(relation).await?;
         Ok(command("CREATE SOURCE"))
     }

@@ -23,7 +23,7 @@ impl Session {
             }
             ast::Set::SetTimeZone { value, .. } => self.assign("timezone", &[value_text(value)])?,
             ast::Set::SetNames { charset_name, .. } => {
-                self.assign("client_encoding", &[charset_name.value.clone()])?;
+                self.assign("client_encoding", std::slice::from_ref(&charset_name.value))?;
             }
             // The levels that can be asked for are all served by snapshots.
             ast::Set::SetTransaction { .. } => {}
