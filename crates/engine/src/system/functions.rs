@@ -84,6 +84,21 @@ const FUNCTIONS: &[Function] = &[
     strict("pg_operator_is_visible", Bool, YES),
     strict("pg_opclass_is_visible", Bool, YES),
     strict("pg_collation_is_visible", Bool, YES),
+    strict("pg_conversion_is_visible", Bool, YES),
+    strict("pg_ts_config_is_visible", Bool, YES),
+    strict("pg_ts_dict_is_visible", Bool, YES),
+    strict("pg_ts_parser_is_visible", Bool, YES),
+    strict("pg_ts_template_is_visible", Bool, YES),
+    strict("pg_opfamily_is_visible", Bool, YES),
+    strict("pg_tablespace_location", Text, |_, _| Ok("".into())),
+    strict("pg_tablespace_size", BigInt, |s, _| Ok(s.database.store.base().map_or(0, |m| m.bytes()).into())),
+    strict("getdatabaseencoding", Text, |_, _| Ok("UTF8".into())),
+    strict("array_upper", Int, |_, a| {
+        Ok(if let Cell::Texts(list) = &a[0] { (!list.is_empty()).then_some(list.len()).into() } else { Cell::Null })
+    }),
+    strict("array_lower", Int, |_, a| {
+        Ok(if let Cell::Texts(list) = &a[0] { (!list.is_empty()).then_some(1usize).into() } else { Cell::Null })
+    }),
     strict("pg_statistics_obj_is_visible", Bool, YES),
     lenient("format_type", Text, |_, a| {
         Ok(a.first().and_then(Cell::int).map(|oid| types::format(oid, a.get(1).and_then(Cell::int))).into())
@@ -441,11 +456,12 @@ impl SystemFunction {
 
     /// Functions that look at their first argument cannot be called without.
     fn wants_argument(&self) -> Option<&'static str> {
-        const NONE: [&str; 20] = [
+        const NONE: [&str; 22] = [
             "version", "current_database", "current_catalog", "current_schema", "current_schemas", "current_user",
             "current_role", "session_user", "user", "pg_backend_pid", "pg_is_in_recovery", "pg_my_temp_schema",
             "inet_server_addr", "inet_server_port", "inet_client_addr", "inet_client_port", "txid_current",
             "pg_current_xact_id", "pg_postmaster_start_time", "pg_database_size",
+            "pg_is_other_temp_schema", "getdatabaseencoding",
         ];
         (!NONE.contains(&self.function.name)).then_some(self.function.name)
     }

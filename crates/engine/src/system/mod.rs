@@ -25,6 +25,9 @@ mod scope;
 mod tidegate;
 mod types;
 
+#[cfg(test)]
+mod tests;
+
 use crate::api::SessionOptions;
 use crate::database::Database;
 use crate::settings::Settings;

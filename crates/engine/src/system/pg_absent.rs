@@ -42,7 +42,7 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     absent("pg_publication_rel", "oid oid, prpubid oid, prrelid oid, prqual text, prattrs int2[]"),
     absent("pg_publication_namespace", "oid oid, pnpubid oid, pnnspid oid"),
     absent("pg_publication_tables", "pubname name, schemaname name, tablename name, attnames text[], rowfilter text"),
-    absent("pg_subscription", "oid oid, subdbid oid, subname name, subowner oid, subenabled bool"),
+    absent("pg_subscription", "oid oid, subdbid oid, subname name, subowner oid, subenabled bool, subbinary bool, substream bool, subtwophasestate char, subdisableonerr bool, subconninfo text, subslotname name, subsynccommit text, subpublications text[], subskiplsn text"),
     absent(
         "pg_statistic_ext",
         "oid oid, stxrelid oid, stxname name, stxnamespace oid, stxowner oid, stxstattarget int4, stxkeys int2[], \
@@ -58,6 +58,14 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     absent("pg_aggregate", "aggfnoid text, aggkind char, aggnumdirectargs int2"),
     absent("pg_language", "oid oid, lanname name, lanowner oid, lanispl bool, lanpltrusted bool, lanplcallfoid oid, laninline oid, lanvalidator oid, lanacl text[]"),
     absent("pg_conversion", "oid oid, conname name, connamespace oid, conowner oid, conforencoding int4, contoencoding int4, conproc text, condefault bool"),
+    absent("pg_ts_config", "oid oid, cfgname name, cfgnamespace oid, cfgowner oid, cfgparser oid"),
+    absent("pg_ts_dict", "oid oid, dictname name, dictnamespace oid, dictowner oid, dicttemplate oid, dictinitoption text"),
+    absent("pg_ts_parser", "oid oid, prsname name, prsnamespace oid"),
+    absent("pg_ts_template", "oid oid, tmplname name, tmplnamespace oid"),
+    absent("pg_opfamily", "oid oid, opfmethod oid, opfname name, opfnamespace oid, opfowner oid"),
+    absent("pg_amop", "oid oid, amopfamily oid, amoplefttype oid, amoprighttype oid, amopstrategy int2, amoppurpose char, amopopr oid, amopmethod oid, amopsortfamily oid"),
+    absent("pg_amproc", "oid oid, amprocfamily oid, amproclefttype oid, amprocrighttype oid, amprocnum int2, amproc text"),
+    absent("pg_parameter_acl", "oid oid, parname text, paracl text[]"),
     absent("pg_prepared_xacts", "transaction xid, gid text, prepared timestamptz, owner name, database name"),
     absent("pg_locks", "locktype text, database oid, relation oid, pid int4, mode text, granted bool"),
 ];

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use tidegate_parser::sqlparser::ast::{
     self, BinaryOperator, CaseWhen, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
     FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem,
-    SetExpr, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
+    SetExpr, TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 /// What a query does besides returning rows.
@@ -50,6 +50,7 @@ impl VisitorMut for Rewriter {
             }
         }
         for expr in items(select) {
+            let _: ControlFlow<()> = expr.visit(&mut Existence);
             if let Expr::Cast { expr: inner, data_type, .. } = &*expr
                 && let kind @ ("regclass" | "regtype") = plain_name(data_type).as_str()
                 && string_literal(inner).is_some()
@@ -138,9 +139,32 @@ impl VisitorMut for Emptier {
         let is_array = |f: &Function| matches!(f.args, FunctionArguments::Subquery(_));
         match expr {
             Expr::Subquery(_) | Expr::Exists { .. } => *expr = null(),
-            Expr::Function(function) if is_array(function) => *expr = null(),
+            Expr::Function(function) if is_array(function) => *expr = empty_array(),
             _ => {}
         }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `EXISTS` in a select list, which DataFusion only runs in conditions: whether an aggregate over the rows is there.
+struct Existence;
+
+impl VisitorMut for Existence {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let Expr::Exists { subquery, negated } = expr else { return ControlFlow::Continue(()) };
+        let negated = *negated;
+        let Some(select) = simple(subquery).filter(|s| reads_only_system(s) && !is_aggregated(s)) else {
+            return ControlFlow::Continue(());
+        };
+        let boolean = |value: bool| Expr::Value(Value::Boolean(value).into());
+        select.projection = vec![SelectItem::UnnamedExpr(call("bool_and", vec![boolean(true)]))];
+        let exists = call("coalesce", vec![Expr::Subquery(subquery.clone()), boolean(false)]);
+        *expr = match negated {
+            true => Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(exists) },
+            false => exists,
+        };
         ControlFlow::Continue(())
     }
 }
@@ -327,13 +351,34 @@ fn is_aggregated(select: &Select) -> bool {
         GroupByExpr::All(_) => true,
         GroupByExpr::Expressions(list, _) => !list.is_empty(),
     };
-    let aggregate = |expr: &Expr| {
+    let mut visitor = Aggregates { depth: 0 };
+    grouped || select.having.is_some() || select.projection.visit(&mut visitor).is_break()
+}
+
+/// Breaks at an aggregate that is not part of a sub-query.
+struct Aggregates {
+    depth: usize,
+}
+
+impl Visitor for Aggregates {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
         let name = names_of(&function.name).pop().unwrap_or_default();
-        let known = tidegate_planner::registry().aggregate.contains_key(&name);
-        if known { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    grouped || select.having.is_some() || ast::visit_expressions(&select.projection, aggregate).is_break()
+        let counts = self.depth == 0 && tidegate_planner::registry().aggregate.contains_key(&name);
+        if counts { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
 }
 
 fn select_of(query: &Query) -> Option<&Select> {
@@ -555,7 +600,20 @@ mod tests {
             rewritten("SELECT ARRAY(SELECT m.roleid FROM pg_auth_members m WHERE m.member = r.oid) AS a FROM pg_roles r"),
             "SELECT ARRAY[]::TEXT[] AS a FROM pg_roles r"
         );
+        // The aggregate inside the sub-query is not one of the select around it.
+        assert_eq!(
+            rewritten("SELECT (SELECT string_agg(attname, ',') FROM pg_attribute) AS a FROM pg_publication_rel"),
+            "SELECT NULL AS a FROM pg_publication_rel"
+        );
         assert_eq!(rewritten("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM pg_enum)"), "SELECT a FROM t WHERE false");
+    }
+
+    #[test]
+    fn existence_in_a_select_list_is_an_aggregate() {
+        assert_eq!(
+            rewritten("SELECT a.x AND EXISTS (SELECT 1 FROM pg_constraint c WHERE c.conrelid = a.oid) AS e FROM a"),
+            "SELECT a.x AND coalesce((SELECT bool_and(true) FROM pg_constraint c WHERE c.conrelid = a.oid), false) AS e FROM a"
+        );
     }
 
     #[test]
