@@ -42,7 +42,7 @@ pub const REGISTRY: &[Generator] = &[
 ];
 
 const NUMBERS: &[usize] = &[0, 2, 3, 4, 6, 9];
-const COLUMNS: usize = 11;
+const COLUMNS: usize = 14;
 
 /// The columns that all random inputs have.
 pub fn input_schema() -> SchemaRef {
@@ -58,6 +58,13 @@ pub fn input_schema() -> SchemaRef {
         Field::new("c8", DataType::Boolean, false),
         Field::new("c9", DataType::Float32, true),
         Field::new("c10", DataType::Utf8, true),
+        Field::new(
+            "c11",
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            true,
+        ),
+        Field::new("c12", DataType::Time64(TimeUnit::Microsecond), true),
+        Field::new("c13", DataType::Date32, true),
     ]))
 }
 
@@ -84,6 +91,9 @@ pub fn random_row(random: &mut StdRng) -> Row {
         Value::Bool(random.random()),
         Value::Float(f64::from(random.random_range(-8i32..8)) / 4.0),
         Value::text([",", "; "][random.random_range(0..2)]),
+        Value::Int(random.random_range(-2..2) * 1_000_000),
+        Value::Int(random.random_range(0..3) * 1_000),
+        Value::Int(random.random_range(-2..2)),
     ];
     for (index, value) in row.iter_mut().enumerate() {
         if index != 6 && index != 8 && random.random_range(0..7) == 0 {
@@ -362,6 +372,9 @@ fn random_keys(random: &mut StdRng) -> Vec<usize> {
         &[0, 1],
         &[1, 6, 5],
         &[4],
+        &[11],
+        &[12],
+        &[13, 11],
     ];
     KEYS[random.random_range(0..KEYS.len())].to_vec()
 }
