@@ -86,6 +86,7 @@ impl Builder<'_> {
             node.inputs.iter().map(|edge| self.inlet(&mut builder, edge, streams)).collect();
         let context = NodeContext {
             hub: self.hub.clone(),
+            credits: self.hub.credits_of(self.relation()),
             relation: self.relation(),
             operator: node.id,
             activator: scope.activator_for(builder.operator_info().address),
@@ -96,7 +97,7 @@ impl Builder<'_> {
             return Ok(None);
         }
         let (output, stream) = builder.new_output();
-        let outlet = Outlet::new(output, consumers, self.hub.credits.clone());
+        let outlet = Outlet::new(output, consumers, self.hub.credits_of(self.relation()));
         match &node.op {
             Op::TableInput { .. } | Op::Source { .. } | Op::Import { .. } => {
                 self.input(builder, scope, node, context, outlet)?;

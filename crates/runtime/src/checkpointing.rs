@@ -56,6 +56,7 @@ pub(crate) async fn serve(
         let tokens = work.tokens.clone();
         let relations = work.relations.clone();
         let mut record = record_of(&work);
+        enter("sealed", record.checkpoint);
         let triggered_at = work.triggered_at;
         let result = complete(&shared, work, &mut record).await;
         record.duration_ms = millis(triggered_at.elapsed());
@@ -105,6 +106,12 @@ fn record_of(work: &CheckpointWork) -> CheckpointRecord {
     }
 }
 
+/// Where a checkpoint is, for whoever reads the log after a crash. Between `sealed` and `committed` a crash loses the
+/// checkpoint; after that, only the clean-up and what sinks make visible are left to do.
+fn enter(phase: &'static str, checkpoint: CheckpointId) {
+    tracing::debug!(%phase, id = checkpoint.0, "checkpoint");
+}
+
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
@@ -117,6 +124,7 @@ async fn complete(
     let barrier = work.barrier;
     let pending = shared.store.begin(record.checkpoint, barrier.epoch)?;
     let mut uploads = Vec::new();
+    enter("uploading", record.checkpoint);
     // A relation that was dropped since a worker sealed it is no part of the checkpoint.
     let listed: HashSet<RelationId> = work.relations.iter().map(|i| i.spec.relation()).collect();
     for sealed in work.sealed {
@@ -148,7 +156,9 @@ async fn complete(
         sink_tokens: encode_tokens(&work.tokens),
         uploads,
     };
+    enter("committing", record.checkpoint);
     let manifest = shared.store.commit(pending, commit).await?;
+    enter("committed", record.checkpoint);
     record.bytes_written = manifest.bytes_written;
     record.bytes_total = manifest.bytes();
     record.async_ms = millis(work.aligned_at.elapsed());

@@ -5,13 +5,12 @@
 //!
 //! This is exactly-once: an early epoch waits. The stash is the only place where that is decided.
 
-use crate::credits::Credits;
+use crate::credits::RelationCredits;
 use crate::error_board::ErrorKey;
 use crate::hub::{Hub, Tables};
 use crate::packet::Packet;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 use tidegate_dataflow::{Cx, Operator, OperatorError, Port, Progress, RowError};
 use tidegate_state::{Cell, Change, Run, Table};
@@ -30,11 +29,11 @@ const BATCHES_PER_ACTIVATION: usize = 16;
 pub(crate) struct Outlet {
     output: Output<u64, Packet>,
     consumers: usize,
-    credits: Arc<Credits>,
+    credits: Rc<RelationCredits>,
 }
 
 impl Outlet {
-    pub fn new(output: Output<u64, Packet>, consumers: usize, credits: Arc<Credits>) -> Self {
+    pub fn new(output: Output<u64, Packet>, consumers: usize, credits: Rc<RelationCredits>) -> Self {
         Self { output, consumers, credits }
     }
 
@@ -90,6 +89,7 @@ impl Stash {
 /// What every driver is made from.
 pub(crate) struct NodeContext {
     pub hub: Rc<Hub>,
+    pub credits: Rc<RelationCredits>,
     pub relation: RelationId,
     pub operator: OperatorId,
     pub activator: Activator,
@@ -200,7 +200,7 @@ impl OperatorDriver {
             if self.call(|operator, cx| operator.on_batch(port, batch, cx)) == Progress::More {
                 self.stage = Stage::ResumeBatch;
             }
-            self.cx.hub.credits.processed(rows);
+            self.cx.credits.processed(rows);
             return true;
         }
         if arriving <= self.epoch {
@@ -209,6 +209,8 @@ impl OperatorDriver {
         let Some(barrier) = self.cx.hub.barrier(self.epoch) else {
             return false;
         };
+        #[cfg(debug_assertions)]
+        crate::failpoint::operator_barrier(self.cx.relation_name());
         match self.call(|operator, cx| operator.on_barrier(&barrier, cx)) {
             Progress::Done => self.close_epoch(),
             Progress::More => self.stage = Stage::ResumeBarrier,

@@ -2,7 +2,7 @@
 
 use crate::board::Board;
 use crate::coordinator::Coordinator;
-use crate::credits::Credits;
+use crate::credits::{Credits, RelationCredits};
 use crate::error_board::ErrorBoard;
 use crate::input::shared_source::SharedSource;
 use std::cell::RefCell;
@@ -29,20 +29,11 @@ pub(crate) struct ImportQueue {
     pub items: VecDeque<Exported>,
 }
 
-impl ImportQueue {
-    fn rows(&self) -> usize {
-        let rows = self.items.iter().map(|item| match item {
-            Exported::Rows(_, batch) => batch.num_rows(),
-            Exported::Passed(_) => 0,
-        });
-        rows.sum()
-    }
-}
-
 pub(crate) struct Subscriber {
     pub importer: RelationId,
     pub queue: Rc<RefCell<ImportQueue>>,
     pub activator: Activator,
+    pub credits: Rc<RelationCredits>,
 }
 
 /// A relation that other dataflows of this worker may import.
@@ -57,11 +48,11 @@ pub(crate) struct Exporter {
 }
 
 impl Exporter {
-    pub fn export(&self, item: impl Fn() -> Exported, credits: &Credits) {
+    pub fn export(&self, item: impl Fn() -> Exported) {
         for subscriber in &self.subscribers {
             let item = item();
             if let Exported::Rows(_, batch) = &item {
-                credits.sent(batch.num_rows());
+                subscriber.credits.sent(batch.num_rows());
             }
             subscriber.queue.borrow_mut().items.push_back(item);
             subscriber.activator.activate();
@@ -95,6 +86,7 @@ pub(crate) struct Hub {
     barrier_listeners: RefCell<Vec<(RelationId, Activator)>>,
     pub exporters: RefCell<HashMap<RelationId, Rc<RefCell<Exporter>>>>,
     pub table_queues: RefCell<HashMap<RelationId, Rc<RefCell<TableQueue>>>>,
+    relation_credits: RefCell<HashMap<RelationId, Rc<RelationCredits>>>,
     tables: RefCell<HashMap<RelationId, Vec<Tables>>>,
     views: RefCell<HashMap<RelationId, Arc<ViewStore>>>,
 }
@@ -121,6 +113,7 @@ impl Hub {
             barrier_listeners: RefCell::default(),
             exporters: RefCell::default(),
             table_queues: RefCell::default(),
+            relation_credits: RefCell::default(),
             tables: RefCell::default(),
             views: RefCell::default(),
         }
@@ -163,6 +156,12 @@ impl Hub {
         self.exporters.borrow().get(&relation).map_or(0, |e| e.borrow().passed)
     }
 
+    /// What counts the rows on their way within a relation's dataflow.
+    pub fn credits_of(&self, relation: RelationId) -> Rc<RelationCredits> {
+        let mut credits = self.relation_credits.borrow_mut();
+        credits.entry(relation).or_insert_with(|| Rc::new(RelationCredits::new(self.credits.clone()))).clone()
+    }
+
     pub fn register_tables(&self, relation: RelationId, tables: &Tables) {
         self.tables.borrow_mut().entry(relation).or_default().push(tables.clone());
     }
@@ -200,15 +199,10 @@ impl Hub {
         self.barrier_listeners.borrow_mut().retain(|(r, _)| *r != relation);
         self.exporters.borrow_mut().remove(&relation);
         for exporter in self.exporters.borrow().values() {
-            exporter.borrow_mut().subscribers.retain(|s| {
-                let keep = s.importer != relation;
-                if !keep {
-                    self.credits.processed(s.queue.borrow().rows());
-                }
-                keep
-            });
+            exporter.borrow_mut().subscribers.retain(|s| s.importer != relation);
         }
         self.table_queues.borrow_mut().remove(&relation);
+        self.relation_credits.borrow_mut().remove(&relation);
         self.tables.borrow_mut().remove(&relation);
         self.views.borrow_mut().remove(&relation);
         self.errors.forget(relation, self.worker);

@@ -18,6 +18,8 @@ mod coordinator;
 mod credits;
 mod driver;
 mod error_board;
+#[cfg(debug_assertions)]
+mod failpoint;
 mod hub;
 mod incarnation;
 mod input;

@@ -56,7 +56,7 @@ impl RootDriver {
         let arriving = lowest(frontiers);
         loop {
             while let Some((_, batch)) = self.stash.pop(self.epoch) {
-                self.cx.hub.credits.processed(batch.num_rows());
+                self.cx.credits.processed(batch.num_rows());
                 self.batches.push(batch);
             }
             if arriving <= self.epoch {
@@ -78,7 +78,7 @@ impl Ending for Materialize {
     fn close(&mut self, cx: &NodeContext, barrier: &Barrier, batches: Vec<Batch>) {
         let epoch: Epoch = barrier.epoch;
         for batch in &batches {
-            self.exporter.borrow().export(|| Exported::Rows(epoch, batch.clone()), &cx.hub.credits);
+            self.exporter.borrow().export(|| Exported::Rows(epoch, batch.clone()));
         }
         if let Err(error) = self.store.append(epoch, batches) {
             cx.fail(error);
@@ -92,7 +92,7 @@ impl Ending for Materialize {
         let micros = started.elapsed().as_micros() as u64;
         cx.hub.board.borrow_mut().pass(cx.relation, epoch, run.into_iter().collect(), micros);
         self.exporter.borrow_mut().passed = epoch.0;
-        self.exporter.borrow().export(|| Exported::Passed(*barrier), &cx.hub.credits);
+        self.exporter.borrow().export(|| Exported::Passed(*barrier));
     }
 }
 

@@ -169,7 +169,7 @@ impl SourceReader {
         if rows > 0 {
             let batch = Batch::insert(chunk.batch);
             let epoch = tidegate_types::Epoch(self.port.epoch);
-            self.exporter.borrow().export(|| Exported::Rows(epoch, batch.clone()), &hub.credits);
+            self.exporter.borrow().export(|| Exported::Rows(epoch, batch.clone()));
         }
         hub.coordinator.rows_arrived(rows.max(1));
     }
@@ -182,7 +182,7 @@ impl SourceReader {
         self.shared.borrow_mut().close(self.port.epoch, offsets);
         self.rows_since_barrier = 0;
         self.port.close_epoch(barrier);
-        self.exporter.borrow().export(|| Exported::Passed(*barrier), &self.port.cx.hub.credits);
+        self.exporter.borrow().export(|| Exported::Passed(*barrier));
     }
 }
 

@@ -64,6 +64,7 @@ impl SourceImport {
             importer: port.cx.relation,
             queue: queue.clone(),
             activator: port.cx.activator.clone(),
+            credits: port.cx.credits.clone(),
         });
         let shared = exporter.borrow().source.clone().expect("a source is installed before the views over it");
         let saved = match restored_offsets(first(&port.tables).as_ref()) {
@@ -118,7 +119,7 @@ impl SourceImport {
             if epoch > keep_after || (keep_after == 0 && epoch >= self.port.epoch) {
                 self.kept.push_back(item);
             } else if let Exported::Rows(_, batch) = item {
-                self.port.cx.hub.credits.processed(batch.num_rows());
+                self.port.cx.credits.processed(batch.num_rows());
             }
         }
     }
@@ -131,7 +132,7 @@ impl SourceImport {
                     Ok(batch) => self.port.emit(batch),
                     Err(error) => self.port.cx.fail(error),
                 }
-                self.port.cx.hub.credits.processed(rows);
+                self.port.cx.credits.processed(rows);
                 true
             }
             Some(Exported::Passed(barrier)) => {

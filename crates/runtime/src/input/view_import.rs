@@ -67,6 +67,7 @@ impl ViewImport {
             importer: port.cx.relation,
             queue: queue.clone(),
             activator: port.cx.activator.clone(),
+            credits: port.cx.credits.clone(),
         });
         let store = exporter.borrow().store.clone().expect("a view is installed before the views over it");
         let positions = match Positions::new(&store, hub.groups) {
@@ -137,7 +138,7 @@ impl ViewImport {
     fn step_before_start(&mut self) -> bool {
         match self.waiting.pop_front() {
             Some(Exported::Rows(_, batch)) => {
-                self.port.cx.hub.credits.processed(batch.num_rows());
+                self.port.cx.credits.processed(batch.num_rows());
                 true
             }
             Some(Exported::Passed(barrier)) => {
@@ -207,7 +208,7 @@ impl ViewImport {
             };
             self.send(batch);
         }
-        self.port.cx.hub.credits.processed(rows);
+        self.port.cx.credits.processed(rows);
     }
 
     fn send(&mut self, batch: Batch) {
