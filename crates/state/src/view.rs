@@ -27,6 +27,7 @@ use crate::table::{StateError, TableStats};
 use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use arrow::row::Rows;
+use cursor::Cursor;
 use layer::{Layer, LayerRows};
 use log::LogRows;
 use parking_lot::Mutex;
@@ -37,13 +38,18 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use subscription::Subscriber;
-use tidegate_types::{Batch, CheckpointId, Diff, Epoch, KeyGroup, KeyGroupRange, TableId};
+use tidegate_types::{
+    Batch, CheckpointId, Diff, Epoch, KEY_GROUPS, KeyGroup, KeyGroupRange, TableId,
+};
 
 pub use snapshot::{SlicePosition, ViewScan, ViewSnapshot};
 pub use subscription::{Subscription, ViewDelta};
 
 /// How many published epochs stay readable one by one.
 const READABLE_EPOCHS: usize = 8;
+/// Layers that are larger together are merged some key groups at a time. Tests have small views.
+const WHOLE_MERGE_BYTES: usize = if cfg!(test) { 1 << 10 } else { 32 << 20 };
+const MERGE_GROUPS: usize = 16;
 /// A merge takes at least so many layers.
 const MERGE_LAYERS: usize = 4;
 
@@ -494,21 +500,64 @@ impl ViewStore {
                     }
                 }
             };
-            let merged = match Layer::merge(&layers) {
-                Ok(merged) => Arc::new(merged),
-                Err(error) => {
-                    tracing::error!(table = %self.spec.table, %error, "merging the layers of a view failed");
-                    // Left as it is, the view stays readable; it will not be merged again.
-                    return;
+            if let Err(error) = self.merge_layers(layers) {
+                tracing::error!(table = %self.spec.table, %error, "merging the layers of a view failed");
+                // Left as it is, the view stays readable; it will not be merged again.
+                return;
+            }
+        }
+    }
+
+    fn merge_layers(&self, layers: Vec<Arc<Layer>>) -> Result<(), StateError> {
+        let bytes: usize = layers.iter().map(|l| l.memory_bytes()).sum();
+        if self.spec.append_only || bytes < WHOLE_MERGE_BYTES {
+            let merged = Layer::merge(&layers)?;
+            self.replace(&layers, vec![Arc::new(merged)]);
+            return Ok(());
+        }
+        // Some key groups at a time: what is merged of the old layers goes before the rest is begun, so that merging
+        // takes little memory beside the view itself.
+        let (first, last) = (layers[0].first, layers[layers.len() - 1].last);
+        let (mut listed, mut sources) = (layers.clone(), layers);
+        let mut merged = SortedRowsBuilder::default();
+        for end in (MERGE_GROUPS..=KEY_GROUPS).step_by(MERGE_GROUPS) {
+            let mut cursor = Cursor::new(&sources, &[(end - MERGE_GROUPS) as KeyGroup], None);
+            while let Some((row, diff)) = cursor.next_row()? {
+                if usize::from(row[0]) >= end {
+                    break;
                 }
+                merged.push(&[row], diff);
+            }
+            drop(cursor);
+            sources = match KeyGroup::try_from(end) {
+                Ok(end) => sources
+                    .iter()
+                    .map(|l| Arc::new(l.from_group(end)))
+                    .filter(|l| !l.is_empty())
+                    .collect(),
+                Err(_) => Vec::new(),
             };
-            let mut inner = self.inner.lock();
-            let start = inner.layers.iter().position(|l| Arc::ptr_eq(l, &layers[0]));
+            let rows = LayerRows::Sorted(merged.so_far());
+            let mut replacement = sources.clone();
+            replacement.push(Arc::new(Layer { first, last, rows }));
+            listed = self.replace(&listed, replacement);
+        }
+        Ok(())
+    }
+
+    /// Puts layers in the place of neighbouring ones, without those that are empty; answers which are there now.
+    fn replace(&self, old: &[Arc<Layer>], mut new: Vec<Arc<Layer>>) -> Vec<Arc<Layer>> {
+        new.retain(|l| !l.is_empty());
+        let mut inner = self.inner.lock();
+        if let Some(oldest) = old.first() {
+            let start = inner.layers.iter().position(|l| Arc::ptr_eq(l, oldest));
             let start = start.expect("only this thread removes layers");
-            let merged = (!merged.is_empty()).then_some(merged);
-            inner.layers.splice(start..start + layers.len(), merged);
+            inner
+                .layers
+                .splice(start..start + old.len(), new.iter().cloned());
             inner.account();
         }
+        new
     }
 }
 

@@ -7,7 +7,7 @@ use crate::StateError;
 use crate::run::{Run, RunBuilder};
 use arrow::array::Int64Array;
 use std::sync::Arc;
-use tidegate_types::{Batch, Epoch, TableId};
+use tidegate_types::{Batch, Epoch, KeyGroup, TableId};
 
 #[derive(Debug)]
 pub struct Layer {
@@ -62,6 +62,16 @@ impl Layer {
         match &self.rows {
             LayerRows::Sorted(rows) => rows.memory_bytes(),
             LayerRows::Log(rows) => rows.memory_bytes(),
+        }
+    }
+
+    /// What it has of key groups from this one on.
+    pub fn from_group(&self, group: KeyGroup) -> Self {
+        let rows = LayerRows::Sorted(self.sorted().from_group(group));
+        Self {
+            first: self.first,
+            last: self.last,
+            rows,
         }
     }
 

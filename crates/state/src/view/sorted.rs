@@ -2,9 +2,11 @@
 //!
 //! A row is stored as its key group followed by its encoding, so that the order of bytes is the order of
 //! (key group, row). Rows lie in chunks of bounded size: no allocation grows with the view, and offsets take four bytes.
+//! Chunks are shared, so that what has not been merged yet of large rows can go on without what has.
 
 use crate::order::sorted_indices;
 use crate::view::row::EncodedRows;
+use std::sync::Arc;
 use tidegate_types::{Diff, KeyGroup};
 
 const CHUNK_BYTES: usize = 256 << 10;
@@ -30,11 +32,21 @@ impl Chunk {
     fn len(&self) -> usize {
         self.ends.len()
     }
+
+    fn diff(&self, row: usize) -> Diff {
+        self.diffs.as_ref().map_or(1, |d| d[row])
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.data.len() + self.ends.len() * 4 + self.diffs.as_ref().map_or(0, |d| d.len() * 8)
+    }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct SortedRows {
-    chunks: Vec<Chunk>,
+    chunks: Vec<Arc<Chunk>>,
+    /// Rows at the start of the first chunk that are not part of it.
+    skipped: u32,
     len: usize,
     diff_sum: Diff,
     bytes: usize,
@@ -95,7 +107,10 @@ impl SortedRows {
     }
 
     pub fn start(&self) -> Position {
-        Position { chunk: 0, row: 0 }
+        Position {
+            chunk: 0,
+            row: self.skipped,
+        }
     }
 
     /// The first row that is not less than these bytes (key group and row).
@@ -107,7 +122,33 @@ impl SortedRows {
         };
         Position {
             chunk: chunk as u32,
-            row: row as u32,
+            row: if chunk == 0 {
+                self.skipped.max(row as u32)
+            } else {
+                row as u32
+            },
+        }
+    }
+
+    /// The rows of key groups from this one on, sharing their chunks.
+    pub fn from_group(&self, group: KeyGroup) -> Self {
+        let at = self.seek(&[group]);
+        let chunks = self.chunks[at.chunk as usize..].to_vec();
+        let (mut len, mut diff_sum, mut bytes) = (0, 0, 0);
+        for (i, chunk) in chunks.iter().enumerate() {
+            let first = if i == 0 { at.row as usize } else { 0 };
+            len += chunk.len() - first;
+            diff_sum += (first..chunk.len())
+                .map(|row| chunk.diff(row))
+                .sum::<Diff>();
+            bytes += chunk.memory_bytes();
+        }
+        Self {
+            chunks,
+            skipped: at.row,
+            len,
+            diff_sum,
+            bytes,
         }
     }
 
@@ -115,7 +156,7 @@ impl SortedRows {
     pub fn get(&self, at: Position) -> Option<(&[u8], Diff)> {
         let chunk = self.chunks.get(at.chunk as usize)?;
         let row = at.row as usize;
-        Some((chunk.row(row), chunk.diffs.as_ref().map_or(1, |d| d[row])))
+        Some((chunk.row(row), chunk.diff(row)))
     }
 
     pub fn after(&self, at: Position) -> Position {
@@ -134,8 +175,9 @@ impl SortedRows {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Diff)> {
-        self.chunks.iter().flat_map(|c| {
-            (0..c.len()).map(move |i| (c.row(i), c.diffs.as_ref().map_or(1, |d| d[i])))
+        self.chunks.iter().enumerate().flat_map(|(i, c)| {
+            let first = if i == 0 { self.skipped as usize } else { 0 };
+            (first..c.len()).map(move |row| (c.row(row), c.diff(row)))
         })
     }
 }
@@ -199,10 +241,16 @@ impl SortedRowsBuilder {
         if let Some(diffs) = &mut chunk.diffs {
             diffs.shrink_to_fit();
         }
-        self.rows.bytes += chunk.data.len()
-            + chunk.ends.len() * 4
-            + chunk.diffs.as_ref().map_or(0, |d| d.len() * 8);
-        self.rows.chunks.push(chunk);
+        self.rows.bytes += chunk.memory_bytes();
+        self.rows.chunks.push(Arc::new(chunk));
+    }
+
+    /// The rows so far; more may follow.
+    pub fn so_far(&mut self) -> SortedRows {
+        if !self.open.ends.is_empty() {
+            self.close();
+        }
+        self.rows.clone()
     }
 
     pub fn finish(mut self) -> SortedRows {
