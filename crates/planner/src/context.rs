@@ -22,7 +22,8 @@ use std::sync::{Arc, LazyLock};
 use tidegate_types::{RelationId, SqlError, SqlState};
 
 /// The session that table functions ask for. They look at its settings only.
-static SESSION: LazyLock<SessionState> = LazyLock::new(|| crate::functions::session_state_defaults().build());
+static SESSION: LazyLock<SessionState> =
+    LazyLock::new(|| crate::functions::session_state_defaults().build());
 
 /// Views within views deeper than this are refused, before the stack is.
 const MAX_VIEW_DEPTH: usize = 100;
@@ -188,7 +189,8 @@ impl ContextProvider for Context<'_> {
     ) -> Result<Arc<dyn TableSource>> {
         match self.registry.table_functions.get(name) {
             Some(function) => {
-                let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&args, &*SESSION))?;
+                let provider = function
+                    .create_table_provider_with_args(TableFunctionArgs::new(&args, &*SESSION))?;
                 Ok(Arc::new(DefaultTableSource::new(provider)))
             }
             None => Err(DataFusionError::Plan(format!("Invalid function '{name}'."))),

@@ -229,6 +229,9 @@ impl Visitor for Refuser<'_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> Flow {
         match expr {
             Expr::Function(function) => self.function(function, expr),
+            Expr::InSubquery { expr: row, .. } if matches!(row.as_ref(), Expr::Tuple(_)) => {
+                self.everywhere("a row compared with a sub-query", expr)
+            }
             _ => ControlFlow::Continue(()),
         }
     }

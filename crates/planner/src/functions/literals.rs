@@ -8,7 +8,7 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator, Values};
 
 /// Functions whose result has the type of their arguments.
-const TRANSPARENT: [&str; 8] = [
+const TRANSPARENT: [&str; 10] = [
     "coalesce",
     "greatest",
     "least",
@@ -17,6 +17,9 @@ const TRANSPARENT: [&str; 8] = [
     "mod",
     "make_array",
     "pg_typeof",
+    // The number of decimals decides their type, and is seen only where nothing has to be cast.
+    "round",
+    "trunc",
 ];
 /// Aggregates of a literal whose result type depends on it. `count` is told apart by its 64-bit literal.
 const AGGREGATES: [&str; 4] = ["sum", "avg", "min", "max"];

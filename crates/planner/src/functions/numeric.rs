@@ -1,14 +1,15 @@
 //! `numeric` arithmetic where DataFusion's differs from Postgres'.
 //!
 //! Arrow's decimal division keeps four more decimals than its dividend and truncates; ours keeps at least sixteen and rounds.
+//! Casts to whole numbers round (`numeric` half away from zero, floats half to even), where Arrow's cut off.
 //! Arrow's product of two long decimals has no digits left in front of the point; ours stops at [`LONG_SCALE`] decimals.
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Decimal128Builder};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Decimal128Type, i256};
+use datafusion::arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, i256};
 use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::error::DataFusionError::ArrowError as Arrow;
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Volatility,
@@ -23,7 +24,107 @@ const LONG_SCALE: i8 = 20;
 const MAX_PRECISION: u8 = 38;
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![udf(Kind::Divide).clone(), udf(Kind::Multiply).clone()]
+    vec![
+        udf(Kind::Divide).clone(),
+        udf(Kind::Multiply).clone(),
+        rint().clone(),
+    ]
+}
+
+/// The cast of a number with decimals to a whole one.
+pub(super) fn rewrite_cast(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr>> {
+    if !cast.field.data_type().is_integer() {
+        return Ok(None);
+    }
+    let func = match cast.expr.get_type(schema)? {
+        DataType::Decimal128(_, scale) if scale > 0 => {
+            let round = super::registry()
+                .scalar
+                .get("round")
+                .expect("the library has it")
+                .clone();
+            let args = vec![
+                cast.expr.as_ref().clone(),
+                datafusion::logical_expr::lit(0i32),
+            ];
+            ScalarFunction { func: round, args }
+        }
+        float if float.is_floating() => {
+            let done = matches!(cast.expr.as_ref(), Expr::ScalarFunction(f) if f.name() == "rint");
+            if done {
+                return Ok(None);
+            }
+            ScalarFunction {
+                func: rint().clone(),
+                args: vec![cast.expr.as_ref().clone()],
+            }
+        }
+        _ => return Ok(None),
+    };
+    let whole = Expr::ScalarFunction(func);
+    Ok(Some(Expr::Cast(Cast {
+        expr: Box::new(whole),
+        field: cast.field.clone(),
+    })))
+}
+
+fn rint() -> &'static Arc<ScalarUDF> {
+    static FUNCTION: OnceLock<Arc<ScalarUDF>> = OnceLock::new();
+    FUNCTION.get_or_init(|| {
+        let signature = Signature::uniform(
+            1,
+            vec![DataType::Float32, DataType::Float64],
+            Volatility::Immutable,
+        );
+        Arc::new(ScalarUDF::new_from_impl(Rint { signature }))
+    })
+}
+
+/// The nearest whole number as a float, the even one of two.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Rint {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Rint {
+    fn name(&self) -> &str {
+        "rint"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        Ok(arguments[0].clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rounded = |array: &ArrayRef| -> ArrayRef {
+            match array.data_type() {
+                DataType::Float32 => Arc::new(
+                    array
+                        .as_primitive::<Float32Type>()
+                        .unary::<_, Float32Type>(f32::round_ties_even),
+                ),
+                _ => Arc::new(
+                    array
+                        .as_primitive::<Float64Type>()
+                        .unary::<_, Float64Type>(f64::round_ties_even),
+                ),
+            }
+        };
+        Ok(match &args.args[0] {
+            ColumnarValue::Array(array) => ColumnarValue::Array(rounded(array)),
+            ColumnarValue::Scalar(scalar) => {
+                let value = datafusion::common::ScalarValue::try_from_array(
+                    &rounded(&scalar.to_array()?),
+                    0,
+                )?;
+                ColumnarValue::Scalar(value)
+            }
+        })
+    }
 }
 
 fn udf(kind: Kind) -> &'static Arc<ScalarUDF> {

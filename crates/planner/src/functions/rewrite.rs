@@ -56,7 +56,10 @@ pub(super) fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Expr> {
 
 fn expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let rewritten = match &expr {
-        Expr::Cast(cast) => text::rewrite_cast(cast, schema)?,
+        Expr::Cast(cast) => match text::rewrite_cast(cast, schema)? {
+            Some(expr) => Some(expr),
+            None => numeric::rewrite_cast(cast, schema)?,
+        },
         Expr::BinaryExpr(binary) => self::binary(binary, schema)?,
         Expr::Between(between) => self::between(between, schema)?,
         Expr::InList(list) => in_list(list, schema)?,

@@ -188,6 +188,7 @@ fn refused_everywhere() {
         "select k from t except all select k from u",
         "select * from t, lateral (select x from u where u.k = t.k limit 1) l",
         "select k from t for update",
+        "select k from t where (k, a) in (select k, x from u)",
         "select * from tumble(t, at, interval '1 minute')",
     ] {
         // Some are refused by the parser already.

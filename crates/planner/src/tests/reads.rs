@@ -102,6 +102,19 @@ fn numbers() {
 }
 
 #[test]
+fn casts_to_whole_numbers_round() {
+    check("1.5::int, 2.5::int, (-1.5)::int, 2.25::bigint", "2|3|-2|2");
+    check(
+        "0.5::float8::int, 1.5::float8::int, 2.5::float8::int, 3.1::real::bigint",
+        "0|2|2|3",
+    );
+    assert_eq!(
+        read("select round(n, 1), round(n, 0), n::int from (values (2.25), (-0.55)) v(n)"),
+        "2.3|2|2\n-0.6|-1|-1"
+    );
+}
+
+#[test]
 fn aggregates_have_postgres_types() {
     let values = "from (values (1, 5::bigint, 1.5), (2, 6, 2.5), (2, null, 3.5)) v(i, b, n)";
     assert_eq!(
