@@ -18,6 +18,11 @@
 //! **Types of aggregates** follow Postgres where it shows: `sum` of `smallint`/`integer` is `bigint`, `sum(bigint)` is
 //! `numeric(38,0)`, `avg` of exact numbers is a `numeric` with at least 16 decimals, of floats a `double precision`;
 //! variance and standard deviation are always `double precision`. Ad-hoc queries use the same functions.
+//!
+//! **Known differences from Postgres**, in views and reads alike: quotients and averages of `numeric` have 16 decimals where
+//! Postgres has at least 16 significant digits; the standard deviation of whole numbers may differ in the last digit of a
+//! double; `extract(epoch …)` prints no trailing zeros; a string literal among the arguments of `coalesce`, `greatest` and
+//! `least` does not take the type of the others and needs a cast; a correlated scalar sub-query with LIMIT is refused.
 
 pub mod context;
 pub mod dataflow;
