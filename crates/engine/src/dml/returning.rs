@@ -9,6 +9,8 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, ExprSchemable};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::create_physical_expr;
 use std::sync::Arc;
 use tidegate_parser::sqlparser::ast;
@@ -32,6 +34,12 @@ impl Computed {
     pub fn evaluate(&self, rows: &RecordBatch, parameters: &[ScalarValue], text: &str) -> Result<ArrayRef, SqlError> {
         let located = |e| sql_error(&e, text);
         let expr = bind_parameters(self.expr.clone(), parameters).map_err(located)?;
+        // `now()` has a value only after simplification, the time at which the statement began.
+        let simplify = SimplifyContext::builder()
+            .with_schema(Arc::new(self.schema.clone()))
+            .with_current_time()
+            .build();
+        let expr = ExprSimplifier::new(simplify).simplify(expr).map_err(located)?;
         let props = ExecutionProps::new();
         let context = PhysicalPlanningContext::default();
         let physical = create_physical_expr(&expr, &self.schema, &props, &context).map_err(located)?;
