@@ -1,0 +1,41 @@
+//! What random runs once found, as small scripts; and what they leave out.
+
+use crate::compare::difference;
+use crate::servers::{Postgres, Tidegate, run};
+
+/// What is not generated, with the reason.
+pub const EXCLUDED: &[(&str, &str)] = &[];
+
+/// Statements, then a query that is asked as such and as a view that was created before the last statement.
+const CASES: &[(&[&str], &str)] = &[(
+    &[
+        "CREATE TABLE c0 (a integer, s text)",
+        "INSERT INTO c0 VALUES (1, 'x'), (1, NULL), (NULL, 'y')",
+    ],
+    "SELECT a, count(s) AS n FROM c0 GROUP BY a",
+)];
+
+pub async fn check(tidegate: &Tidegate, postgres: &Postgres) {
+    for (number, (statements, query)) in CASES.iter().enumerate() {
+        let (last, first) = statements.split_last().unwrap();
+        for sql in first {
+            run(&tidegate.client, sql).await.unwrap();
+            run(&postgres.client, sql).await.unwrap();
+        }
+        let view = format!("CREATE MATERIALIZED VIEW case_{number} AS {query}");
+        run(&tidegate.client, &view).await.unwrap();
+        run(&tidegate.client, last).await.unwrap();
+        run(&postgres.client, last).await.unwrap();
+        let expected = run(&postgres.client, query).await.unwrap();
+        let types = vec![crate::generate::Type::Other; expected.first().map_or(0, Vec::len)];
+        for asked in [(*query).to_owned(), format!("SELECT * FROM case_{number}")] {
+            let actual = run(&tidegate.client, &asked).await.unwrap();
+            let wrong = difference(&types, expected.clone(), actual);
+            assert!(
+                wrong.is_none(),
+                "{query} asked as {asked}\n{}",
+                wrong.unwrap()
+            );
+        }
+    }
+}
