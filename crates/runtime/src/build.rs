@@ -88,6 +88,7 @@ impl Builder<'_> {
             hub: self.hub.clone(),
             credits: self.hub.credits_of(self.relation()),
             relation: self.relation(),
+            relation_name: self.install.spec.dataflow.name.clone(),
             operator: node.id,
             activator: scope.activator_for(builder.operator_info().address),
             start: self.install.start.0,

@@ -106,9 +106,9 @@ fn record_of(work: &CheckpointWork) -> CheckpointRecord {
     }
 }
 
-/// Where a checkpoint is, for whoever reads the log after a crash. Between `sealed` and `committed` a crash loses the
-/// checkpoint; after that, only the clean-up and what sinks make visible are left to do.
-fn enter(phase: &'static str, checkpoint: CheckpointId) {
+/// Where a checkpoint is, for whoever reads the log after a crash. From `sealing` (its barrier is on its way) to
+/// `committed` a crash loses the checkpoint; after that, only the clean-up and what sinks make visible are left to do.
+pub(crate) fn enter(phase: &'static str, checkpoint: CheckpointId) {
     tracing::debug!(%phase, id = checkpoint.0, "checkpoint");
 }
 

@@ -10,7 +10,7 @@
 //! milliseconds, and a busy one works in large epochs.
 
 use crate::board::Passed;
-use crate::checkpointing::{CheckpointWork, Sealed};
+use crate::checkpointing::{self, CheckpointWork, Sealed};
 use crate::command::{Command, Inbox, Install};
 use crate::driver::WorkerFailure;
 use parking_lot::Mutex;
@@ -477,6 +477,7 @@ impl Coordinator {
             state.active_checkpoint = Some(id);
             state.checkpoint_wanted = false;
             state.last_checkpoint_at = now;
+            checkpointing::enter("sealing", id);
             id
         });
         let barrier = Barrier {

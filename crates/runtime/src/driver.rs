@@ -91,6 +91,7 @@ pub(crate) struct NodeContext {
     pub hub: Rc<Hub>,
     pub credits: Rc<RelationCredits>,
     pub relation: RelationId,
+    pub relation_name: String,
     pub operator: OperatorId,
     pub activator: Activator,
     pub start: u64,
@@ -101,7 +102,7 @@ impl NodeContext {
     pub fn fail(&self, error: impl std::fmt::Display) -> ! {
         std::panic::panic_any(WorkerFailure {
             relation: Some(self.relation),
-            message: format!("operator {}: {error}", self.operator),
+            message: format!("operator {} of \"{}\": {error}", self.operator, self.relation_name),
         })
     }
 }
@@ -210,7 +211,7 @@ impl OperatorDriver {
             return false;
         };
         #[cfg(debug_assertions)]
-        crate::failpoint::operator_barrier(self.cx.relation_name());
+        crate::failpoint::operator_barrier(&self.cx.relation_name);
         match self.call(|operator, cx| operator.on_barrier(&barrier, cx)) {
             Progress::Done => self.close_epoch(),
             Progress::More => self.stage = Stage::ResumeBarrier,

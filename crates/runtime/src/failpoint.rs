@@ -20,11 +20,15 @@ static FAILPOINT: OnceLock<Option<Failpoint>> = OnceLock::new();
 
 /// Called with the relation of an operator that is about to process a barrier.
 pub(crate) fn operator_barrier(relation: &str) {
-    let Some(failpoint) = FAILPOINT.get_or_init(read) else { return };
+    let Some(failpoint) = FAILPOINT.get_or_init(read) else {
+        return;
+    };
     if failpoint.relation != relation {
         return;
     }
-    let left = failpoint.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+    let left = failpoint
+        .left
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
     if left == Ok(1) {
         panic!("the failpoint in an operator of \"{relation}\"");
     }
@@ -42,7 +46,10 @@ fn read() -> Option<Failpoint> {
 fn parse(text: &str) -> Option<Failpoint> {
     let (relation, nth) = text.strip_prefix("operator_panic:")?.rsplit_once(':')?;
     let nth = nth.parse().ok().filter(|n| *n > 0)?;
-    Some(Failpoint { relation: relation.to_owned(), left: AtomicU64::new(nth) })
+    Some(Failpoint {
+        relation: relation.to_owned(),
+        left: AtomicU64::new(nth),
+    })
 }
 
 #[cfg(test)]
@@ -54,7 +61,13 @@ mod tests {
         let failpoint = parse("operator_panic:a view:12").expect("this is the form");
         assert_eq!(failpoint.relation, "a view");
         assert_eq!(failpoint.left.into_inner(), 12);
-        for text in ["", "operator_panic:v", "operator_panic:v:0", "operator_panic:v:x", "panic:v:1"] {
+        for text in [
+            "",
+            "operator_panic:v",
+            "operator_panic:v:0",
+            "operator_panic:v:x",
+            "panic:v:1",
+        ] {
             assert!(parse(text).is_none(), "{text}");
         }
     }
