@@ -1,0 +1,16 @@
+//! What survives: the real server, killed at random moments, stopped, damaged, out of space, with a panic in an operator.
+//!
+//! The kills draw from a seed that is printed first; `TIDEGATE_CRASH_SEED` runs it again and `TIDEGATE_CRASH_ROUNDS` kills
+//! more often than the ten times of an ordinary run. What a seed cannot fix is how far the server gets between two
+//! messages, so a failure may take a few runs of its seed to come back.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "crash/kills.rs"]
+mod kills;
+#[path = "crash/load.rs"]
+mod load;
+#[path = "crash/server.rs"]
+mod server;
+#[path = "crash/single.rs"]
+mod single;
