@@ -163,6 +163,30 @@ impl Dialect for TidegateDialect {
         }))
     }
 
+    /// `a IS [NOT] DISTINCT FROM b AND c`: the library reads everything that follows as the right side.
+    fn parse_infix(
+        &self,
+        parser: &mut Parser,
+        expr: &Expr,
+        precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
+        use Keyword::{DISTINCT, FROM, IS, NOT};
+        let negated = parser.parse_keywords(&[IS, NOT, DISTINCT, FROM]);
+        if !negated && !parser.parse_keywords(&[IS, DISTINCT, FROM]) {
+            return None;
+        }
+        let left = Box::new(expr.clone());
+        Some(
+            parser
+                .parse_subexpr(precedence)
+                .map(Box::new)
+                .map(|right| match negated {
+                    true => Expr::IsNotDistinctFrom(left, right),
+                    false => Expr::IsDistinctFrom(left, right),
+                }),
+        )
+    }
+
     fn parse_column_option(
         &self,
         parser: &mut Parser,
