@@ -4,8 +4,9 @@
 //! suffix inside the planner, which [`visible`] takes off again.
 
 use sqlparser::ast::{
-    DataType, Distinct, Expr, FunctionArguments, GroupByExpr, Ident, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, TrimWhereField, VisitMut, VisitorMut,
+    DataType, Distinct, Expr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, Query,
+    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TrimWhereField, VisitMut,
+    VisitorMut,
 };
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -30,6 +31,23 @@ impl VisitorMut for Namer {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         name_select(select);
+        ControlFlow::Continue(())
+    }
+
+    /// In an aggregate's `ORDER BY` a number is a constant, which orders nothing; DataFusion takes it for a column's position.
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr
+            && let FunctionArguments::List(arguments) = &mut function.args
+        {
+            for clause in &mut arguments.clauses {
+                if let FunctionArgumentClause::OrderBy(order) = clause {
+                    order.retain(|by| !matches!(by.expr, Expr::Value(_)));
+                }
+            }
+            arguments.clauses.retain(
+                |clause| !matches!(clause, FunctionArgumentClause::OrderBy(order) if order.is_empty()),
+            );
+        }
         ControlFlow::Continue(())
     }
 }

@@ -17,6 +17,7 @@ mod text;
 mod to_char;
 pub mod types;
 
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::catalog::TableFunction;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -215,10 +216,19 @@ pub fn session_state_defaults() -> SessionStateBuilder {
         .with_scalar_functions(distinct(&registry.scalar))
         .with_aggregate_functions(distinct(&registry.aggregate))
         .with_window_functions(distinct(&registry.window))
+        .with_optimizer_rules(optimizer_rules_of_reads())
         .with_type_planner(Arc::new(types::PostgresTypes))
         .with_physical_optimizer_rule(Arc::new(checked::CheckedArithmetic));
     *builder.analyzer() = Some(analyzer());
     builder
+}
+
+/// DataFusion's, without the one that sums partial sums: `sum(integer)` is a bigint here and `sum(bigint)` a numeric, so it
+/// would change the type of the column.
+fn optimizer_rules_of_reads() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules = Optimizer::new().rules;
+    rules.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
+    rules
 }
 
 fn distinct<T>(map: &HashMap<String, Arc<T>>) -> Vec<Arc<T>> {
