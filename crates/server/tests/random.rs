@@ -57,6 +57,7 @@ struct Round<'a> {
     postgres: &'a Postgres,
     tables: Vec<Relation>,
     views: Vec<View>,
+    made: usize,
     crashed: bool,
     label: String,
     script: String,
@@ -118,7 +119,8 @@ impl Round<'_> {
         let Some(query) = self.query().await else {
             return;
         };
-        let name = format!("v{}", self.views.len());
+        let name = format!("v{}", self.made);
+        self.made += 1;
         let sql = format!("CREATE MATERIALIZED VIEW {name} AS {}", query.sql);
         writeln!(self.script, "{sql};").unwrap();
         match run(&self.tidegate.client, &sql).await {
@@ -354,6 +356,7 @@ async fn views_equal_what_postgres_answers() {
             postgres: &postgres,
             tables: Vec::new(),
             views: Vec::new(),
+            made: 0,
             crashed: false,
             script: String::new(),
             tally: &mut tally,

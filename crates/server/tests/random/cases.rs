@@ -7,13 +7,32 @@ use crate::servers::{Postgres, Tidegate, run};
 pub const EXCLUDED: &[(&str, &str)] = &[];
 
 /// Statements, then a query that is asked as such and as a view that was created before the last statement.
-const CASES: &[(&[&str], &str)] = &[(
-    &[
-        "CREATE TABLE c0 (a integer, s text)",
-        "INSERT INTO c0 VALUES (1, 'x'), (1, NULL), (NULL, 'y')",
-    ],
-    "SELECT a, count(s) AS n FROM c0 GROUP BY a",
-)];
+const CASES: &[(&[&str], &str)] = &[
+    // What follows IS NOT DISTINCT FROM was its right side, AND included.
+    (
+        &[
+            "CREATE TABLE c0 (a integer, b integer, s text)",
+            "INSERT INTO c0 VALUES (1, 1, 'x'), (NULL, NULL, 'x'), (1, NULL, NULL), (2, 2, 'y')",
+        ],
+        "SELECT a, s FROM c0 WHERE a IS NOT DISTINCT FROM b AND s = 'x' OR a IS DISTINCT FROM b AND s IS NULL",
+    ),
+    // Reads summed partial sums when another aggregate was DISTINCT, which changed the column's type.
+    (
+        &[
+            "CREATE TABLE c1 (a integer, s text)",
+            "INSERT INTO c1 VALUES (1, 'x'), (2, 'xx'), (2, NULL)",
+        ],
+        "SELECT sum(a) AS total, count(DISTINCT length(s)) AS lengths FROM c1",
+    ),
+    // A constant in an aggregate's ORDER BY was the position of a column.
+    (
+        &[
+            "CREATE TABLE c2 (a integer, b integer)",
+            "INSERT INTO c2 VALUES (3, 1), (1, 2), (2, 3)",
+        ],
+        "SELECT array_agg(b ORDER BY 1, b DESC) AS list FROM c2",
+    ),
+];
 
 pub async fn check(tidegate: &Tidegate, postgres: &Postgres) {
     for (number, (statements, query)) in CASES.iter().enumerate() {

@@ -108,6 +108,8 @@ impl Tidegate {
             .open(directory.join("server.log"))
             .unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .env_remove("TIDEGATE_SEED")
+            .env_remove("TIDEGATE_RANDOM_SECONDS")
             .arg("--data-dir")
             .arg(directory.join("data"))
             .args(["--listen", &format!("127.0.0.1:{port}")])
@@ -182,7 +184,8 @@ impl Postgres {
                 "test",
                 "-E",
                 "UTF8",
-                "--locale=C",
+                "--lc-collate=C",
+                "--lc-ctype=C.UTF-8",
                 "-N",
             ])
             .current_dir(directory.path())
