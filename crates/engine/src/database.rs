@@ -97,6 +97,21 @@ impl Database {
         };
         let store = CheckpointStore::open(storage, options, tokio::runtime::Handle::current()).await?;
         store.clean_up_generations().await?;
+        loop {
+            let newest = store.newest()?.manifest.map(|m| m.number);
+            let held = lock.try_clone().map_err(|e| cannot_use(&config.data_dir, &e))?;
+            match Self::open_newest(config.clone(), store.clone(), held).await {
+                // A run was found to be damaged while it was restored, and its checkpoint rejected.
+                Err(error) if store.newest()?.manifest.map(|m| m.number) != newest => {
+                    tracing::warn!("going back to an older checkpoint: {error}");
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Opens the newest checkpoint that was not rejected.
+    async fn open_newest(config: Config, store: Arc<CheckpointStore>, lock: File) -> Result<Arc<Self>, SqlError> {
         let mut log = ClosedLog::open(&config.data_dir.join("log"), None)?;
         let recovery = store.newest()?;
         for skipped in &recovery.skipped {
