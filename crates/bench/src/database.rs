@@ -2,10 +2,10 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
+use futures::StreamExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use futures::StreamExt;
 use tidegate_engine::api::{Response, RowStream, ScalarValue, SessionApi, SessionOptions};
 use tidegate_engine::{Config, Database, Session};
 use tidegate_types::SqlType;
@@ -58,7 +58,10 @@ impl Common {
 }
 
 pub fn session(database: &Arc<Database>) -> Result<Session> {
-    Ok(database.session(SessionOptions { user: "bench".into(), ..SessionOptions::default() })?)
+    Ok(database.session(SessionOptions {
+        user: "bench".into(),
+        ..SessionOptions::default()
+    })?)
 }
 
 /// Runs statements; answers the rows of the last as text.
@@ -66,7 +69,10 @@ pub async fn run(session: &mut Session, sql: &str) -> Result<Vec<Vec<String>>> {
     let mut last = Vec::new();
     for statement in session.parse(sql)? {
         let prepared = session.prepare(statement, Vec::new()).await?;
-        last = match session.execute(&prepared, Vec::<ScalarValue>::new()).await? {
+        last = match session
+            .execute(&prepared, Vec::<ScalarValue>::new())
+            .await?
+        {
             Response::Rows { stream, .. } => collect(stream).await?,
             _ => Vec::new(),
         };

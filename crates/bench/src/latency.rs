@@ -78,8 +78,12 @@ pub async fn point_reads(options: ReadOptions) -> Result<Value> {
     for read in 0..options.reads {
         let id = (u64::from(read) * 7919) % keys + 1;
         let begun = Instant::now();
-        let response = session.execute(&prepared, vec![ScalarValue::Int64(Some(id as i64))]).await?;
-        let Response::Rows { mut stream, .. } = response else { anyhow::bail!("a query returns rows") };
+        let response = session
+            .execute(&prepared, vec![ScalarValue::Int64(Some(id as i64))])
+            .await?;
+        let Response::Rows { mut stream, .. } = response else {
+            anyhow::bail!("a query returns rows")
+        };
         let mut rows = 0;
         while let Some(batch) = stream.next().await {
             rows += batch?.num_rows();

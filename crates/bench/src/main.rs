@@ -17,7 +17,10 @@ use std::io::Write;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
-#[command(name = "tidegate-bench", about = "Benchmarks of Tidegate by SQL, one JSON line a run")]
+#[command(
+    name = "tidegate-bench",
+    about = "Benchmarks of Tidegate by SQL, one JSON line a run"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -39,7 +42,9 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let line = runtime.block_on(async {
         match cli.command {
             Command::Nexmark(options) => nexmark::run(options).await,

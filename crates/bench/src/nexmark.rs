@@ -28,15 +28,33 @@ const QUERIES: &[(&str, &[&str], &str)] = &[
     ("q0", &["bid"], include_str!("../../../sql/nexmark/q0.sql")),
     ("q1", &["bid"], include_str!("../../../sql/nexmark/q1.sql")),
     ("q2", &["bid"], include_str!("../../../sql/nexmark/q2.sql")),
-    ("q3", &["auction", "person"], include_str!("../../../sql/nexmark/q3.sql")),
-    ("q4", &["auction", "bid"], include_str!("../../../sql/nexmark/q4.sql")),
-    ("q17", &["bid"], include_str!("../../../sql/nexmark/q17.sql")),
-    ("q20", &["bid", "auction"], include_str!("../../../sql/nexmark/q20.sql")),
+    (
+        "q3",
+        &["auction", "person"],
+        include_str!("../../../sql/nexmark/q3.sql"),
+    ),
+    (
+        "q4",
+        &["auction", "bid"],
+        include_str!("../../../sql/nexmark/q4.sql"),
+    ),
+    (
+        "q17",
+        &["bid"],
+        include_str!("../../../sql/nexmark/q17.sql"),
+    ),
+    (
+        "q20",
+        &["bid", "auction"],
+        include_str!("../../../sql/nexmark/q20.sql"),
+    ),
 ];
 
 pub async fn run(options: Options) -> Result<Value> {
-    let (name, tables, query) =
-        QUERIES.iter().find(|(name, ..)| *name == options.query).context("no such query; see --help")?;
+    let (name, tables, query) = QUERIES
+        .iter()
+        .find(|(name, ..)| *name == options.query)
+        .context("no such query; see --help")?;
     let database = options.common.open().await?;
     let mut session = session(&database)?;
     for table in *tables {
@@ -57,7 +75,10 @@ pub async fn run(options: Options) -> Result<Value> {
     let seconds = started.elapsed().as_secs_f64();
     let checkpoints = database.checkpoints();
     let rows = if options.into == "view" {
-        execute(&mut session, "SELECT count(*) FROM result").await?.concat().concat()
+        execute(&mut session, "SELECT count(*) FROM result")
+            .await?
+            .concat()
+            .concat()
     } else {
         String::new()
     };

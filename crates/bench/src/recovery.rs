@@ -38,7 +38,10 @@ pub async fn run(options: Options) -> Result<Value> {
     let database = options.common.open().await?;
     let opened = started.elapsed().as_secs_f64();
     let mut session = crate::database::session(&database)?;
-    let rows = execute(&mut session, "SELECT count(*) FROM v").await?.concat().concat();
+    let rows = execute(&mut session, "SELECT count(*) FROM v")
+        .await?
+        .concat()
+        .concat();
     let readable = started.elapsed().as_secs_f64();
     let line = json!({
         "benchmark": "recovery",

@@ -45,14 +45,23 @@ impl Board {
     }
 
     pub fn pass(&mut self, relation: RelationId, epoch: Epoch, runs: Vec<Run>, seal_micros: u64) {
-        let pending = self.pending.get_mut(&epoch).expect("barriers are expected before they are passed");
-        let left = pending.waiting.get_mut(&relation).expect("only drivers that have signed in pass");
+        let pending = self
+            .pending
+            .get_mut(&epoch)
+            .expect("barriers are expected before they are passed");
+        let left = pending
+            .waiting
+            .get_mut(&relation)
+            .expect("only drivers that have signed in pass");
         *left -= 1;
         if *left == 0 {
             pending.waiting.remove(&relation);
         }
         pending.passed.seal_micros = pending.passed.seal_micros.max(seal_micros);
-        pending.passed.runs.extend(runs.into_iter().map(|run| (relation, run)));
+        pending
+            .passed
+            .runs
+            .extend(runs.into_iter().map(|run| (relation, run)));
     }
 
     /// Nobody waits for this relation any more, and what it sealed for barriers still under way is dropped.
@@ -92,7 +101,9 @@ mod tests {
         assert!(board.take_passed().is_none());
         board.pass(b, Epoch(2), vec![], 0);
         board.pass(a, Epoch(1), vec![], 5);
-        let (epoch, passed) = board.take_passed().expect("both drivers of epoch 1 have passed");
+        let (epoch, passed) = board
+            .take_passed()
+            .expect("both drivers of epoch 1 have passed");
         assert_eq!((epoch, passed.seal_micros), (Epoch(1), 5));
         assert!(board.take_passed().is_none());
         board.forget(a);

@@ -5,7 +5,9 @@
 //! and it stays silent there.
 
 use crate::command::{Inbox, Install, RestoredState};
-use crate::driver::{Inlet, NodeContext, OperatorDriver, Outlet, WorkerFailure, show_restored_errors};
+use crate::driver::{
+    Inlet, NodeContext, OperatorDriver, Outlet, WorkerFailure, show_restored_errors,
+};
 use crate::hub::{Hub, Tables};
 use crate::input::InputPort;
 use crate::input::reader::Waker;
@@ -41,7 +43,12 @@ pub(crate) fn install(
 ) -> Result<usize, StateError> {
     let index = worker.next_dataflow_index();
     let restored = std::mem::take(&mut *install.restored[hub.worker].lock());
-    let builder = Builder { hub, inbox, install, restored: RefCell::new(restored) };
+    let builder = Builder {
+        hub,
+        inbox,
+        install,
+        restored: RefCell::new(restored),
+    };
     worker.dataflow::<u64, _, _>(|scope| builder.nodes(scope))?;
     Ok(index)
 }
@@ -82,8 +89,11 @@ impl Builder<'_> {
         let node = &self.install.spec.dataflow.nodes[index];
         let name = format!("{} of {}", node.op, self.install.spec.dataflow.name);
         let mut builder = OperatorBuilder::new(name, *scope);
-        let inlets: Vec<Inlet> =
-            node.inputs.iter().map(|edge| self.inlet(&mut builder, edge, streams)).collect();
+        let inlets: Vec<Inlet> = node
+            .inputs
+            .iter()
+            .map(|edge| self.inlet(&mut builder, edge, streams))
+            .collect();
         let context = NodeContext {
             hub: self.hub.clone(),
             credits: self.hub.credits_of(self.relation()),
@@ -115,7 +125,9 @@ impl Builder<'_> {
         edge: &Edge,
         streams: &[Option<Rows<'scope>>],
     ) -> Inlet {
-        let stream = streams[edge.from].clone().expect("only roots have no output, and nothing reads them");
+        let stream = streams[edge.from]
+            .clone()
+            .expect("only roots have no output, and nothing reads them");
         match &edge.distribution {
             Distribution::Any => {
                 let mut input = builder.new_input(stream, Pipeline);
@@ -152,7 +164,8 @@ impl Builder<'_> {
     ) -> Result<(), StateError> {
         let dataflow = &self.install.spec.dataflow;
         let node = &dataflow.nodes[index];
-        let operator = factory::build(dataflow, index, self.hub.groups).map_err(|e| self.cannot_build(node, &e))?;
+        let operator = factory::build(dataflow, index, self.hub.groups)
+            .map_err(|e| self.cannot_build(node, &e))?;
         let tables = self.tables(node, true)?;
         {
             let tables = tables.borrow();
@@ -161,7 +174,8 @@ impl Builder<'_> {
         }
         builder.build(move |mut capabilities| {
             let capability = capabilities.pop().expect("one output has one capability");
-            let mut driver = OperatorDriver::new(context, operator, tables, true, inlets, outlet, capability);
+            let mut driver =
+                OperatorDriver::new(context, operator, tables, true, inlets, outlet, capability);
             move |frontiers| driver.run(frontiers)
         });
         Ok(())
@@ -187,7 +201,9 @@ impl Builder<'_> {
             _ => self.position_table(node)?,
         };
         let waker = Waker {
-            activator: scope.worker().sync_activator_for(builder.operator_info().address.to_vec()),
+            activator: scope
+                .worker()
+                .sync_activator_for(builder.operator_info().address.to_vec()),
             inbox: self.inbox.clone(),
         };
         let install = self.install.clone();
@@ -221,7 +237,12 @@ impl Builder<'_> {
                 RootDriver::materialize(context, inlet, store, exporter)
             }
             _ => {
-                let sink = self.install.spec.sink.as_ref().expect("a sink's dataflow comes with its connector");
+                let sink = self
+                    .install
+                    .spec
+                    .sink
+                    .as_ref()
+                    .expect("a sink's dataflow comes with its connector");
                 match sink.open(self.hub.worker) {
                     Ok(writer) => RootDriver::sink(context, inlet, writer),
                     Err(error) => context.fail(error),
@@ -232,7 +253,11 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn view_store(&self, node: &Node, key: &[usize]) -> Result<Arc<tidegate_state::ViewStore>, StateError> {
+    fn view_store(
+        &self,
+        node: &Node,
+        key: &[usize],
+    ) -> Result<Arc<tidegate_state::ViewStore>, StateError> {
         let relation = self.relation();
         let spec = ViewSpec {
             table: view_table(relation),
@@ -240,8 +265,16 @@ impl Builder<'_> {
             key: key.to_vec(),
             append_only: node.append_only && key.is_empty(),
         };
-        let store = self.hub.backends.open_view(self.install.spec.backend, spec)?;
-        for run in self.restored.borrow_mut().remove(&view_table(relation)).unwrap_or_default() {
+        let store = self
+            .hub
+            .backends
+            .open_view(self.install.spec.backend, spec)?;
+        for run in self
+            .restored
+            .borrow_mut()
+            .remove(&view_table(relation))
+            .unwrap_or_default()
+        {
             store.restore(&run)?;
         }
         self.hub.register_view(relation, &store);
@@ -263,12 +296,24 @@ impl Builder<'_> {
             .collect();
         if with_errors {
             let id = error_table(self.relation(), node);
-            specs.push(TableSpec { id, form: Form::Value, merge: Merge::Replace });
+            specs.push(TableSpec {
+                id,
+                form: Form::Value,
+                merge: Merge::Replace,
+            });
         }
         let mut tables = Vec::with_capacity(specs.len());
         for spec in specs {
-            let mut table = self.hub.backends.open_table(self.install.spec.backend, &spec)?;
-            for run in self.restored.borrow_mut().remove(&spec.id).unwrap_or_default() {
+            let mut table = self
+                .hub
+                .backends
+                .open_table(self.install.spec.backend, &spec)?;
+            for run in self
+                .restored
+                .borrow_mut()
+                .remove(&spec.id)
+                .unwrap_or_default()
+            {
                 table.restore(&run)?;
             }
             tables.push(table);
@@ -287,7 +332,12 @@ impl Builder<'_> {
         };
         let backend = tidegate_state::BackendKind::Memory;
         let mut table = self.hub.backends.open_table(backend, &spec)?;
-        for run in self.restored.borrow_mut().remove(&spec.id).unwrap_or_default() {
+        for run in self
+            .restored
+            .borrow_mut()
+            .remove(&spec.id)
+            .unwrap_or_default()
+        {
             table.restore(&run)?;
         }
         let tables: Tables = Rc::new(RefCell::new(vec![table]));
@@ -313,8 +363,13 @@ pub(crate) fn error_table(relation: RelationId, node: &Node) -> TableId {
 
 /// The tables of a dataflow that every worker restores whole.
 pub(crate) fn position_tables(dataflow: &tidegate_plan::Dataflow) -> Vec<TableId> {
-    let inputs = dataflow.nodes.iter().filter(|n| matches!(n.op, Op::Source { .. } | Op::Import { .. }));
-    inputs.map(|node| position_table(dataflow.relation, node)).collect()
+    let inputs = dataflow
+        .nodes
+        .iter()
+        .filter(|n| matches!(n.op, Op::Source { .. } | Op::Import { .. }));
+    inputs
+        .map(|node| position_table(dataflow.relation, node))
+        .collect()
 }
 
 fn make_input(port: InputPort, op: &Op, install: &Install, waker: Waker) -> Box<dyn FnMut()> {
@@ -327,7 +382,10 @@ fn make_input(port: InputPort, op: &Op, install: &Install, waker: Waker) -> Box<
         Op::Source { relation, columns } => {
             let source = install.spec.connector(*relation);
             let relation_failed = |error: tidegate_connectors::ConnectorError| -> ! {
-                std::panic::panic_any(WorkerFailure { relation: Some(own), message: error.to_string() })
+                std::panic::panic_any(WorkerFailure {
+                    relation: Some(own),
+                    message: error.to_string(),
+                })
             };
             if *relation == own {
                 match SourceReader::new(port, source, waker) {
@@ -337,7 +395,15 @@ fn make_input(port: InputPort, op: &Op, install: &Install, waker: Waker) -> Box<
             } else {
                 let status = install.status.clone();
                 let restored = install.is_restored;
-                match SourceImport::new(port, *relation, columns.clone(), source, restored, waker, status) {
+                match SourceImport::new(
+                    port,
+                    *relation,
+                    columns.clone(),
+                    source,
+                    restored,
+                    waker,
+                    status,
+                ) {
                     Ok(mut import) => Box::new(move || import.run()),
                     Err(error) => relation_failed(error),
                 }
@@ -345,7 +411,13 @@ fn make_input(port: InputPort, op: &Op, install: &Install, waker: Waker) -> Box<
         }
         Op::Import { relation, columns } => {
             let passed = port.cx.hub.passed_by(*relation);
-            let mut import = ViewImport::new(port, *relation, columns.clone(), passed, install.status.clone());
+            let mut import = ViewImport::new(
+                port,
+                *relation,
+                columns.clone(),
+                passed,
+                install.status.clone(),
+            );
             Box::new(move || import.run())
         }
         other => unreachable!("{other} is no input"),

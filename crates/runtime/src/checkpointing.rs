@@ -66,7 +66,10 @@ pub(crate) async fn serve(
                 commit_sinks(&relations, tokens).await;
             }
             Err(error) => {
-                tracing::warn!(checkpoint = record.checkpoint.0, "checkpoint failed: {error}");
+                tracing::warn!(
+                    checkpoint = record.checkpoint.0,
+                    "checkpoint failed: {error}"
+                );
                 record.status = CheckpointStatus::Failed;
                 record.cause = Some(error.to_string());
                 coordinator.checkpoint_aborted(record.checkpoint, tokens);
@@ -77,7 +80,9 @@ pub(crate) async fn serve(
         }
         shared.store.record(record);
         let result = result.map_err(SqlError::from);
-        shared.outcomes.send_replace(CheckpointOutcome { result: Some(result) });
+        shared.outcomes.send_replace(CheckpointOutcome {
+            result: Some(result),
+        });
         // Expired checkpoints and merges are the store's own business; the log ends where the oldest of them begins.
         if let Some(oldest) = shared.store.oldest_log_position() {
             shared.log.truncate_to(oldest);
@@ -86,10 +91,15 @@ pub(crate) async fn serve(
 }
 
 fn record_of(work: &CheckpointWork) -> CheckpointRecord {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let since_trigger = work.triggered_at.elapsed();
     CheckpointRecord {
-        checkpoint: work.barrier.checkpoint.expect("only a checkpoint's barrier leads here"),
+        checkpoint: work
+            .barrier
+            .checkpoint
+            .expect("only a checkpoint's barrier leads here"),
         epoch: work.barrier.epoch,
         status: CheckpointStatus::Completed,
         savepoint: None,
@@ -128,7 +138,10 @@ async fn complete(
     // A relation that was dropped since a worker sealed it is no part of the checkpoint.
     let listed: HashSet<RelationId> = work.relations.iter().map(|i| i.spec.relation()).collect();
     for sealed in work.sealed {
-        let runs = sealed.runs.into_iter().filter(|(relation, _)| listed.contains(relation));
+        let runs = sealed
+            .runs
+            .into_iter()
+            .filter(|(relation, _)| listed.contains(relation));
         let runs: Vec<Run> = runs.map(|(_, run)| run).collect();
         let rows = runs.iter().map(|r| r.len() as u64).sum();
         let uploaded = match shared.store.upload(&pending, sealed.worker, runs).await {
@@ -152,7 +165,11 @@ async fn complete(
         time_ms: barrier.time_ms,
         log_position: barrier.log_position,
         catalog: Arc::new(shared.catalog.snapshot()),
-        tables: work.relations.iter().flat_map(|i| descriptors(&i.spec)).collect(),
+        tables: work
+            .relations
+            .iter()
+            .flat_map(|i| descriptors(&i.spec))
+            .collect(),
         sink_tokens: encode_tokens(&work.tokens),
         uploads,
     };
@@ -175,14 +192,19 @@ async fn complete(
 /// Makes visible what sinks had prepared for a manifest that now exists. Doing it again changes nothing, so whatever
 /// fails here is done at the next start.
 async fn commit_sinks(relations: &[Arc<Install>], tokens: Vec<(RelationId, Token)>) {
-    let sinks: BTreeMap<RelationId, _> =
-        relations.iter().filter_map(|i| Some((i.spec.relation(), i.spec.sink.clone()?))).collect();
+    let sinks: BTreeMap<RelationId, _> = relations
+        .iter()
+        .filter_map(|i| Some((i.spec.relation(), i.spec.sink.clone()?)))
+        .collect();
     let committed = tokio::task::spawn_blocking(move || {
         for (relation, token) in tokens {
             if let Some(sink) = sinks.get(&relation)
                 && let Err(error) = sink.commit(&token)
             {
-                tracing::error!(relation = relation.0, "a sink's output could not be made visible: {error}");
+                tracing::error!(
+                    relation = relation.0,
+                    "a sink's output could not be made visible: {error}"
+                );
             }
         }
     });
@@ -197,7 +219,10 @@ fn encode_tokens(tokens: &[(RelationId, Token)]) -> BTreeMap<RelationId, Vec<u8>
         by_relation.entry(*relation).or_default().push(token);
     }
     let encode = |tokens: Vec<&Token>| serde_json::to_vec(&tokens).expect("tokens are text");
-    by_relation.into_iter().map(|(relation, tokens)| (relation, encode(tokens))).collect()
+    by_relation
+        .into_iter()
+        .map(|(relation, tokens)| (relation, encode(tokens)))
+        .collect()
 }
 
 /// The tokens of one sink, as a manifest holds them.
@@ -213,24 +238,38 @@ pub(crate) fn decode_tokens(bytes: &[u8]) -> Result<Vec<Token>, SqlError> {
 /// All state tables of a relation's dataflow.
 pub(crate) fn descriptors(spec: &RelationSpec) -> Vec<TableDescriptor> {
     let relation = spec.relation();
-    let describe = |table: TableId, operator: OperatorId, name: &str, form: Form, merge: Merge| TableDescriptor {
-        table,
-        relation,
-        operator,
-        name: name.to_owned(),
-        form,
-        merge,
-        schemas: None,
+    let describe = |table: TableId, operator: OperatorId, name: &str, form: Form, merge: Merge| {
+        TableDescriptor {
+            table,
+            relation,
+            operator,
+            name: name.to_owned(),
+            form,
+            merge,
+            schemas: None,
+        }
     };
     let mut tables = Vec::new();
     for node in &spec.dataflow.nodes {
         match &node.op {
             Op::Materialize { .. } => {
-                tables.push(describe(build::view_table(relation), node.id, "rows", Form::Value, Merge::Sum));
+                tables.push(describe(
+                    build::view_table(relation),
+                    node.id,
+                    "rows",
+                    Form::Value,
+                    Merge::Sum,
+                ));
             }
             Op::Source { .. } | Op::Import { .. } => {
                 let table = build::position_table(relation, node);
-                tables.push(describe(table, node.id, "position", Form::Value, Merge::Replace));
+                tables.push(describe(
+                    table,
+                    node.id,
+                    "position",
+                    Form::Value,
+                    Merge::Replace,
+                ));
             }
             Op::TableInput { .. } | Op::Sink { .. } => {}
             _ => {

@@ -197,9 +197,19 @@ impl Coordinator {
     /// All drivers of this worker have passed the barrier.
     pub fn barrier_passed(&self, worker: usize, epoch: Epoch, passed: Passed) {
         let mut state = self.state.lock();
-        let Some(flight) = state.in_flight.iter_mut().find(|f| f.barrier.epoch == epoch) else { return };
+        let Some(flight) = state
+            .in_flight
+            .iter_mut()
+            .find(|f| f.barrier.epoch == epoch)
+        else {
+            return;
+        };
         flight.waiting -= 1;
-        flight.sealed.push(Sealed { worker, runs: passed.runs, micros: passed.seal_micros });
+        flight.sealed.push(Sealed {
+            worker,
+            runs: passed.runs,
+            micros: passed.seal_micros,
+        });
         while state.in_flight.front().is_some_and(|f| f.waiting == 0) {
             let flight = state.in_flight.pop_front().expect("the front is there");
             self.complete(&mut state, flight);
@@ -221,7 +231,11 @@ impl Coordinator {
                 aligned_at: Instant::now(),
                 sealed: flight.sealed,
                 tokens: std::mem::take(&mut state.tokens),
-                relations: state.order.iter().map(|r| state.installs[r].clone()).collect(),
+                relations: state
+                    .order
+                    .iter()
+                    .map(|r| state.installs[r].clone())
+                    .collect(),
             };
             // Without a checkpoint task the incarnation is over, and the checkpoint moot.
             if let Some(checkpoints) = &*self.checkpoints.lock() {
@@ -239,7 +253,12 @@ impl Coordinator {
         if state.failure.is_some() || state.stopped {
             return;
         }
-        tracing::error!(worker, relation = failure.relation.map(|r| r.0), "worker failed: {}", failure.message);
+        tracing::error!(
+            worker,
+            relation = failure.relation.map(|r| r.0),
+            "worker failed: {}",
+            failure.message
+        );
         state.failure = Some(failure.clone());
         self.stop_workers(&mut state);
         let _ = self.failures.send(failure);
@@ -267,7 +286,10 @@ impl Coordinator {
     }
 
     /// Tells workers to build these relations from the next epoch on.
-    pub fn install(&self, make: impl FnOnce(Epoch) -> Vec<Arc<Install>>) -> Result<(), WorkerFailure> {
+    pub fn install(
+        &self,
+        make: impl FnOnce(Epoch) -> Vec<Arc<Install>>,
+    ) -> Result<(), WorkerFailure> {
         let mut state = self.state.lock();
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
@@ -276,7 +298,9 @@ impl Coordinator {
         for install in &installs {
             install.status.starts_at(install.start);
             state.order.push(install.spec.relation());
-            state.installs.insert(install.spec.relation(), install.clone());
+            state
+                .installs
+                .insert(install.spec.relation(), install.clone());
         }
         let installs = Arc::new(installs);
         self.broadcast(&state, &Command::Install(installs));
@@ -305,11 +329,18 @@ impl Coordinator {
     /// All relations in order of dependency.
     pub fn all_installed(&self) -> Vec<Arc<Install>> {
         let state = self.state.lock();
-        state.order.iter().map(|r| state.installs[r].clone()).collect()
+        state
+            .order
+            .iter()
+            .map(|r| state.installs[r].clone())
+            .collect()
     }
 
     /// Runs `read` with what is published, while nothing newer can be published.
-    pub fn at_published<T>(&self, read: impl FnOnce(Published, &BTreeMap<RelationId, Arc<Install>>) -> T) -> T {
+    pub fn at_published<T>(
+        &self,
+        read: impl FnOnce(Published, &BTreeMap<RelationId, Arc<Install>>) -> T,
+    ) -> T {
         let state = self.state.lock();
         let published = *self.published.borrow();
         read(published, &state.installs)
@@ -321,7 +352,11 @@ impl Coordinator {
         state.wanted = true;
         self.cut_if_due(&mut state);
         // Either it was just cut, or the next one will be: whatever is cut last or next covers what came before.
-        Epoch(if state.wanted { state.next_epoch } else { state.next_epoch - 1 })
+        Epoch(if state.wanted {
+            state.next_epoch
+        } else {
+            state.next_epoch - 1
+        })
     }
 
     /// Asks that the next barrier be a checkpoint's.
@@ -366,7 +401,11 @@ impl Coordinator {
     }
 
     /// It never will. Tokens stand for rows that will not come again: the next manifest has to hold them.
-    pub fn checkpoint_aborted(&self, checkpoint: CheckpointId, mut tokens: Vec<(RelationId, Token)>) {
+    pub fn checkpoint_aborted(
+        &self,
+        checkpoint: CheckpointId,
+        mut tokens: Vec<(RelationId, Token)>,
+    ) {
         let mut state = self.state.lock();
         state.active_checkpoint = None;
         state.uncheckpointed = true;
@@ -416,7 +455,8 @@ impl Coordinator {
         }
         match self.store.reserve_epochs(Epoch(limit + 1)).await {
             Ok(()) => {
-                self.epoch_limit.fetch_max(self.store.reserved_epoch().0, Ordering::SeqCst);
+                self.epoch_limit
+                    .fetch_max(self.store.reserved_epoch().0, Ordering::SeqCst);
             }
             Err(error) => tracing::warn!("epochs could not be reserved: {error}"),
         }
@@ -428,7 +468,9 @@ impl Coordinator {
         if state.in_flight.len() >= MAX_IN_FLIGHT {
             return Some(now + Duration::from_millis(50));
         }
-        let rows = state.first_row_at.filter(|_| self.rows_since_barrier.load(Ordering::Relaxed) > 0);
+        let rows = state
+            .first_row_at
+            .filter(|_| self.rows_since_barrier.load(Ordering::Relaxed) > 0);
         let barrier = rows.map(|at| at + self.pace.barrier_interval);
         let checkpoint = match self.pace.checkpoint_interval {
             Some(interval) if state.uncheckpointed && state.active_checkpoint.is_none() => {
@@ -455,21 +497,26 @@ impl Coordinator {
         }
         let now = Instant::now();
         let rows = self.rows_since_barrier.load(Ordering::Relaxed);
-        let waited = state.first_row_at.is_some_and(|at| now - at >= self.pace.barrier_interval);
+        let waited = state
+            .first_row_at
+            .is_some_and(|at| now - at >= self.pace.barrier_interval);
         let checkpoint = state.active_checkpoint.is_none()
             && (state.checkpoint_wanted
                 || self.pace.checkpoint_interval.is_some_and(|interval| {
                     now - state.last_checkpoint_at >= interval
                         && (state.uncheckpointed || state.wanted || rows > 0)
                 }));
-        let due = checkpoint || state.wanted || rows >= self.pace.rows_per_epoch || (rows > 0 && waited);
+        let due =
+            checkpoint || state.wanted || rows >= self.pace.rows_per_epoch || (rows > 0 && waited);
         if due {
             self.cut(state, now, checkpoint);
         }
     }
 
     fn cut(&self, state: &mut State, now: Instant, checkpoint: bool) {
-        let clock_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+        let clock_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis() as i64);
         state.last_time_ms = state.last_time_ms.max(clock_ms);
         let checkpoint = checkpoint.then(|| {
             let id = state.next_checkpoint;

@@ -23,11 +23,13 @@ impl Credits {
     }
 
     pub fn sent(&self, rows: usize) {
-        self.in_flight_rows.fetch_add(rows as i64, Ordering::Relaxed);
+        self.in_flight_rows
+            .fetch_add(rows as i64, Ordering::Relaxed);
     }
 
     pub fn processed(&self, rows: usize) {
-        self.in_flight_rows.fetch_sub(rows as i64, Ordering::Relaxed);
+        self.in_flight_rows
+            .fetch_sub(rows as i64, Ordering::Relaxed);
     }
 
     pub fn exhausted(&self) -> bool {
@@ -46,23 +48,30 @@ pub(crate) struct RelationCredits {
 
 impl RelationCredits {
     pub fn new(all: Arc<Credits>) -> Self {
-        Self { all, outstanding_rows: Cell::new(0) }
+        Self {
+            all,
+            outstanding_rows: Cell::new(0),
+        }
     }
 
     pub fn sent(&self, rows: usize) {
-        self.outstanding_rows.set(self.outstanding_rows.get() + rows as i64);
+        self.outstanding_rows
+            .set(self.outstanding_rows.get() + rows as i64);
         self.all.sent(rows);
     }
 
     pub fn processed(&self, rows: usize) {
-        self.outstanding_rows.set(self.outstanding_rows.get() - rows as i64);
+        self.outstanding_rows
+            .set(self.outstanding_rows.get() - rows as i64);
         self.all.processed(rows);
     }
 }
 
 impl Drop for RelationCredits {
     fn drop(&mut self) {
-        self.all.in_flight_rows.fetch_sub(self.outstanding_rows.get(), Ordering::Relaxed);
+        self.all
+            .in_flight_rows
+            .fetch_sub(self.outstanding_rows.get(), Ordering::Relaxed);
     }
 }
 
@@ -73,7 +82,10 @@ mod tests {
     #[test]
     fn a_dropped_relation_leaves_nothing_in_flight() {
         let all = Arc::new(Credits::new(10));
-        let (sender, receiver) = (RelationCredits::new(all.clone()), RelationCredits::new(all.clone()));
+        let (sender, receiver) = (
+            RelationCredits::new(all.clone()),
+            RelationCredits::new(all.clone()),
+        );
         sender.sent(15);
         receiver.processed(4);
         assert!(all.exhausted());

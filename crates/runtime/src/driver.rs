@@ -33,8 +33,16 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    pub fn new(output: Output<u64, Packet>, consumers: usize, credits: Rc<RelationCredits>) -> Self {
-        Self { output, consumers, credits }
+    pub fn new(
+        output: Output<u64, Packet>,
+        consumers: usize,
+        credits: Rc<RelationCredits>,
+    ) -> Self {
+        Self {
+            output,
+            consumers,
+            credits,
+        }
     }
 
     pub fn send(&mut self, capability: &Capability<u64>, batches: &mut Vec<Batch>) {
@@ -72,7 +80,12 @@ pub(crate) struct Stash {
 impl Stash {
     pub fn fill(&mut self, inlets: &mut [Inlet]) {
         for (port, inlet) in inlets.iter_mut().enumerate() {
-            inlet(&mut |epoch, batch| self.epochs.entry(epoch).or_default().push_back((port, batch)));
+            inlet(&mut |epoch, batch| {
+                self.epochs
+                    .entry(epoch)
+                    .or_default()
+                    .push_back((port, batch))
+            });
         }
     }
 
@@ -102,7 +115,10 @@ impl NodeContext {
     pub fn fail(&self, error: impl std::fmt::Display) -> ! {
         std::panic::panic_any(WorkerFailure {
             relation: Some(self.relation),
-            message: format!("operator {} of \"{}\": {error}", self.operator, self.relation_name),
+            message: format!(
+                "operator {} of \"{}\": {error}",
+                self.operator, self.relation_name
+            ),
         })
     }
 }
@@ -225,7 +241,12 @@ impl OperatorDriver {
     ) -> Progress {
         let mut tables = self.tables.borrow_mut();
         let own = tables.len() - usize::from(self.has_error_table);
-        let mut cx = Cx::new(&mut tables[..own], &mut self.emitted, &mut self.errors, OUTPUT_BUDGET_ROWS);
+        let mut cx = Cx::new(
+            &mut tables[..own],
+            &mut self.emitted,
+            &mut self.errors,
+            OUTPUT_BUDGET_ROWS,
+        );
         match work(self.operator.as_mut(), &mut cx) {
             Ok(progress) => progress,
             Err(error) => self.cx.fail(error),
@@ -233,7 +254,11 @@ impl OperatorDriver {
     }
 
     fn close_epoch(&mut self) {
-        let barrier = self.cx.hub.barrier(self.epoch).expect("the barrier was there when the epoch began to close");
+        let barrier = self
+            .cx
+            .hub
+            .barrier(self.epoch)
+            .expect("the barrier was there when the epoch began to close");
         self.outlet.send(&self.capability, &mut self.emitted);
         self.settle_errors();
         let started = Instant::now();
@@ -242,7 +267,11 @@ impl OperatorDriver {
             Err(error) => self.cx.fail(error),
         };
         let micros = started.elapsed().as_micros() as u64;
-        self.cx.hub.board.borrow_mut().pass(self.cx.relation, barrier.epoch, runs, micros);
+        self.cx
+            .hub
+            .board
+            .borrow_mut()
+            .pass(self.cx.relation, barrier.epoch, runs, micros);
         self.epoch += 1;
         self.capability.downgrade(&self.epoch);
     }
@@ -263,10 +292,17 @@ impl OperatorDriver {
             *changes.entry(key).or_default() += error.diff;
         }
         let mut tables = self.tables.borrow_mut();
-        let table = tables.last_mut().expect("operators that can fail rows have an error table");
+        let table = tables
+            .last_mut()
+            .expect("operators that can fail rows have an error table");
         for (key, diff) in changes {
             match add_to_error(table.as_mut(), &key, diff) {
-                Ok(count) => self.cx.hub.errors.set(self.cx.relation, self.cx.hub.worker, key, count),
+                Ok(count) => {
+                    self.cx
+                        .hub
+                        .errors
+                        .set(self.cx.relation, self.cx.hub.worker, key, count)
+                }
                 Err(error) => self.cx.fail(error),
             }
         }
@@ -274,7 +310,10 @@ impl OperatorDriver {
 }
 
 /// What changed in these tables, when the barrier is a checkpoint's.
-pub(crate) fn seal(tables: &Tables, barrier: &Barrier) -> Result<Vec<Run>, tidegate_state::StateError> {
+pub(crate) fn seal(
+    tables: &Tables,
+    barrier: &Barrier,
+) -> Result<Vec<Run>, tidegate_state::StateError> {
     let Some(checkpoint) = barrier.checkpoint else {
         return Ok(Vec::new());
     };
@@ -285,8 +324,13 @@ pub(crate) fn seal(tables: &Tables, barrier: &Barrier) -> Result<Vec<Run>, tideg
     Ok(runs)
 }
 
-fn add_to_error(table: &mut dyn Table, key: &ErrorKey, diff: i64) -> Result<i64, tidegate_state::StateError> {
-    let bytes = serde_json::to_vec(&(&key.state, &key.message, &key.row)).expect("strings are plain data");
+fn add_to_error(
+    table: &mut dyn Table,
+    key: &ErrorKey,
+    diff: i64,
+) -> Result<i64, tidegate_state::StateError> {
+    let bytes =
+        serde_json::to_vec(&(&key.state, &key.message, &key.row)).expect("strings are plain data");
     let mut count = diff;
     table.get_many(&[Cell::key(&bytes)], &mut |_, value| {
         if let Some(value) = value {
@@ -315,8 +359,14 @@ pub(crate) fn show_restored_errors(
 ) -> Result<(), tidegate_state::StateError> {
     table.scan_all(&mut |_, key, _, value| {
         if let Ok((state, message, row)) = serde_json::from_slice(key) {
-            let key = ErrorKey { operator, state, message, row };
-            hub.errors.set(relation, hub.worker, key, decode_count(value));
+            let key = ErrorKey {
+                operator,
+                state,
+                message,
+                row,
+            };
+            hub.errors
+                .set(relation, hub.worker, key, decode_count(value));
         }
         std::ops::ControlFlow::Continue(())
     })

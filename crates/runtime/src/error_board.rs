@@ -94,7 +94,8 @@ impl ErrorBoard {
         let contents = self.contents.lock();
         let rows = contents.rows.iter().filter(|((r, _), _)| *r == relation);
         let sources = contents.sources.iter().filter(|((r, _), _)| *r == relation);
-        rows.map(|(_, rows)| rows.values().map(|c| c.unsigned_abs()).sum::<u64>()).sum::<u64>()
+        rows.map(|(_, rows)| rows.values().map(|c| c.unsigned_abs()).sum::<u64>())
+            .sum::<u64>()
             + sources.map(|(_, s)| s.total).sum::<u64>()
     }
 }

@@ -144,26 +144,42 @@ impl Hub {
     }
 
     pub fn listen(&self, relation: RelationId, activator: Activator) {
-        self.barrier_listeners.borrow_mut().push((relation, activator));
+        self.barrier_listeners
+            .borrow_mut()
+            .push((relation, activator));
     }
 
     pub fn exporter(&self, relation: RelationId) -> Rc<RefCell<Exporter>> {
-        self.exporters.borrow_mut().entry(relation).or_default().clone()
+        self.exporters
+            .borrow_mut()
+            .entry(relation)
+            .or_default()
+            .clone()
     }
 
     /// The newest barrier that a relation has passed on this worker.
     pub fn passed_by(&self, relation: RelationId) -> u64 {
-        self.exporters.borrow().get(&relation).map_or(0, |e| e.borrow().passed)
+        self.exporters
+            .borrow()
+            .get(&relation)
+            .map_or(0, |e| e.borrow().passed)
     }
 
     /// What counts the rows on their way within a relation's dataflow.
     pub fn credits_of(&self, relation: RelationId) -> Rc<RelationCredits> {
         let mut credits = self.relation_credits.borrow_mut();
-        credits.entry(relation).or_insert_with(|| Rc::new(RelationCredits::new(self.credits.clone()))).clone()
+        credits
+            .entry(relation)
+            .or_insert_with(|| Rc::new(RelationCredits::new(self.credits.clone())))
+            .clone()
     }
 
     pub fn register_tables(&self, relation: RelationId, tables: &Tables) {
-        self.tables.borrow_mut().entry(relation).or_default().push(tables.clone());
+        self.tables
+            .borrow_mut()
+            .entry(relation)
+            .or_default()
+            .push(tables.clone());
     }
 
     pub fn register_view(&self, relation: RelationId, view: &Arc<ViewStore>) {
@@ -196,10 +212,15 @@ impl Hub {
     /// Forgets everything of a relation that was dropped.
     pub fn forget(&self, relation: RelationId) {
         self.board.borrow_mut().forget(relation);
-        self.barrier_listeners.borrow_mut().retain(|(r, _)| *r != relation);
+        self.barrier_listeners
+            .borrow_mut()
+            .retain(|(r, _)| *r != relation);
         self.exporters.borrow_mut().remove(&relation);
         for exporter in self.exporters.borrow().values() {
-            exporter.borrow_mut().subscribers.retain(|s| s.importer != relation);
+            exporter
+                .borrow_mut()
+                .subscribers
+                .retain(|s| s.importer != relation);
         }
         self.table_queues.borrow_mut().remove(&relation);
         self.relation_credits.borrow_mut().remove(&relation);

@@ -44,7 +44,12 @@ impl Install {
         Self::restored(spec, start, restored, false)
     }
 
-    fn restored(spec: RelationSpec, start: Epoch, restored: Vec<RestoredState>, is_restored: bool) -> Self {
+    fn restored(
+        spec: RelationSpec,
+        start: Epoch,
+        restored: Vec<RestoredState>,
+        is_restored: bool,
+    ) -> Self {
         let workers = restored.len();
         Self {
             spec,
@@ -68,13 +73,29 @@ impl Incarnation {
         recover_sinks(manifest.as_deref(), &relations).await?;
         let previous = *shared.published.borrow();
         let beginning = Beginning {
-            epoch: shared.store.start_epoch().max(previous.epoch.next()).max(Epoch(shared.last_epoch() + 1)),
+            epoch: shared
+                .store
+                .start_epoch()
+                .max(previous.epoch.next())
+                .max(Epoch(shared.last_epoch() + 1)),
             time_ms: manifest.as_ref().map_or(0, |m| m.time_ms),
-            log_position: manifest.as_ref().map_or(LogPosition::default(), |m| m.log_position),
+            log_position: manifest
+                .as_ref()
+                .map_or(LogPosition::default(), |m| m.log_position),
             checkpoint: checkpointing::next_checkpoint(shared),
         };
-        shared.store.reserve_epochs(beginning.epoch).await.map_err(SqlError::from)?;
-        let restored = restore(shared, manifest.as_ref(), needed(relations), beginning.epoch).await?;
+        shared
+            .store
+            .reserve_epochs(beginning.epoch)
+            .await
+            .map_err(SqlError::from)?;
+        let restored = restore(
+            shared,
+            manifest.as_ref(),
+            needed(relations),
+            beginning.epoch,
+        )
+        .await?;
         let (work_sender, works) = mpsc::unbounded_channel::<CheckpointWork>();
         let (failure_sender, failures) = mpsc::unbounded_channel();
         let inboxes: Vec<Arc<Inbox>> = (0..config.workers).map(|_| Arc::default()).collect();
@@ -88,7 +109,11 @@ impl Incarnation {
             failure_sender,
         ));
         let workers = start_workers(shared, &coordinator, inboxes)?;
-        let checkpointing = tokio::spawn(checkpointing::serve(shared.clone(), coordinator.clone(), works));
+        let checkpointing = tokio::spawn(checkpointing::serve(
+            shared.clone(),
+            coordinator.clone(),
+            works,
+        ));
         tokio::spawn(coordinator.clone().keep_time());
         let installed = coordinator.install(|_| restored.into_iter().map(Arc::new).collect());
         if let Err(failure) = installed {
@@ -99,7 +124,13 @@ impl Incarnation {
             p.log_position = beginning.log_position;
             p.incarnation += 1;
         });
-        let incarnation = Self { coordinator, workers, checkpointing, failures, started_at: Instant::now() };
+        let incarnation = Self {
+            coordinator,
+            workers,
+            checkpointing,
+            failures,
+            started_at: Instant::now(),
+        };
         incarnation.replay(shared, beginning.log_position)?;
         Ok(incarnation)
     }
@@ -115,7 +146,8 @@ impl Incarnation {
             match &mut entry {
                 Some((at, changes)) if *at == position => changes.push((relation, batch)),
                 _ => {
-                    if let Some((at, changes)) = entry.replace((position, vec![(relation, batch)])) {
+                    if let Some((at, changes)) = entry.replace((position, vec![(relation, batch)]))
+                    {
                         self.coordinator.append(at, changes);
                     }
                 }
@@ -125,7 +157,12 @@ impl Incarnation {
         if let Some((at, changes)) = entry {
             self.coordinator.append(at, changes);
         }
-        tracing::info!(from = after.0, to = last.0, rows, "replayed the command log");
+        tracing::info!(
+            from = after.0,
+            to = last.0,
+            rows,
+            "replayed the command log"
+        );
         // Entries without row changes count too: readers wait for the position of the last one.
         self.coordinator.append(last, Vec::new());
         shared.seen_position.fetch_max(last.0, Ordering::SeqCst);
@@ -150,7 +187,11 @@ impl Incarnation {
             shared.restarts.fetch_add(1, Ordering::Relaxed);
             let relations = relations.iter().map(|i| i.spec.clone()).collect();
             let relations = without_failed_creation(&shared, &failure, relations);
-            delay = if healthy { FIRST_RESTART_DELAY } else { (delay * 2).min(LONGEST_RESTART_DELAY) };
+            delay = if healthy {
+                FIRST_RESTART_DELAY
+            } else {
+                (delay * 2).min(LONGEST_RESTART_DELAY)
+            };
             match restart(&shared, relations, &mut delay, &mut stopped).await {
                 Some(next) => incarnation = next,
                 None => return,
@@ -248,8 +289,10 @@ fn start_workers(
         errors: shared.errors.clone(),
         pin: config.pin,
     });
-    timely::execute(timely::Config::process(config.workers), move |w| worker::run(w, &worker_shared))
-        .map_err(SqlError::internal)
+    timely::execute(timely::Config::process(config.workers), move |w| {
+        worker::run(w, &worker_shared)
+    })
+    .map_err(SqlError::internal)
 }
 
 /// Everything a checkpoint holds of these relations, by worker.
@@ -261,16 +304,25 @@ async fn restore(
 ) -> Result<Vec<Install>, SqlError> {
     let workers = shared.config.workers;
     let Some(manifest) = manifest else {
-        return Ok(relations.into_iter().map(|spec| Install::fresh(spec, start, workers)).collect());
+        return Ok(relations
+            .into_iter()
+            .map(|spec| Install::fresh(spec, start, workers))
+            .collect());
     };
-    let known: HashSet<_> = manifest.tables.values().map(|t| t.descriptor.relation).collect();
+    let known: HashSet<_> = manifest
+        .tables
+        .values()
+        .map(|t| t.descriptor.relation)
+        .collect();
     let restorer = shared.store.restorer();
     let mut installs = Vec::new();
     for spec in relations {
         let whole: HashSet<_> = build::position_tables(&spec.dataflow).into_iter().collect();
         let mut states: Vec<RestoredState> = (0..workers).map(|_| RestoredState::new()).collect();
         for descriptor in checkpointing::descriptors(&spec) {
-            let Some(entry) = manifest.table(descriptor.table) else { continue };
+            let Some(entry) = manifest.table(descriptor.table) else {
+                continue;
+            };
             for (worker, state) in states.iter_mut().enumerate() {
                 let groups = if whole.contains(&descriptor.table) {
                     KeyGroupRange::ALL
@@ -294,24 +346,39 @@ async fn restore(
 fn damaged(shared: &Shared, manifest: &Manifest, error: CheckpointError) -> SqlError {
     let told = SqlError::from(error.clone());
     if error.is_damage() {
-        tracing::error!(checkpoint = manifest.checkpoint.0, "checkpoint is damaged: {error}");
+        tracing::error!(
+            checkpoint = manifest.checkpoint.0,
+            "checkpoint is damaged: {error}"
+        );
         shared.store.reject(manifest, error);
     }
     told
 }
 
 /// Sinks make visible what the manifest says was committed, and remove what was not.
-async fn recover_sinks(manifest: Option<&Manifest>, relations: &[RelationSpec]) -> Result<(), SqlError> {
+async fn recover_sinks(
+    manifest: Option<&Manifest>,
+    relations: &[RelationSpec],
+) -> Result<(), SqlError> {
     let mut work = Vec::new();
     for spec in relations {
         if let Some(sink) = &spec.sink {
             let bytes = manifest.and_then(|m| m.sink_tokens.get(&spec.relation()));
-            let tokens = bytes.map(|b| decode_tokens(b)).transpose()?.unwrap_or_default();
+            let tokens = bytes
+                .map(|b| decode_tokens(b))
+                .transpose()?
+                .unwrap_or_default();
             work.push((sink.clone(), tokens));
         }
     }
     let recovered = tokio::task::spawn_blocking(move || {
-        work.iter().try_for_each(|(sink, tokens)| sink.recover(tokens).map_err(SqlError::from))
+        work.iter()
+            .try_for_each(|(sink, tokens)| sink.recover(tokens).map_err(SqlError::from))
     });
-    recovered.await.unwrap_or_else(|_| Err(SqlError::new(SqlState::INTERNAL_ERROR, "a sink panicked in recovery")))
+    recovered.await.unwrap_or_else(|_| {
+        Err(SqlError::new(
+            SqlState::INTERNAL_ERROR,
+            "a sink panicked in recovery",
+        ))
+    })
 }

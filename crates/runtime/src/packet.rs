@@ -65,12 +65,18 @@ impl ByKeyGroup {
             self.targets[owner].extend(0..batch.num_rows() as u32);
             return;
         }
-        let keys: Vec<_> = self.columns.iter().map(|c| batch.column(*c).clone()).collect();
+        let keys: Vec<_> = self
+            .columns
+            .iter()
+            .map(|c| batch.column(*c).clone())
+            .collect();
         let codec = self.codec.get_or_insert_with(|| {
             let types: Vec<_> = keys.iter().map(|k| k.data_type().clone()).collect();
             RowCodec::new(&types).expect("the planner chose keys that can be encoded")
         });
-        let rows = codec.encode(&keys).expect("every batch of an edge has the same types");
+        let rows = codec
+            .encode(&keys)
+            .expect("every batch of an edge has the same types");
         for (index, row) in rows.iter().enumerate() {
             let group = key_group(hash_key(row.data()));
             self.targets[self.owners[group as usize] as usize].push(index as u32);
@@ -85,7 +91,9 @@ impl Distributor<Packet> for ByKeyGroup {
         time: &T,
         pushers: &mut [P],
     ) {
-        let Some(batch) = container.take() else { return };
+        let Some(batch) = container.take() else {
+            return;
+        };
         self.assign(&batch);
         for (target, pusher) in self.targets.iter().zip(pushers) {
             let part = if target.is_empty() {
@@ -94,7 +102,9 @@ impl Distributor<Packet> for ByKeyGroup {
                 batch.clone()
             } else {
                 let indices = arrow::array::UInt32Array::from(target.clone());
-                batch.take(&indices).expect("row numbers are within the batch")
+                batch
+                    .take(&indices)
+                    .expect("row numbers are within the batch")
             };
             Message::push_at(&mut Packet(Some(part)), time.clone(), pusher);
         }

@@ -29,7 +29,12 @@ pub(crate) struct RootDriver {
 }
 
 impl RootDriver {
-    pub fn materialize(cx: NodeContext, inlet: Inlet, store: Arc<ViewStore>, exporter: Rc<RefCell<Exporter>>) -> Self {
+    pub fn materialize(
+        cx: NodeContext,
+        inlet: Inlet,
+        store: Arc<ViewStore>,
+        exporter: Rc<RefCell<Exporter>>,
+    ) -> Self {
         exporter.borrow_mut().passed = cx.start - 1;
         Self::new(cx, inlet, Box::new(Materialize { store, exporter }))
     }
@@ -62,8 +67,11 @@ impl RootDriver {
             if arriving <= self.epoch {
                 return;
             }
-            let Some(barrier) = self.cx.hub.barrier(self.epoch) else { return };
-            self.ending.close(&self.cx, &barrier, std::mem::take(&mut self.batches));
+            let Some(barrier) = self.cx.hub.barrier(self.epoch) else {
+                return;
+            };
+            self.ending
+                .close(&self.cx, &barrier, std::mem::take(&mut self.batches));
             self.epoch += 1;
         }
     }
@@ -78,19 +86,27 @@ impl Ending for Materialize {
     fn close(&mut self, cx: &NodeContext, barrier: &Barrier, batches: Vec<Batch>) {
         let epoch: Epoch = barrier.epoch;
         for batch in &batches {
-            self.exporter.borrow().export(|| Exported::Rows(epoch, batch.clone()));
+            self.exporter
+                .borrow()
+                .export(|| Exported::Rows(epoch, batch.clone()));
         }
         if let Err(error) = self.store.append(epoch, batches) {
             cx.fail(error);
         }
         let started = Instant::now();
-        let run = match barrier.checkpoint.map(|checkpoint| self.store.seal(checkpoint, epoch)) {
+        let run = match barrier
+            .checkpoint
+            .map(|checkpoint| self.store.seal(checkpoint, epoch))
+        {
             None => None,
             Some(Ok(run)) => run,
             Some(Err(error)) => cx.fail(error),
         };
         let micros = started.elapsed().as_micros() as u64;
-        cx.hub.board.borrow_mut().pass(cx.relation, epoch, run.into_iter().collect(), micros);
+        cx.hub
+            .board
+            .borrow_mut()
+            .pass(cx.relation, epoch, run.into_iter().collect(), micros);
         self.exporter.borrow_mut().passed = epoch.0;
         self.exporter.borrow().export(|| Exported::Passed(*barrier));
     }
@@ -110,10 +126,16 @@ impl Ending for SinkRoot {
         if let Some(checkpoint) = barrier.checkpoint {
             match self.writer.prepare(checkpoint) {
                 Ok(None) => {}
-                Ok(Some(token)) => cx.hub.coordinator.sink_prepared(cx.relation, checkpoint, token),
+                Ok(Some(token)) => cx
+                    .hub
+                    .coordinator
+                    .sink_prepared(cx.relation, checkpoint, token),
                 Err(error) => cx.fail(error),
             }
         }
-        cx.hub.board.borrow_mut().pass(cx.relation, barrier.epoch, Vec::new(), 0);
+        cx.hub
+            .board
+            .borrow_mut()
+            .pass(cx.relation, barrier.epoch, Vec::new(), 0);
     }
 }

@@ -146,7 +146,12 @@ impl Runtime {
         let (stop, stopped) = mpsc::channel(1);
         let supervisor = tokio::spawn(incarnation.supervise(shared.clone(), stopped));
         let maintenance = Mutex::new(Some(shared.store.start_maintenance()));
-        Ok(Self { shared, supervisor: Mutex::new(Some(supervisor)), maintenance, stop })
+        Ok(Self {
+            shared,
+            supervisor: Mutex::new(Some(supervisor)),
+            maintenance,
+            stop,
+        })
     }
 
     /// Builds a relation; returns when all workers have, not when a backfill is over.
@@ -174,17 +179,25 @@ impl Runtime {
         let mut start = Epoch::default();
         let installed = coordinator.install(|epoch| {
             start = epoch;
-            specs.into_iter().map(|spec| Arc::new(Install::fresh(spec, epoch, workers))).collect()
+            specs
+                .into_iter()
+                .map(|spec| Arc::new(Install::fresh(spec, epoch, workers)))
+                .collect()
         });
         if let Err(failure) = installed {
             return Err(SqlError::internal(failure.message));
         }
-        self.until(|p| p.epoch >= start || self.has_failed(relation)).await?;
+        self.until(|p| p.epoch >= start || self.has_failed(relation))
+            .await?;
         Ok(())
     }
 
     fn has_failed(&self, relation: RelationId) -> bool {
-        self.shared.creating.lock().get(&relation).is_some_and(Option::is_some)
+        self.shared
+            .creating
+            .lock()
+            .get(&relation)
+            .is_some_and(Option::is_some)
     }
 
     /// Waits until a relation holds everything that was there before it.
@@ -192,8 +205,18 @@ impl Runtime {
         let mut published = self.shared.published.subscribe();
         loop {
             let current = *published.borrow_and_update();
-            match self.shared.current.lock().as_ref().and_then(|c| c.installed(relation)) {
-                Some(install) if current.running && install.status.is_complete_at(current.epoch) => return Ok(()),
+            match self
+                .shared
+                .current
+                .lock()
+                .as_ref()
+                .and_then(|c| c.installed(relation))
+            {
+                Some(install)
+                    if current.running && install.status.is_complete_at(current.epoch) =>
+                {
+                    return Ok(());
+                }
                 Some(_) => {}
                 None if current.running => return Ok(()),
                 None => {}
@@ -260,7 +283,9 @@ impl Runtime {
                 if !published.running {
                     return None;
                 }
-                self.shared.seen_position.fetch_max(published.log_position.0, Ordering::SeqCst);
+                self.shared
+                    .seen_position
+                    .fetch_max(published.log_position.0, Ordering::SeqCst);
                 let mut views = HashMap::new();
                 for relation in relations {
                     match installs.get(relation).map(|i| take(i, published.epoch)) {
@@ -269,7 +294,11 @@ impl Runtime {
                         None => return Some(Err(not_running(*relation))),
                     };
                 }
-                Some(Ok(Snapshot { epoch: published.epoch, log_position: published.log_position, views }))
+                Some(Ok(Snapshot {
+                    epoch: published.epoch,
+                    log_position: published.log_position,
+                    views,
+                }))
             });
             if let Some(result) = taken {
                 return result;
@@ -285,9 +314,12 @@ impl Runtime {
         let coordinator = self.coordinator().await?;
         let published = *self.shared.published.borrow();
         let is_complete = |r: &RelationId| {
-            coordinator.installed(*r).is_some_and(|i| i.status.is_complete_at(published.epoch))
+            coordinator
+                .installed(*r)
+                .is_some_and(|i| i.status.is_complete_at(published.epoch))
         };
-        let (complete, missing): (Vec<_>, Vec<_>) = relations.iter().copied().partition(is_complete);
+        let (complete, missing): (Vec<_>, Vec<_>) =
+            relations.iter().copied().partition(is_complete);
         Ok((self.snapshot(&complete).await?, missing))
     }
 
@@ -295,11 +327,16 @@ impl Runtime {
     pub async fn subscribe(&self, relation: RelationId) -> Result<Subscription, SqlError> {
         let coordinator = self.coordinator().await?;
         coordinator.at_published(|published, installs| {
-            let install = installs.get(&relation).ok_or_else(|| not_running(relation))?;
+            let install = installs
+                .get(&relation)
+                .ok_or_else(|| not_running(relation))?;
             let reader = take(install, published.epoch)?;
             let changes = stores(install)?
                 .iter()
-                .map(|s| s.subscribe(published.epoch, SUBSCRIPTION_CAPACITY).map_err(SqlError::internal))
+                .map(|s| {
+                    s.subscribe(published.epoch, SUBSCRIPTION_CAPACITY)
+                        .map_err(SqlError::internal)
+                })
                 .collect::<Result<_, _>>()?;
             Ok(Subscription {
                 snapshot: Snapshot {
@@ -344,7 +381,9 @@ impl Runtime {
             restarts: self.shared.restarts.load(Ordering::Relaxed),
             ..RuntimeStatus::default()
         };
-        let Some(coordinator) = current else { return status };
+        let Some(coordinator) = current else {
+            return status;
+        };
         status.barriers_in_flight = coordinator.barriers_in_flight();
         status.rows_in = coordinator.rows_in();
         status.finished_sources = coordinator.finished_sources();
@@ -362,7 +401,9 @@ impl Runtime {
 
     /// Rows and bytes of the state of each relation's view, per worker.
     pub fn view_sizes(&self) -> Vec<OperatorStatus> {
-        let Some(coordinator) = self.shared.current.lock().clone() else { return Vec::new() };
+        let Some(coordinator) = self.shared.current.lock().clone() else {
+            return Vec::new();
+        };
         let mut sizes = Vec::new();
         for install in coordinator.all_installed() {
             for (worker, store) in install.stores.lock().iter().enumerate() {
@@ -392,18 +433,20 @@ impl Runtime {
                 count,
             });
         });
-        self.shared.errors.visit_decode_errors(&mut |relation, error| {
-            rows.push(ErrorRow {
-                relation,
-                operator: None,
-                state: error.state.clone(),
-                message: error.message.clone(),
-                row: error.row.clone(),
-                split: Some(error.split.clone()),
-                offset: Some(error.offset.clone()),
-                count: 1,
+        self.shared
+            .errors
+            .visit_decode_errors(&mut |relation, error| {
+                rows.push(ErrorRow {
+                    relation,
+                    operator: None,
+                    state: error.state.clone(),
+                    message: error.message.clone(),
+                    row: error.row.clone(),
+                    split: Some(error.split.clone()),
+                    offset: Some(error.offset.clone()),
+                    count: 1,
+                });
             });
-        });
         rows
     }
 
@@ -414,7 +457,11 @@ impl Runtime {
 
     /// Stops the workers, after a last checkpoint when asked for one.
     pub async fn stop(&self, final_checkpoint: bool) -> Result<(), SqlError> {
-        let result = if final_checkpoint { self.checkpoint().await.map(|_| ()) } else { Ok(()) };
+        let result = if final_checkpoint {
+            self.checkpoint().await.map(|_| ())
+        } else {
+            Ok(())
+        };
         let _ = self.stop.send(()).await;
         let supervisor = self.supervisor.lock().take();
         if let Some(supervisor) = supervisor {
@@ -429,7 +476,10 @@ impl Runtime {
 
     async fn until(&self, reached: impl Fn(&Published) -> bool) -> Result<Published, SqlError> {
         let mut published = self.shared.published.subscribe();
-        let seen = published.wait_for(|p| p.running && reached(p)).await.map_err(|_| shut_down())?;
+        let seen = published
+            .wait_for(|p| p.running && reached(p))
+            .await
+            .map_err(|_| shut_down())?;
         Ok(*seen)
     }
 
@@ -470,7 +520,10 @@ fn take(install: &Install, epoch: Epoch) -> Result<ViewReader, SqlError> {
         .with_hint("SHOW JOBS tells how far it is."));
     }
     let snapshot = |store: &Arc<ViewStore>| store.snapshot(epoch).map_err(SqlError::internal);
-    let parts = stores(install)?.iter().map(snapshot).collect::<Result<_, _>>()?;
+    let parts = stores(install)?
+        .iter()
+        .map(snapshot)
+        .collect::<Result<_, _>>()?;
     Ok(ViewReader { parts })
 }
 

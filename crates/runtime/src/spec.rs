@@ -27,8 +27,12 @@ impl RelationSpec {
     /// The connector of a source that this dataflow reads.
     pub(crate) fn connector(&self, source: RelationId) -> Arc<dyn Source> {
         let own = std::iter::once(self).filter(|s| s.relation() == source);
-        let reader = own.chain(self.readers.iter().filter(|s| s.relation() == source)).next();
-        reader.and_then(|r| r.source.clone()).expect("a dataflow that reads a source comes with its connector")
+        let reader = own
+            .chain(self.readers.iter().filter(|s| s.relation() == source))
+            .next();
+        reader
+            .and_then(|r| r.source.clone())
+            .expect("a dataflow that reads a source comes with its connector")
     }
 
     /// Whether this is the dataflow of a source: nothing but its reader, which runs while somebody reads it.

@@ -35,7 +35,8 @@ impl RelationStatus {
     }
 
     pub(crate) fn backfilled(&self, rows: usize) {
-        self.backfilled_rows.fetch_add(rows as u64, Ordering::Relaxed);
+        self.backfilled_rows
+            .fetch_add(rows as u64, Ordering::Relaxed);
     }
 
     pub fn is_backfilling(&self) -> bool {

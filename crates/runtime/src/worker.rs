@@ -45,7 +45,10 @@ pub(crate) fn run(worker: &mut Worker, shared: &Arc<WorkerShared>) {
         }
     }));
     if dropped.is_err() {
-        tracing::error!(worker = index, "a dataflow could not be dropped after a failure");
+        tracing::error!(
+            worker = index,
+            "a dataflow could not be dropped after a failure"
+        );
     }
 }
 
@@ -83,7 +86,10 @@ fn serve(worker: &mut Worker, shared: &Arc<WorkerShared>) {
     });
     let backends = match backends {
         Ok(backends) => backends,
-        Err(error) => std::panic::panic_any(WorkerFailure { relation: None, message: error.to_string() }),
+        Err(error) => std::panic::panic_any(WorkerFailure {
+            relation: None,
+            message: error.to_string(),
+        }),
     };
     let hub = Rc::new(Hub::new(
         index,
@@ -93,7 +99,12 @@ fn serve(worker: &mut Worker, shared: &Arc<WorkerShared>) {
         shared.coordinator.clone(),
         shared.errors.clone(),
     ));
-    let mut loop_ = Loop { worker, hub, inbox: inbox.clone(), dataflows: HashMap::new() };
+    let mut loop_ = Loop {
+        worker,
+        hub,
+        inbox: inbox.clone(),
+        dataflows: HashMap::new(),
+    };
     while loop_.turn() {}
 }
 
@@ -116,7 +127,9 @@ impl Loop<'_> {
             let passed = self.hub.board.borrow_mut().take_passed();
             let Some((epoch, passed)) = passed else { break };
             self.hub.forget_barriers(epoch);
-            self.hub.coordinator.barrier_passed(self.hub.worker, epoch, passed);
+            self.hub
+                .coordinator
+                .barrier_passed(self.hub.worker, epoch, passed);
         }
         // A command that came meanwhile has left a wake-up behind, so parking here cannot miss it.
         self.worker.step_or_park(None);
@@ -150,7 +163,10 @@ impl Loop<'_> {
             Command::Barrier(barrier) => self.announce(barrier),
             Command::Completed(checkpoint) => {
                 if let Err(error) = self.hub.checkpoint_completed(checkpoint) {
-                    std::panic::panic_any(WorkerFailure { relation: None, message: error.to_string() });
+                    std::panic::panic_any(WorkerFailure {
+                        relation: None,
+                        message: error.to_string(),
+                    });
                 }
             }
             Command::Aborted(checkpoint) => self.hub.checkpoint_aborted(checkpoint),

@@ -129,7 +129,11 @@ impl Batch {
 
     /// The same rows with every diff negated.
     pub fn negated(&self) -> Self {
-        let diffs = self.diff_values().into_iter().map(|d| -d).collect::<Vec<_>>();
+        let diffs = self
+            .diff_values()
+            .into_iter()
+            .map(|d| -d)
+            .collect::<Vec<_>>();
         Self::new(self.rows.clone(), Int64Array::from(diffs))
     }
 
@@ -151,7 +155,8 @@ impl Batch {
 
     /// Bytes of the buffers that this batch refers to, for accounting.
     pub fn memory_bytes(&self) -> usize {
-        self.rows.get_array_memory_size() + self.diffs.as_ref().map_or(0, |d| d.get_array_memory_size())
+        self.rows.get_array_memory_size()
+            + self.diffs.as_ref().map_or(0, |d| d.get_array_memory_size())
     }
 }
 
@@ -194,9 +199,13 @@ mod tests {
     #[test]
     fn taking_and_filtering_keep_rows_and_diffs_together() {
         let batch = numbers(&[1, 2, 3], &[1, -1, 2]);
-        let taken = batch.take(&UInt32Array::from(vec![2, 1])).expect("in range");
+        let taken = batch
+            .take(&UInt32Array::from(vec![2, 1]))
+            .expect("in range");
         assert_eq!(taken.diff_values(), vec![2, -1]);
-        let kept = batch.filter(&BooleanArray::from(vec![true, false, true])).expect("same length");
+        let kept = batch
+            .filter(&BooleanArray::from(vec![true, false, true]))
+            .expect("same length");
         assert_eq!(kept.diff_values(), vec![1, 2]);
     }
 }

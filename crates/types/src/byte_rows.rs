@@ -33,7 +33,11 @@ impl ByteRows {
     }
 
     pub fn get(&self, index: usize) -> &[u8] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+        let start = if index == 0 {
+            0
+        } else {
+            self.ends[index - 1] as usize
+        };
         &self.data[start..self.ends[index] as usize]
     }
 

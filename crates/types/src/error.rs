@@ -125,12 +125,18 @@ impl SqlError {
 
     /// `0A000` for something that is not built.
     pub fn not_supported(feature: impl fmt::Display) -> Self {
-        Self::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{feature} is not supported"))
+        Self::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("{feature} is not supported"),
+        )
     }
 
     /// A bug of ours, reported instead of a crash where a statement can fail alone.
     pub fn internal(message: impl fmt::Display) -> Self {
-        Self::new(SqlState::INTERNAL_ERROR, format!("internal error: {message}"))
+        Self::new(
+            SqlState::INTERNAL_ERROR,
+            format!("internal error: {message}"),
+        )
     }
 
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {

@@ -41,7 +41,10 @@ pub struct KeyGroupRange {
 }
 
 impl KeyGroupRange {
-    pub const ALL: Self = Self { start: 0, end: KEY_GROUPS };
+    pub const ALL: Self = Self {
+        start: 0,
+        end: KEY_GROUPS,
+    };
 
     pub fn of_worker(worker: usize, workers: usize) -> Self {
         Self {
@@ -82,17 +85,30 @@ pub struct RowCodec {
 impl RowCodec {
     /// All columns ascending, NULLs first.
     pub fn new(types: &[DataType]) -> Result<Self, ArrowError> {
-        Self::with_order(types.iter().map(|t| (t.clone(), SortOptions::default())).collect())
+        Self::with_order(
+            types
+                .iter()
+                .map(|t| (t.clone(), SortOptions::default()))
+                .collect(),
+        )
     }
 
     /// Each column with its own direction and place of NULLs.
     pub fn with_order(columns: Vec<(DataType, SortOptions)>) -> Result<Self, ArrowError> {
         let types: Vec<DataType> = columns.iter().map(|(t, _)| t.clone()).collect();
-        let fields = columns.into_iter().map(|(t, o)| SortField::new_with_options(t, o)).collect();
+        let fields = columns
+            .into_iter()
+            .map(|(t, o)| SortField::new_with_options(t, o))
+            .collect();
         let converter = RowConverter::new(fields)?;
         let parser = converter.parser();
         let floats = types.iter().any(has_floats);
-        Ok(Self { converter, parser, types, floats })
+        Ok(Self {
+            converter,
+            parser,
+            types,
+            floats,
+        })
     }
 
     pub fn types(&self) -> &[DataType] {
@@ -101,7 +117,10 @@ impl RowCodec {
 
     pub fn encode(&self, columns: &[ArrayRef]) -> Result<Rows, ArrowError> {
         // Without columns a converter cannot know how many rows there are: see `encode_counted`.
-        assert!(!columns.is_empty(), "a row without columns has no encoding of its own");
+        assert!(
+            !columns.is_empty(),
+            "a row without columns has no encoding of its own"
+        );
         if self.floats {
             let canonical: Vec<ArrayRef> = columns.iter().map(canonical_floats).collect();
             self.converter.convert_columns(&canonical)
@@ -111,15 +130,21 @@ impl RowCodec {
     }
 
     /// Columns from bytes that this codec (or one of the same types and order) made.
-    pub fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, ArrowError> {
-        self.converter.convert_rows(rows.into_iter().map(|r| self.parser.parse(r)))
+    pub fn decode<'a>(
+        &self,
+        rows: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Vec<ArrayRef>, ArrowError> {
+        self.converter
+            .convert_rows(rows.into_iter().map(|r| self.parser.parse(r)))
     }
 }
 
 fn has_floats(data_type: &DataType) -> bool {
     match data_type {
         DataType::Float16 | DataType::Float32 | DataType::Float64 => true,
-        DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) => has_floats(f.data_type()),
+        DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) => {
+            has_floats(f.data_type())
+        }
         DataType::Struct(fields) => fields.iter().any(|f| has_floats(f.data_type())),
         _ => false,
     }
@@ -130,7 +155,11 @@ pub fn canonical_floats(array: &ArrayRef) -> ArrayRef {
     match array.data_type() {
         DataType::Float64 => {
             let values = array.as_primitive::<Float64Type>();
-            if values.values().iter().all(|v| v.to_bits() == canonical64(*v).to_bits()) {
+            if values
+                .values()
+                .iter()
+                .all(|v| v.to_bits() == canonical64(*v).to_bits())
+            {
                 return array.clone();
             }
             let canonical: Float64Array = values.unary(canonical64);
@@ -138,7 +167,8 @@ pub fn canonical_floats(array: &ArrayRef) -> ArrayRef {
         }
         DataType::Float32 => {
             let values = array.as_primitive::<Float32Type>();
-            let canonical: Float32Array = values.unary(|v| if v.is_nan() { f32::NAN } else { v + 0.0 });
+            let canonical: Float32Array =
+                values.unary(|v| if v.is_nan() { f32::NAN } else { v + 0.0 });
             Arc::new(canonical)
         }
         DataType::List(field) if has_floats(field.data_type()) => {
@@ -151,7 +181,12 @@ pub fn canonical_floats(array: &ArrayRef) -> ArrayRef {
             ))
         }
         DataType::Struct(fields) if fields.iter().any(|f| has_floats(f.data_type())) => {
-            let columns = array.as_struct().columns().iter().map(canonical_floats).collect();
+            let columns = array
+                .as_struct()
+                .columns()
+                .iter()
+                .map(canonical_floats)
+                .collect();
             Arc::new(arrow::array::StructArray::new(
                 fields.clone(),
                 columns,
@@ -164,7 +199,11 @@ pub fn canonical_floats(array: &ArrayRef) -> ArrayRef {
 
 fn canonical64(value: f64) -> f64 {
     // Adding zero turns -0.0 into 0.0 and leaves every other number as it is.
-    if value.is_nan() { f64::NAN } else { value + 0.0 }
+    if value.is_nan() {
+        f64::NAN
+    } else {
+        value + 0.0
+    }
 }
 
 #[cfg(test)]
@@ -182,7 +221,8 @@ mod tests {
     #[test]
     fn equal_floats_have_equal_bytes() {
         let odd_nan = f64::from_bits(0xfff8_0000_0000_0001);
-        let column: ArrayRef = Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, odd_nan, -1.0]));
+        let column: ArrayRef =
+            Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, odd_nan, -1.0]));
         let rows = encode(&[column]);
         assert_eq!(rows[0], rows[1]);
         assert_eq!(rows[2], rows[3]);
@@ -194,17 +234,28 @@ mod tests {
         let n: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
         let s: ArrayRef = Arc::new(StringArray::from(vec![Some("ab"), Some("")]));
         let rows = encode(&[n, s]);
-        assert_eq!(rows[0], [1, 0x80, 0, 0, 0, 0, 0, 0, 1, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 2]);
+        assert_eq!(
+            rows[0],
+            [
+                1, 0x80, 0, 0, 0, 0, 0, 0, 1, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 2
+            ]
+        );
         assert_eq!(rows[1], [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     }
 
     #[test]
     fn rows_survive_the_round_trip() {
         let n: ArrayRef = Arc::new(Int64Array::from(vec![Some(7), None, Some(-3)]));
-        let s: ArrayRef = Arc::new(StringArray::from(vec![Some("x"), Some("long enough to need blocks"), None]));
+        let s: ArrayRef = Arc::new(StringArray::from(vec![
+            Some("x"),
+            Some("long enough to need blocks"),
+            None,
+        ]));
         let codec = RowCodec::new(&[DataType::Int64, DataType::Utf8]).expect("supported");
         let rows = codec.encode(&[n.clone(), s.clone()]).expect("same types");
-        let back = codec.decode(rows.iter().map(|r| r.data())).expect("own bytes");
+        let back = codec
+            .decode(rows.iter().map(|r| r.data()))
+            .expect("own bytes");
         assert_eq!(&back[0], &n);
         assert_eq!(&back[1], &s);
     }

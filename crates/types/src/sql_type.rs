@@ -24,10 +24,17 @@ pub enum SqlType {
     BigInt,
     Real,
     Double,
-    Numeric { precision: u8, scale: i8 },
+    Numeric {
+        precision: u8,
+        scale: i8,
+    },
     Text,
-    Varchar { length: u32 },
-    Char { length: u32 },
+    Varchar {
+        length: u32,
+    },
+    Char {
+        length: u32,
+    },
     Bytea,
     Date,
     Time,
@@ -53,7 +60,9 @@ impl SqlType {
             SqlType::Real => DataType::Float32,
             SqlType::Double => DataType::Float64,
             SqlType::Numeric { precision, scale } => DataType::Decimal128(*precision, *scale),
-            SqlType::Text | SqlType::Varchar { .. } | SqlType::Char { .. } | SqlType::Jsonb => DataType::Utf8,
+            SqlType::Text | SqlType::Varchar { .. } | SqlType::Char { .. } | SqlType::Jsonb => {
+                DataType::Utf8
+            }
             SqlType::Bytea => DataType::Binary,
             SqlType::Date => DataType::Date32,
             SqlType::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -62,7 +71,9 @@ impl SqlType {
             SqlType::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
             SqlType::Uuid => DataType::FixedSizeBinary(16),
             SqlType::Array(element) => DataType::List(Arc::new(element.field("item", true))),
-            SqlType::Record(fields) => DataType::Struct(fields.iter().map(|(n, t)| t.field(n, true)).collect()),
+            SqlType::Record(fields) => {
+                DataType::Struct(fields.iter().map(|(n, t)| t.field(n, true)).collect())
+            }
             SqlType::Other(_) => DataType::Utf8,
         }
     }
@@ -105,17 +116,26 @@ impl SqlType {
             DataType::Int8 | DataType::Int16 | DataType::UInt8 => SqlType::SmallInt,
             DataType::Int32 | DataType::UInt16 => SqlType::Integer,
             DataType::Int64 | DataType::UInt32 => SqlType::BigInt,
-            DataType::UInt64 => SqlType::Numeric { precision: 20, scale: 0 },
+            DataType::UInt64 => SqlType::Numeric {
+                precision: 20,
+                scale: 0,
+            },
             DataType::Float16 | DataType::Float32 => SqlType::Real,
             DataType::Float64 => SqlType::Double,
             DataType::Decimal32(precision, scale)
             | DataType::Decimal64(precision, scale)
             | DataType::Decimal128(precision, scale)
-            | DataType::Decimal256(precision, scale) => SqlType::Numeric { precision: *precision, scale: *scale },
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => SqlType::Text,
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
-                SqlType::Bytea
+            | DataType::Decimal256(precision, scale) => SqlType::Numeric {
+                precision: *precision,
+                scale: *scale,
+            },
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => {
+                SqlType::Text
             }
+            DataType::Binary
+            | DataType::LargeBinary
+            | DataType::BinaryView
+            | DataType::FixedSizeBinary(_) => SqlType::Bytea,
             DataType::Date32 | DataType::Date64 => SqlType::Date,
             DataType::Time32(_) | DataType::Time64(_) => SqlType::Time,
             DataType::Timestamp(_, None) => SqlType::Timestamp,
@@ -125,16 +145,23 @@ impl SqlType {
                 SqlType::Array(Box::new(Self::from_field(f)))
             }
             DataType::Dictionary(_, value) => Self::from_arrow(value),
-            DataType::Struct(fields) => {
-                SqlType::Record(fields.iter().map(|f| (f.name().clone(), Self::from_field(f))).collect())
-            }
+            DataType::Struct(fields) => SqlType::Record(
+                fields
+                    .iter()
+                    .map(|f| (f.name().clone(), Self::from_field(f)))
+                    .collect(),
+            ),
             other => SqlType::Other(other.to_string()),
         }
     }
 }
 
 fn length_of(tag: &str, name: &str) -> Option<u32> {
-    tag.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')')?.parse().ok()
+    tag.strip_prefix(name)?
+        .strip_prefix('(')?
+        .strip_suffix(')')?
+        .parse()
+        .ok()
 }
 
 /// As Postgres's `format_type` writes it.
@@ -147,7 +174,9 @@ impl fmt::Display for SqlType {
             SqlType::BigInt => f.write_str("bigint"),
             SqlType::Real => f.write_str("real"),
             SqlType::Double => f.write_str("double precision"),
-            SqlType::Numeric { precision, scale } if (*precision, *scale) == DEFAULT_NUMERIC => f.write_str("numeric"),
+            SqlType::Numeric { precision, scale } if (*precision, *scale) == DEFAULT_NUMERIC => {
+                f.write_str("numeric")
+            }
             SqlType::Numeric { precision, scale } => write!(f, "numeric({precision},{scale})"),
             SqlType::Text => f.write_str("text"),
             SqlType::Varchar { length } => write!(f, "character varying({length})"),
@@ -176,7 +205,10 @@ mod tests {
         let element = SqlType::Uuid;
         for sql_type in [
             SqlType::Boolean,
-            SqlType::Numeric { precision: 12, scale: 2 },
+            SqlType::Numeric {
+                precision: 12,
+                scale: 2,
+            },
             SqlType::Varchar { length: 12 },
             SqlType::Char { length: 3 },
             SqlType::Jsonb,

@@ -28,11 +28,22 @@ pub(crate) struct InputPort {
 }
 
 impl InputPort {
-    pub fn new(cx: NodeContext, tables: Tables, outlet: Outlet, mut capability: Capability<u64>) -> Self {
+    pub fn new(
+        cx: NodeContext,
+        tables: Tables,
+        outlet: Outlet,
+        mut capability: Capability<u64>,
+    ) -> Self {
         capability.downgrade(&cx.start);
         cx.hub.board.borrow_mut().sign_in(cx.relation);
         let epoch = cx.start;
-        Self { cx, tables, epoch, outlet, capability }
+        Self {
+            cx,
+            tables,
+            epoch,
+            outlet,
+            capability,
+        }
     }
 
     pub fn emit(&mut self, batch: Batch) {
@@ -52,7 +63,11 @@ impl InputPort {
             Err(error) => self.cx.fail(error),
         };
         let micros = started.elapsed().as_micros() as u64;
-        self.cx.hub.board.borrow_mut().pass(self.cx.relation, barrier.epoch, runs, micros);
+        self.cx
+            .hub
+            .board
+            .borrow_mut()
+            .pass(self.cx.relation, barrier.epoch, runs, micros);
         self.epoch += 1;
         self.capability.downgrade(&self.epoch);
     }

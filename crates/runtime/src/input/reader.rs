@@ -22,7 +22,10 @@ const DISCOVERY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Which worker reads a split: by its number when it has one, so that generators are spread evenly.
 fn owner(split: &SplitId, workers: usize) -> usize {
-    let number = split.as_str().parse::<u64>().unwrap_or_else(|_| hash_key(split.as_str().as_bytes()));
+    let number = split
+        .as_str()
+        .parse::<u64>()
+        .unwrap_or_else(|_| hash_key(split.as_str().as_bytes()));
     (number % workers as u64) as usize
 }
 
@@ -37,7 +40,9 @@ struct Split {
 enum Reader {
     Inline(Box<dyn SplitReader>),
     /// Whether an answer of the pump is outstanding.
-    Pumped { asked: bool },
+    Pumped {
+        asked: bool,
+    },
 }
 
 struct Request {
@@ -46,8 +51,15 @@ struct Request {
 }
 
 enum Answer {
-    Next { split: SplitId, next: Result<Next, ConnectorError>, offset: Offset },
-    Opened { split: SplitId, offset: Offset },
+    Next {
+        split: SplitId,
+        next: Result<Next, ConnectorError>,
+        offset: Offset,
+    },
+    Opened {
+        split: SplitId,
+        offset: Offset,
+    },
     Failed(ConnectorError),
 }
 
@@ -58,7 +70,10 @@ struct Pump {
 
 /// What a worker's splits have to give at the moment.
 pub(crate) enum Polled {
-    Chunk { split: SplitId, chunk: Chunk },
+    Chunk {
+        split: SplitId,
+        chunk: Chunk,
+    },
     /// Nothing until then, or until woken. `None`: until woken.
     Wait(Option<Duration>),
     /// Nothing ever again from these splits, up to their limits.
@@ -126,9 +141,16 @@ impl SplitSet {
                 continue;
             }
             let resume = self.resume.get(&split);
-            let reader = self.source.open(&split, resume, self.projection.as_deref())?;
+            let reader = self
+                .source
+                .open(&split, resume, self.projection.as_deref())?;
             let offset = Some(reader.offset());
-            let opened = Split { offset, reader: Reader::Inline(reader), not_before: None, finished: false };
+            let opened = Split {
+                offset,
+                reader: Reader::Inline(reader),
+                not_before: None,
+                finished: false,
+            };
             self.splits.insert(split, opened);
         }
         self.next_discovery = None;
@@ -157,11 +179,16 @@ impl SplitSet {
 
     /// Where each split stands: behind everything that was delivered.
     pub fn offsets(&self) -> impl Iterator<Item = (&SplitId, Offset)> {
-        self.splits.iter().filter_map(|(id, split)| Some((id, split.offset?)))
+        self.splits
+            .iter()
+            .filter_map(|(id, split)| Some((id, split.offset?)))
     }
 
     pub fn offset(&self, split: &SplitId) -> Option<Offset> {
-        self.splits.get(split).and_then(|s| s.offset).or_else(|| self.resume.get(split).copied())
+        self.splits
+            .get(split)
+            .and_then(|s| s.offset)
+            .or_else(|| self.resume.get(split).copied())
     }
 
     pub fn owns(&self, split: &SplitId) -> bool {
@@ -170,14 +197,18 @@ impl SplitSet {
 
     /// The next chunk of any split, turn by turn. `limit` gives the offset that a split must not go behind; a split that
     /// it answers `None` for gives nothing, `Some(None)` lets it go on without a limit.
-    pub fn poll(&mut self, limit: &dyn Fn(&SplitId) -> Option<Option<Offset>>) -> Result<Polled, ConnectorError> {
+    pub fn poll(
+        &mut self,
+        limit: &dyn Fn(&SplitId) -> Option<Option<Offset>>,
+    ) -> Result<Polled, ConnectorError> {
         if let Some(chunk) = self.receive()? {
             return Ok(chunk);
         }
         let now = Instant::now();
         let mut wait: Option<Duration> = None;
         let mut asked_pump = false;
-        let mut waits = |duration: Duration| wait = Some(wait.map_or(duration, |w| w.min(duration)));
+        let mut waits =
+            |duration: Duration| wait = Some(wait.map_or(duration, |w| w.min(duration)));
         let order: Vec<SplitId> = self.turn();
         for id in order {
             let split = self.splits.get_mut(&id).expect("ids come from the map");
@@ -214,7 +245,11 @@ impl SplitSet {
         }
         // The pump wakes the worker with an answer, and when it has found a split.
         let may_come = asked_pump || (self.pump.is_some() && !self.source.bounded());
-        Ok(if wait.is_some() || may_come { Polled::Wait(wait) } else { Polled::Done })
+        Ok(if wait.is_some() || may_come {
+            Polled::Wait(wait)
+        } else {
+            Polled::Done
+        })
     }
 
     /// The ids, starting behind the one that gave the last chunk.
@@ -223,12 +258,18 @@ impl SplitSet {
             return self.splits.keys().cloned().collect();
         };
         let after = (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
-        self.splits.range::<SplitId, _>(after).chain(self.splits.range(..=last)).map(|(id, _)| id.clone()).collect()
+        self.splits
+            .range::<SplitId, _>(after)
+            .chain(self.splits.range(..=last))
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     /// What the pump has answered since.
     fn receive(&mut self) -> Result<Option<Polled>, ConnectorError> {
-        let Some(pump) = &self.pump else { return Ok(None) };
+        let Some(pump) = &self.pump else {
+            return Ok(None);
+        };
         while let Ok(answer) = pump.answers.try_recv() {
             match answer {
                 Answer::Failed(error) => return Err(error),
@@ -241,8 +282,15 @@ impl SplitSet {
                     };
                     self.splits.insert(split, opened);
                 }
-                Answer::Next { split: id, next, offset } => {
-                    let split = self.splits.get_mut(&id).expect("the pump answers for open splits");
+                Answer::Next {
+                    split: id,
+                    next,
+                    offset,
+                } => {
+                    let split = self
+                        .splits
+                        .get_mut(&id)
+                        .expect("the pump answers for open splits");
                     split.reader = Reader::Pumped { asked: false };
                     if let Some(polled) = split.took(&id, next?, offset) {
                         self.last_polled = Some(id);
@@ -260,7 +308,10 @@ impl Split {
         match next {
             Next::Chunk(chunk) => {
                 self.offset = Some(offset);
-                return Some(Polled::Chunk { split: id.clone(), chunk });
+                return Some(Polled::Chunk {
+                    split: id.clone(),
+                    chunk,
+                });
             }
             Next::Idle => self.not_before = Some(Instant::now() + IDLE_PAUSE),
             Next::WaitUntil(at) => self.not_before = Some(at),
@@ -294,21 +345,36 @@ impl PumpThread {
         }
     }
 
-    fn serve(&self, readers: &mut BTreeMap<SplitId, Box<dyn SplitReader>>) -> Result<(), ConnectorError> {
+    fn serve(
+        &self,
+        readers: &mut BTreeMap<SplitId, Box<dyn SplitReader>>,
+    ) -> Result<(), ConnectorError> {
         self.discover(readers)?;
         let mut discovered = Instant::now();
         loop {
             let request = if self.source.bounded() {
-                self.asked.recv().map_err(|_| crossbeam_channel::RecvTimeoutError::Disconnected)
+                self.asked
+                    .recv()
+                    .map_err(|_| crossbeam_channel::RecvTimeoutError::Disconnected)
             } else {
                 self.asked.recv_timeout(DISCOVERY_PAUSE)
             };
             match request {
                 Ok(Request { split, until }) => {
-                    let reader = readers.get_mut(&split).expect("the worker asks for open splits");
+                    let reader = readers
+                        .get_mut(&split)
+                        .expect("the worker asks for open splits");
                     let next = reader.next(CHUNK_ROWS, until.as_ref());
                     let offset = reader.offset();
-                    if self.answer.send(Answer::Next { split, next, offset }).is_err() {
+                    if self
+                        .answer
+                        .send(Answer::Next {
+                            split,
+                            next,
+                            offset,
+                        })
+                        .is_err()
+                    {
                         return Ok(());
                     }
                     self.waker.wake();
@@ -323,14 +389,19 @@ impl PumpThread {
         }
     }
 
-    fn discover(&self, readers: &mut BTreeMap<SplitId, Box<dyn SplitReader>>) -> Result<(), ConnectorError> {
+    fn discover(
+        &self,
+        readers: &mut BTreeMap<SplitId, Box<dyn SplitReader>>,
+    ) -> Result<(), ConnectorError> {
         let known: BTreeSet<SplitId> = readers.keys().cloned().collect();
         let mut found = false;
         for split in self.source.splits()? {
             if owner(&split, self.workers) != self.worker || known.contains(&split) {
                 continue;
             }
-            let reader = self.source.open(&split, self.resume.get(&split), self.projection.as_deref())?;
+            let reader =
+                self.source
+                    .open(&split, self.resume.get(&split), self.projection.as_deref())?;
             let offset = reader.offset();
             readers.insert(split.clone(), reader);
             found = true;

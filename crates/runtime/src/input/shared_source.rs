@@ -70,20 +70,29 @@ pub(crate) fn restored_offsets(table: &dyn Table) -> Result<Offsets, StateError>
         ControlFlow::Continue(())
     })?;
     if damaged {
-        return Err(StateError::Damaged("the saved offset of a split cannot be read".into()));
+        return Err(StateError::Damaged(
+            "the saved offset of a split cannot be read".into(),
+        ));
     }
     Ok(offsets)
 }
 
 /// Writes the offsets that differ from what was saved last.
-pub(crate) fn save_offsets(table: &mut dyn Table, saved: &mut Offsets, now: &Offsets) -> Result<(), StateError> {
+pub(crate) fn save_offsets(
+    table: &mut dyn Table,
+    saved: &mut Offsets,
+    now: &Offsets,
+) -> Result<(), StateError> {
     for (split, offset) in now {
         if saved.get(split) == Some(offset) {
             continue;
         }
         let value = offset.encode();
         let cell = Cell::key(split.as_str().as_bytes());
-        table.write_many(&[Change { cell, value: Some(&value) }])?;
+        table.write_many(&[Change {
+            cell,
+            value: Some(&value),
+        }])?;
         saved.insert(split.clone(), *offset);
     }
     Ok(())
@@ -99,24 +108,42 @@ pub(crate) struct SourceReader {
 }
 
 impl SourceReader {
-    pub fn new(port: InputPort, source: Arc<dyn Source>, waker: Waker) -> Result<Self, ConnectorError> {
+    pub fn new(
+        port: InputPort,
+        source: Arc<dyn Source>,
+        waker: Waker,
+    ) -> Result<Self, ConnectorError> {
         let hub = port.cx.hub.clone();
         let saved = match restored_offsets(first(&port.tables).as_ref()) {
             Ok(offsets) => offsets,
             Err(error) => port.cx.fail(error),
         };
         let splits = SplitSet::open(source, saved.clone(), None, hub.worker, hub.workers, waker)?;
-        let shared = Rc::new(RefCell::new(SharedSource { epoch: port.epoch, at_barrier: BTreeMap::new() }));
+        let shared = Rc::new(RefCell::new(SharedSource {
+            epoch: port.epoch,
+            at_barrier: BTreeMap::new(),
+        }));
         if !saved.is_empty() {
             // What was saved is what the barrier before the first epoch left behind.
-            let own = saved.iter().filter(|(s, _)| splits.owns(s)).map(|(s, o)| (s.clone(), *o)).collect();
+            let own = saved
+                .iter()
+                .filter(|(s, _)| splits.owns(s))
+                .map(|(s, o)| (s.clone(), *o))
+                .collect();
             shared.borrow_mut().at_barrier.insert(port.epoch - 1, own);
         }
         let exporter = hub.exporter(port.cx.relation);
         exporter.borrow_mut().source = Some(shared.clone());
         hub.listen(port.cx.relation, port.cx.activator.clone());
         port.cx.activator.activate();
-        Ok(Self { port, splits, exporter, shared, saved, rows_since_barrier: 0 })
+        Ok(Self {
+            port,
+            splits,
+            exporter,
+            shared,
+            saved,
+            rows_since_barrier: 0,
+        })
     }
 
     pub fn run(&mut self) {
@@ -134,7 +161,11 @@ impl SourceReader {
             match self.splits.poll(&|_| Some(None)) {
                 Ok(Polled::Chunk { split, chunk }) => self.take(&split, chunk),
                 Ok(Polled::Wait(pause)) => {
-                    self.port.cx.hub.coordinator.source_idle(self.rows_since_barrier > 0);
+                    self.port
+                        .cx
+                        .hub
+                        .coordinator
+                        .source_idle(self.rows_since_barrier > 0);
                     if let Some(pause) = pause {
                         self.port.cx.activator.activate_after(pause);
                     }
@@ -142,7 +173,8 @@ impl SourceReader {
                 }
                 Ok(Polled::Done) => {
                     let hub = &self.port.cx.hub;
-                    hub.coordinator.source_finished(self.port.cx.relation, hub.worker);
+                    hub.coordinator
+                        .source_finished(self.port.cx.relation, hub.worker);
                     hub.coordinator.source_idle(self.rows_since_barrier > 0);
                     return;
                 }
@@ -162,21 +194,32 @@ impl SourceReader {
                 split: split.to_string(),
                 offset: error.offset.to_string(),
             };
-            hub.errors.decode_failed(self.port.cx.relation, hub.worker, row);
+            hub.errors
+                .decode_failed(self.port.cx.relation, hub.worker, row);
         }
         let rows = chunk.batch.num_rows();
         self.rows_since_barrier += rows.max(1);
         if rows > 0 {
             let batch = Batch::insert(chunk.batch);
             let epoch = tidegate_types::Epoch(self.port.epoch);
-            self.exporter.borrow().export(|| Exported::Rows(epoch, batch.clone()));
+            self.exporter
+                .borrow()
+                .export(|| Exported::Rows(epoch, batch.clone()));
         }
         hub.coordinator.rows_arrived(rows.max(1));
     }
 
     fn close_epoch(&mut self, barrier: &Barrier) {
-        let offsets: Offsets = self.splits.offsets().map(|(split, offset)| (split.clone(), offset)).collect();
-        if let Err(error) = save_offsets(first_mut(&self.port.tables).as_mut(), &mut self.saved, &offsets) {
+        let offsets: Offsets = self
+            .splits
+            .offsets()
+            .map(|(split, offset)| (split.clone(), offset))
+            .collect();
+        if let Err(error) = save_offsets(
+            first_mut(&self.port.tables).as_mut(),
+            &mut self.saved,
+            &offsets,
+        ) {
             self.port.cx.fail(error);
         }
         self.shared.borrow_mut().close(self.port.epoch, offsets);
@@ -188,9 +231,13 @@ impl SourceReader {
 
 /// The only state table of an input.
 pub(crate) fn first(tables: &Tables) -> std::cell::Ref<'_, Box<dyn Table>> {
-    std::cell::Ref::map(tables.borrow(), |t| t.first().expect("an input has one state table"))
+    std::cell::Ref::map(tables.borrow(), |t| {
+        t.first().expect("an input has one state table")
+    })
 }
 
 pub(crate) fn first_mut(tables: &Tables) -> std::cell::RefMut<'_, Box<dyn Table>> {
-    std::cell::RefMut::map(tables.borrow_mut(), |t| t.first_mut().expect("an input has one state table"))
+    std::cell::RefMut::map(tables.borrow_mut(), |t| {
+        t.first_mut().expect("an input has one state table")
+    })
 }

@@ -13,7 +13,9 @@
 
 use super::InputPort;
 use super::reader::{Polled, SplitSet, Waker};
-use super::shared_source::{Offsets, SharedSource, first, first_mut, restored_offsets, save_offsets};
+use super::shared_source::{
+    Offsets, SharedSource, first, first_mut, restored_offsets, save_offsets,
+};
 use crate::hub::{Exported, ImportQueue, Subscriber};
 use crate::status::RelationStatus;
 use std::cell::RefCell;
@@ -31,8 +33,14 @@ const BACK_PRESSURE_PAUSE: Duration = Duration::from_micros(200);
 
 enum Mode {
     Live,
-    Replay { splits: SplitSet, chunks_in_epoch: usize },
-    Closing { splits: SplitSet, last_epoch: u64 },
+    Replay {
+        splits: SplitSet,
+        chunks_in_epoch: usize,
+    },
+    Closing {
+        splits: SplitSet,
+        last_epoch: u64,
+    },
 }
 
 pub(crate) struct SourceImport {
@@ -66,7 +74,11 @@ impl SourceImport {
             activator: port.cx.activator.clone(),
             credits: port.cx.credits.clone(),
         });
-        let shared = exporter.borrow().source.clone().expect("a source is installed before the views over it");
+        let shared = exporter
+            .borrow()
+            .source
+            .clone()
+            .expect("a source is installed before the views over it");
         let saved = match restored_offsets(first(&port.tables).as_ref()) {
             Ok(offsets) => offsets,
             Err(error) => port.cx.fail(error),
@@ -74,19 +86,42 @@ impl SourceImport {
         let live = match shared.borrow().newest_offsets() {
             // The shared reader is as new as this view.
             None => !is_restored && shared.borrow().epoch == port.epoch,
-            Some(target) => is_restored && target.iter().all(|(split, at)| saved.get(split) == Some(at)),
+            Some(target) => {
+                is_restored
+                    && target
+                        .iter()
+                        .all(|(split, at)| saved.get(split) == Some(at))
+            }
         };
         let mode = if live {
             Mode::Live
         } else {
             status.backfill_started();
-            let splits =
-                SplitSet::open(source, saved.clone(), Some(columns.clone()), hub.worker, hub.workers, waker)?;
-            Mode::Replay { splits, chunks_in_epoch: 0 }
+            let splits = SplitSet::open(
+                source,
+                saved.clone(),
+                Some(columns.clone()),
+                hub.worker,
+                hub.workers,
+                waker,
+            )?;
+            Mode::Replay {
+                splits,
+                chunks_in_epoch: 0,
+            }
         };
         hub.listen(port.cx.relation, port.cx.activator.clone());
         port.cx.activator.activate();
-        Ok(Self { port, columns, queue, shared, mode, saved, kept: VecDeque::new(), status })
+        Ok(Self {
+            port,
+            columns,
+            queue,
+            shared,
+            mode,
+            saved,
+            kept: VecDeque::new(),
+            status,
+        })
     }
 
     pub fn run(&mut self) {
@@ -146,17 +181,28 @@ impl SourceImport {
 
     fn step_replay(&mut self) -> bool {
         let shared = self.shared.borrow();
-        let Mode::Replay { splits, chunks_in_epoch } = &mut self.mode else { return false };
+        let Mode::Replay {
+            splits,
+            chunks_in_epoch,
+        } = &mut self.mode
+        else {
+            return false;
+        };
         let target = shared.newest_offsets().cloned().unwrap_or_default();
         let shared_epoch = shared.epoch;
         drop(shared);
         if reached(splits, &target) {
-            let Mode::Replay { splits, .. } = std::mem::replace(&mut self.mode, Mode::Live) else { return false };
+            let Mode::Replay { splits, .. } = std::mem::replace(&mut self.mode, Mode::Live) else {
+                return false;
+            };
             let last_epoch = shared_epoch.max(self.port.epoch);
             self.mode = Mode::Closing { splits, last_epoch };
             return true;
         }
-        let barrier = self.port.barrier().filter(|_| shared_epoch > self.port.epoch);
+        let barrier = self
+            .port
+            .barrier()
+            .filter(|_| shared_epoch > self.port.epoch);
         let read_enough = *chunks_in_epoch >= REPLAY_CHUNKS_PER_EPOCH;
         if let Some(barrier) = barrier
             && read_enough
@@ -174,10 +220,14 @@ impl SourceImport {
     }
 
     fn step_closing(&mut self) -> bool {
-        let Mode::Closing { splits, last_epoch } = &self.mode else { return false };
+        let Mode::Closing { splits, last_epoch } = &self.mode else {
+            return false;
+        };
         let last_epoch = *last_epoch;
         if self.port.epoch < last_epoch {
-            let Some(barrier) = self.port.barrier() else { return false };
+            let Some(barrier) = self.port.barrier() else {
+                return false;
+            };
             self.close_replay_epoch(&barrier);
             return true;
         }
@@ -192,7 +242,9 @@ impl SourceImport {
         if !reached(splits, &target) {
             return self.read(&target);
         }
-        let Some(barrier) = self.port.barrier() else { return false };
+        let Some(barrier) = self.port.barrier() else {
+            return false;
+        };
         self.close_replay_epoch(&barrier);
         self.mode = Mode::Live;
         self.status.backfill_finished(barrier.epoch.0);
@@ -207,7 +259,9 @@ impl SourceImport {
             cx.activator.activate_after(BACK_PRESSURE_PAUSE);
             return false;
         }
-        let (Mode::Replay { splits, .. } | Mode::Closing { splits, .. }) = &mut self.mode else { return false };
+        let (Mode::Replay { splits, .. } | Mode::Closing { splits, .. }) = &mut self.mode else {
+            return false;
+        };
         let limit = |split: &SplitId| target.get(split).map(|offset: &Offset| Some(*offset));
         match splits.poll(&limit) {
             Ok(Polled::Chunk { chunk, .. }) => {
@@ -231,13 +285,22 @@ impl SourceImport {
     }
 
     fn close_replay_epoch(&mut self, barrier: &Barrier) {
-        let (Mode::Replay { splits, .. } | Mode::Closing { splits, .. }) = &self.mode else { return };
-        let now: Offsets = splits.offsets().map(|(split, offset)| (split.clone(), offset)).collect();
+        let (Mode::Replay { splits, .. } | Mode::Closing { splits, .. }) = &self.mode else {
+            return;
+        };
+        let now: Offsets = splits
+            .offsets()
+            .map(|(split, offset)| (split.clone(), offset))
+            .collect();
         self.close_epoch(barrier, &now);
     }
 
     fn close_epoch(&mut self, barrier: &Barrier, offsets: &Offsets) {
-        if let Err(error) = save_offsets(first_mut(&self.port.tables).as_mut(), &mut self.saved, offsets) {
+        if let Err(error) = save_offsets(
+            first_mut(&self.port.tables).as_mut(),
+            &mut self.saved,
+            offsets,
+        ) {
             self.port.cx.fail(error);
         }
         self.port.close_epoch(barrier);
@@ -246,5 +309,7 @@ impl SourceImport {
 
 /// Whether the splits stand at these offsets, or behind them.
 fn reached(splits: &SplitSet, target: &Offsets) -> bool {
-    target.iter().all(|(split, at)| splits.offset(split).is_some_and(|own| own >= *at))
+    target
+        .iter()
+        .all(|(split, at)| splits.offset(split).is_some_and(|own| own >= *at))
 }

@@ -22,13 +22,19 @@ impl TableInput {
             items: Default::default(),
             activator: port.cx.activator.clone(),
         }));
-        port.cx.hub.table_queues.borrow_mut().insert(port.cx.relation, queue.clone());
+        port.cx
+            .hub
+            .table_queues
+            .borrow_mut()
+            .insert(port.cx.relation, queue.clone());
         Self { port, queue }
     }
 
     pub fn run(&mut self) {
         loop {
-            let Some(item) = self.queue.borrow_mut().items.pop_front() else { return };
+            let Some(item) = self.queue.borrow_mut().items.pop_front() else {
+                return;
+            };
             match item {
                 TableItem::Rows(batch) => {
                     for start in (0..batch.num_rows()).step_by(SLICE_ROWS) {

@@ -16,7 +16,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidegate_state::{Cell, Change, SlicePosition, StateError, Table, ViewStore};
 use tidegate_types::{
-    Barrier, Batch, Epoch, KEY_GROUPS, KeyGroup, KeyGroupRange, RelationId, RowCodec, hash_key, key_group,
+    Barrier, Batch, Epoch, KEY_GROUPS, KeyGroup, KeyGroupRange, RelationId, RowCodec, hash_key,
+    key_group,
 };
 
 /// Rows that one worker backfills in one epoch.
@@ -69,7 +70,11 @@ impl ViewImport {
             activator: port.cx.activator.clone(),
             credits: port.cx.credits.clone(),
         });
-        let store = exporter.borrow().store.clone().expect("a view is installed before the views over it");
+        let store = exporter
+            .borrow()
+            .store
+            .clone()
+            .expect("a view is installed before the views over it");
         let positions = match Positions::new(&store, hub.groups) {
             Ok(positions) => positions,
             Err(error) => port.cx.fail(error),
@@ -78,8 +83,14 @@ impl ViewImport {
             Ok(groups) => groups,
             Err(error) => port.cx.fail(error),
         };
-        let complete = hub.groups.iter().all(|g| groups[g as usize] == Reached::All);
-        let backfill = (!complete).then_some(Backfill { groups, sliced: false });
+        let complete = hub
+            .groups
+            .iter()
+            .all(|g| groups[g as usize] == Reached::All);
+        let backfill = (!complete).then_some(Backfill {
+            groups,
+            sliced: false,
+        });
         if backfill.is_some() {
             status.backfill_started();
             hub.coordinator.barrier_wanted();
@@ -159,7 +170,10 @@ impl ViewImport {
             self.status.backfilled(batch.num_rows());
             self.send(batch);
         }
-        let backfill = self.backfill.as_mut().expect("only a backfilling import reads slices");
+        let backfill = self
+            .backfill
+            .as_mut()
+            .expect("only a backfilling import reads slices");
         backfill.sliced = true;
         self.port.cx.hub.coordinator.barrier_wanted();
     }
@@ -167,21 +181,35 @@ impl ViewImport {
     /// Reads on from the first group that is not complete until the slice is full.
     fn slices(&mut self, as_of: Epoch) -> Result<Vec<Batch>, StateError> {
         let snapshot = self.store.snapshot(as_of)?;
-        let backfill = self.backfill.as_mut().expect("only a backfilling import reads slices");
+        let backfill = self
+            .backfill
+            .as_mut()
+            .expect("only a backfilling import reads slices");
         let own = self.port.cx.hub.groups;
-        let Some(group) = own.iter().find(|g| backfill.groups[*g as usize] != Reached::All) else {
+        let Some(group) = own
+            .iter()
+            .find(|g| backfill.groups[*g as usize] != Reached::All)
+        else {
             return Ok(Vec::new());
         };
         let after = match &backfill.groups[group as usize] {
             Reached::Nothing if self.store.spec().append_only => None,
-            reached => Some(SlicePosition { group, row: reached.row() }),
+            reached => Some(SlicePosition {
+                group,
+                row: reached.row(),
+            }),
         };
         let (batch, next) = snapshot.slice(after.as_ref(), SLICE_ROWS)?;
         // After a change of the number of workers some of the groups behind may have been read already.
-        let batch = if backfill.groups[group as usize + 1..own.end].iter().all(|g| *g == Reached::Nothing) {
+        let batch = if backfill.groups[group as usize + 1..own.end]
+            .iter()
+            .all(|g| *g == Reached::Nothing)
+        {
             batch
         } else {
-            self.positions.filter(&batch, |group, row| !backfill.groups[group as usize].includes(row))?
+            self.positions.filter(&batch, |group, row| {
+                !backfill.groups[group as usize].includes(row)
+            })?
         };
         let complete_before = next.as_ref().map_or(own.end, |p| p.group as usize);
         backfill.groups[group as usize..complete_before].fill(Reached::All);
@@ -191,7 +219,11 @@ impl ViewImport {
             backfill.groups[position.group as usize] = Reached::Row(position.row);
         }
         let changed = group as usize..own.end.min(complete_before + 1);
-        save_groups(first_mut(&self.port.tables).as_mut(), &backfill.groups, changed)?;
+        save_groups(
+            first_mut(&self.port.tables).as_mut(),
+            &backfill.groups,
+            changed,
+        )?;
         Ok(vec![batch])
     }
 
@@ -201,7 +233,10 @@ impl ViewImport {
         if epoch.0 >= self.port.epoch {
             let batch = match &self.backfill {
                 None => batch,
-                Some(backfill) => match self.positions.filter(&batch, |g, row| backfill.groups[g as usize].includes(row)) {
+                Some(backfill) => match self
+                    .positions
+                    .filter(&batch, |g, row| backfill.groups[g as usize].includes(row))
+                {
                     Ok(batch) => batch,
                     Err(error) => self.port.cx.fail(error),
                 },
@@ -220,8 +255,17 @@ impl ViewImport {
 
     fn close_epoch(&mut self, barrier: &Barrier) {
         self.port.close_epoch(barrier);
-        let Some(backfill) = &mut self.backfill else { return };
-        if self.port.cx.hub.groups.iter().all(|g| backfill.groups[g as usize] == Reached::All) {
+        let Some(backfill) = &mut self.backfill else {
+            return;
+        };
+        if self
+            .port
+            .cx
+            .hub
+            .groups
+            .iter()
+            .all(|g| backfill.groups[g as usize] == Reached::All)
+        {
             self.backfill = None;
             self.status.backfill_finished(barrier.epoch.0);
         } else {
@@ -235,7 +279,9 @@ impl Drop for ViewImport {
     fn drop(&mut self) {
         let relation = self.port.cx.relation;
         if let Ok(mut exporter) = self.exporter.try_borrow_mut() {
-            exporter.subscribers.retain(|s| s.importer != relation || !Rc::ptr_eq(&s.queue, &self.queue));
+            exporter
+                .subscribers
+                .retain(|s| s.importer != relation || !Rc::ptr_eq(&s.queue, &self.queue));
         }
     }
 }
@@ -273,24 +319,53 @@ impl Positions {
         let spec = store.spec();
         let rest = (0..spec.schema.fields().len()).filter(|c| !spec.key.contains(c));
         let order: Vec<usize> = spec.key.iter().copied().chain(rest).collect();
-        let types: Vec<_> = order.iter().map(|c| spec.schema.field(*c).data_type().clone()).collect();
+        let types: Vec<_> = order
+            .iter()
+            .map(|c| spec.schema.field(*c).data_type().clone())
+            .collect();
         let key_columns = spec.key.len();
-        let key_codec = (key_columns > 0).then(|| RowCodec::new(&types[..key_columns])).transpose()?;
+        let key_codec = (key_columns > 0)
+            .then(|| RowCodec::new(&types[..key_columns]))
+            .transpose()?;
         let appends_to = spec.append_only.then_some(own.start as KeyGroup);
-        Ok(Self { row_codec: RowCodec::new(&types)?, order, key_columns, key_codec, appends_to })
+        Ok(Self {
+            row_codec: RowCodec::new(&types)?,
+            order,
+            key_columns,
+            key_codec,
+            appends_to,
+        })
     }
 
-    fn filter(&self, batch: &Batch, keep: impl Fn(KeyGroup, &[u8]) -> bool) -> Result<Batch, StateError> {
+    fn filter(
+        &self,
+        batch: &Batch,
+        keep: impl Fn(KeyGroup, &[u8]) -> bool,
+    ) -> Result<Batch, StateError> {
         if let Some(group) = self.appends_to {
-            return Ok(if keep(group, &[0xff; 8]) { batch.clone() } else { Batch::empty(batch.schema()) });
+            return Ok(if keep(group, &[0xff; 8]) {
+                batch.clone()
+            } else {
+                Batch::empty(batch.schema())
+            });
         }
-        let columns: Vec<_> = self.order.iter().map(|c| batch.column(*c).clone()).collect();
+        let columns: Vec<_> = self
+            .order
+            .iter()
+            .map(|c| batch.column(*c).clone())
+            .collect();
         let rows = self.row_codec.encode(&columns)?;
-        let keys = self.key_codec.as_ref().map(|codec| codec.encode(&columns[..self.key_columns])).transpose()?;
+        let keys = self
+            .key_codec
+            .as_ref()
+            .map(|codec| codec.encode(&columns[..self.key_columns]))
+            .transpose()?;
         let keep: BooleanArray = (0..batch.num_rows())
             .map(|i| {
                 let row = rows.row(i);
-                let hash = keys.as_ref().map_or_else(|| hash_key(row.data()), |k| hash_key(k.row(i).data()));
+                let hash = keys
+                    .as_ref()
+                    .map_or_else(|| hash_key(row.data()), |k| hash_key(k.row(i).data()));
                 Some(keep(key_group(hash), row.data()))
             })
             .collect();
@@ -299,14 +374,21 @@ impl Positions {
 }
 
 /// One row per key group: empty for all of it, a one and the row otherwise.
-fn save_groups(table: &mut dyn Table, groups: &[Reached], changed: std::ops::Range<usize>) -> Result<(), StateError> {
+fn save_groups(
+    table: &mut dyn Table,
+    groups: &[Reached],
+    changed: std::ops::Range<usize>,
+) -> Result<(), StateError> {
     for group in changed {
         let value = match &groups[group] {
             Reached::Nothing => continue,
             Reached::All => Vec::new(),
             Reached::Row(row) => [&[1u8], row.as_slice()].concat(),
         };
-        table.write_many(&[Change { cell: Cell::key(&[group as KeyGroup]), value: Some(&value) }])?;
+        table.write_many(&[Change {
+            cell: Cell::key(&[group as KeyGroup]),
+            value: Some(&value),
+        }])?;
     }
     Ok(())
 }
