@@ -16,7 +16,10 @@ pub struct Config {
 
 impl Config {
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), settings: Settings::default() }
+        Self {
+            data_dir: data_dir.into(),
+            settings: Settings::default(),
+        }
     }
 
     /// With a setting, by name and value; an error names it and what it takes.
@@ -61,7 +64,13 @@ fn persisted(data_dir: &Path) -> Result<Vec<(String, String)>, SqlError> {
     serde_json::from_str::<std::collections::BTreeMap<String, String>>(&text)
         .map(|map| map.into_iter().collect())
         .map_err(|e| {
-            SqlError::new(SqlState::DATA_CORRUPTED, format!("the settings file \"{}\" cannot be read: {e}", path.display()))
+            SqlError::new(
+                SqlState::DATA_CORRUPTED,
+                format!(
+                    "the settings file \"{}\" cannot be read: {e}",
+                    path.display()
+                ),
+            )
         })
 }
 
@@ -77,7 +86,8 @@ pub(crate) fn persist(data_dir: &Path, name: &str, value: Option<&str>) -> Resul
             format!("parameter \"{name}\" cannot be set for the whole server"),
         ));
     }
-    let mut all: std::collections::BTreeMap<String, String> = persisted(data_dir)?.into_iter().collect();
+    let mut all: std::collections::BTreeMap<String, String> =
+        persisted(data_dir)?.into_iter().collect();
     match value {
         Some(value) => all.insert(name.to_owned(), value.to_owned()),
         None => all.remove(name),
@@ -93,5 +103,8 @@ pub(crate) fn persist(data_dir: &Path, name: &str, value: Option<&str>) -> Resul
 }
 
 fn io(path: &Path, error: &std::io::Error) -> SqlError {
-    SqlError::new(SqlState::IO_ERROR, format!("\"{}\": {error}", path.display()))
+    SqlError::new(
+        SqlState::IO_ERROR,
+        format!("\"{}\": {error}", path.display()),
+    )
 }

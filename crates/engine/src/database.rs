@@ -64,7 +64,11 @@ impl CatalogSnapshot for SharedCatalog {
     fn snapshot(&self) -> serde_json::Value {
         let current = self.current.read();
         let catalog = serde_json::from_str(&current.0.to_json()).expect("a catalog's JSON is JSON");
-        serde_json::to_value(DurableCatalog { position: current.1, catalog }).expect("plain data")
+        serde_json::to_value(DurableCatalog {
+            position: current.1,
+            catalog,
+        })
+        .expect("plain data")
     }
 }
 
@@ -79,7 +83,9 @@ impl LogObserver for Appender {
         if let Some(runtime) = &*self.runtime.read() {
             match entry {
                 LogEntry::Transaction { changes } => runtime.append(position, changes),
-                LogEntry::Catalog { .. } | LogEntry::Timeline { .. } => runtime.append(position, Vec::new()),
+                LogEntry::Catalog { .. } | LogEntry::Timeline { .. } => {
+                    runtime.append(position, Vec::new())
+                }
             }
         }
     }
@@ -90,16 +96,20 @@ impl Database {
         std::fs::create_dir_all(&config.data_dir).map_err(|e| cannot_use(&config.data_dir, &e))?;
         let lock = lock_directory(&config.data_dir)?;
         let config = config.with_persisted()?;
-        let storage = Storage::open(&config.checkpoint_storage()).map_err(tidegate_checkpoint::CheckpointError::from)?;
+        let storage = Storage::open(&config.checkpoint_storage())
+            .map_err(tidegate_checkpoint::CheckpointError::from)?;
         let options = StoreOptions {
             retained: config.settings.integer("checkpoint_retained") as usize,
             ..StoreOptions::default()
         };
-        let store = CheckpointStore::open(storage, options, tokio::runtime::Handle::current()).await?;
+        let store =
+            CheckpointStore::open(storage, options, tokio::runtime::Handle::current()).await?;
         store.clean_up_generations().await?;
         loop {
             let newest = store.newest()?.manifest.map(|m| m.number);
-            let held = lock.try_clone().map_err(|e| cannot_use(&config.data_dir, &e))?;
+            let held = lock
+                .try_clone()
+                .map_err(|e| cannot_use(&config.data_dir, &e))?;
             match Self::open_newest(config.clone(), store.clone(), held).await {
                 // A run was found to be damaged while it was restored, and its checkpoint rejected.
                 Err(error) if store.newest()?.manifest.map(|m| m.number) != newest => {
@@ -111,16 +121,26 @@ impl Database {
     }
 
     /// Opens the newest checkpoint that was not rejected.
-    async fn open_newest(config: Config, store: Arc<CheckpointStore>, lock: File) -> Result<Arc<Self>, SqlError> {
+    async fn open_newest(
+        config: Config,
+        store: Arc<CheckpointStore>,
+        lock: File,
+    ) -> Result<Arc<Self>, SqlError> {
         let mut log = ClosedLog::open(&config.data_dir.join("log"), None)?;
         let recovery = store.newest()?;
         for skipped in &recovery.skipped {
-            tracing::warn!(manifest = skipped.number, "checkpoint passed over: {}", skipped.cause);
+            tracing::warn!(
+                manifest = skipped.number,
+                "checkpoint passed over: {}",
+                skipped.cause
+            );
         }
         check_log(&config, &mut log, recovery.manifest.as_deref())?;
         let manifest = on_timeline(&store, recovery.manifest, &log)?;
         let (catalog, position) = restore_catalog(manifest.as_deref(), &log)?;
-        let catalog = Arc::new(SharedCatalog { current: RwLock::new((catalog, position)) });
+        let catalog = Arc::new(SharedCatalog {
+            current: RwLock::new((catalog, position)),
+        });
         let appender = Arc::new(Appender::default());
         let log = Arc::new(log.start(appender.clone())?);
         let database = Arc::new(Self {
@@ -143,15 +163,22 @@ impl Database {
         let mut specs = Vec::new();
         for relation in catalog.in_dependency_order() {
             let spec = self.spec(&catalog, relation).map_err(|e| {
-                let hint = "The statement that made it is planned again at each start; see the log.";
+                let hint =
+                    "The statement that made it is planned again at each start; see the log.";
                 tracing::error!(relation = %relation.name, "definition cannot be planned: {e}");
                 e.with_hint(hint)
             })?;
             specs.extend(spec);
         }
-        let runtime =
-            Runtime::start(self.runtime_config(), self.store.clone(), manifest, specs, self.log.clone(), self.catalog.clone())
-                .await?;
+        let runtime = Runtime::start(
+            self.runtime_config(),
+            self.store.clone(),
+            manifest,
+            specs,
+            self.log.clone(),
+            self.catalog.clone(),
+        )
+        .await?;
         *self.appender.runtime.write() = Some(Arc::new(runtime));
         Ok(())
     }
@@ -178,23 +205,36 @@ impl Database {
     }
 
     /// What to run for a relation of this catalog.
-    pub(crate) fn spec(&self, catalog: &Catalog, relation: &Relation) -> Result<Option<RelationSpec>, SqlError> {
+    pub(crate) fn spec(
+        &self,
+        catalog: &Catalog,
+        relation: &Relation,
+    ) -> Result<Option<RelationSpec>, SqlError> {
         let mut connectors = self.connectors.lock();
-        Specs { catalog, default_backend: self.default_backend(), connectors: &mut connectors }.of(relation)
+        Specs {
+            catalog,
+            default_backend: self.default_backend(),
+            connectors: &mut connectors,
+        }
+        .of(relation)
     }
 
     pub(crate) fn runtime(&self) -> Result<Arc<Runtime>, SqlError> {
-        self.appender
-            .runtime
-            .read()
-            .clone()
-            .ok_or_else(|| SqlError::new(SqlState::CANNOT_CONNECT_NOW, "the database is not running"))
+        self.appender.runtime.read().clone().ok_or_else(|| {
+            SqlError::new(SqlState::CANNOT_CONNECT_NOW, "the database is not running")
+        })
     }
 
     /// Makes a catalog change durable. The caller holds `ddl` and has applied it to a copy of the current catalog.
-    pub(crate) async fn log_catalog(&self, next: Catalog, changes: Vec<CatalogChange>) -> Result<LogPosition, SqlError> {
+    pub(crate) async fn log_catalog(
+        &self,
+        next: Catalog,
+        changes: Vec<CatalogChange>,
+    ) -> Result<LogPosition, SqlError> {
         let (_, durable) = self.log.append(LogEntry::Catalog { changes })?;
-        let position = durable.await.map_err(|_| SqlError::internal("the log ended"))??;
+        let position = durable
+            .await
+            .map_err(|_| SqlError::internal("the log ended"))??;
         self.catalog.set(next, position);
         Ok(position)
     }
@@ -214,7 +254,8 @@ impl Database {
         self.catalog.set(catalog, position);
         self.connectors.lock().clear();
         self.store.rebase(&manifest);
-        self.start_runtime(Some(as_of_position(&manifest, position))).await
+        self.start_runtime(Some(as_of_position(&manifest, position)))
+            .await
     }
 
     /// What the runtime tells about itself.
@@ -240,7 +281,13 @@ impl Database {
 }
 
 fn cannot_use(path: &Path, error: &std::io::Error) -> SqlError {
-    SqlError::new(SqlState::IO_ERROR, format!("the data directory \"{}\" cannot be used: {error}", path.display()))
+    SqlError::new(
+        SqlState::IO_ERROR,
+        format!(
+            "the data directory \"{}\" cannot be used: {error}",
+            path.display()
+        ),
+    )
 }
 
 /// One server at a time.
@@ -251,14 +298,21 @@ fn lock_directory(data_dir: &Path) -> Result<File, SqlError> {
         Ok(()) => Ok(file),
         Err(_) => Err(SqlError::new(
             SqlState::OBJECT_IN_USE,
-            format!("the data directory \"{}\" is in use by another server", data_dir.display()),
+            format!(
+                "the data directory \"{}\" is in use by another server",
+                data_dir.display()
+            ),
         )
         .with_hint("Stop the other server, or choose another directory with --data-dir.")),
     }
 }
 
 /// The log has to reach as far as the checkpoint, or something acknowledged is lost.
-fn check_log(config: &Config, log: &mut ClosedLog, manifest: Option<&Manifest>) -> Result<(), SqlError> {
+fn check_log(
+    config: &Config,
+    log: &mut ClosedLog,
+    manifest: Option<&Manifest>,
+) -> Result<(), SqlError> {
     let position = manifest.map_or(LogPosition(0), |m| m.log_position);
     let gap_before = log.first_position().0 > position.0 + 1;
     if log.last_position() >= position && !gap_before {
@@ -272,7 +326,10 @@ fn check_log(config: &Config, log: &mut ClosedLog, manifest: Option<&Manifest>) 
         )
         .with_hint("Bring the log back, or start with --set restore_without_log=on to go on with the checkpoint alone."));
     }
-    tracing::warn!("restoring without the log: writes acknowledged after log entry {} may be lost", position.0);
+    tracing::warn!(
+        "restoring without the log: writes acknowledged after log entry {} may be lost",
+        position.0
+    );
     log.skip_to(position)
 }
 
@@ -281,16 +338,23 @@ fn catalog_of(manifest: Option<&Manifest>) -> Result<(Catalog, LogPosition), Sql
         return Ok((Catalog::new(OWNER), LogPosition(0)));
     };
     let damaged = |e: &dyn std::fmt::Display| {
-        SqlError::new(SqlState::DATA_CORRUPTED, format!("the catalog in the newest checkpoint cannot be read: {e}"))
+        SqlError::new(
+            SqlState::DATA_CORRUPTED,
+            format!("the catalog in the newest checkpoint cannot be read: {e}"),
+        )
     };
-    let durable: DurableCatalog = serde_json::from_value((*manifest.catalog).clone()).map_err(|e| damaged(&e))?;
+    let durable: DurableCatalog =
+        serde_json::from_value((*manifest.catalog).clone()).map_err(|e| damaged(&e))?;
     let catalog = Catalog::from_json(&durable.catalog.to_string())?;
     Ok((catalog, durable.position))
 }
 
 /// The manifest's state as the beginning of a timeline that starts at this position of the log.
 fn as_of_position(manifest: &Manifest, position: LogPosition) -> Arc<Manifest> {
-    Arc::new(Manifest { log_position: position, ..manifest.clone() })
+    Arc::new(Manifest {
+        log_position: position,
+        ..manifest.clone()
+    })
 }
 
 /// Where to begin: the newest checkpoint, unless the log says that the database went back to a savepoint after it.
@@ -307,7 +371,9 @@ fn on_timeline(
         }
         Ok(())
     })?;
-    let Some((position, savepoint)) = last else { return Ok(newest) };
+    let Some((position, savepoint)) = last else {
+        return Ok(newest);
+    };
     tracing::info!(savepoint, "the newest timeline begins at a savepoint");
     let manifest = store.describe_savepoint(&savepoint)?;
     store.rebase(&manifest);
@@ -325,7 +391,10 @@ fn timeline_begins(log: &ClosedLog, position: LogPosition) -> Result<bool, SqlEr
     Ok(begins)
 }
 
-fn restore_catalog(manifest: Option<&Manifest>, log: &ClosedLog) -> Result<(Catalog, LogPosition), SqlError> {
+fn restore_catalog(
+    manifest: Option<&Manifest>,
+    log: &ClosedLog,
+) -> Result<(Catalog, LogPosition), SqlError> {
     let (mut catalog, in_manifest) = catalog_of(manifest)?;
     // At the beginning of a timeline the DDL between the savepoint and the return to it has no meaning any more.
     let began = manifest.map_or(LogPosition(0), |m| m.log_position);

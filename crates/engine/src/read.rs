@@ -36,8 +36,20 @@ pub(crate) struct ViewTable {
 
 impl ViewTable {
     /// `schema` holds the visible columns, `columns` where they are stored.
-    pub fn new(schema: SchemaRef, columns: Vec<usize>, parts: Vec<ViewSnapshot>, key: Vec<usize>, overlay: Overlay) -> Self {
-        Self { schema, parts, key, columns, overlay: Arc::new(overlay) }
+    pub fn new(
+        schema: SchemaRef,
+        columns: Vec<usize>,
+        parts: Vec<ViewSnapshot>,
+        key: Vec<usize>,
+        overlay: Overlay,
+    ) -> Self {
+        Self {
+            schema,
+            parts,
+            key,
+            columns,
+            overlay: Arc::new(overlay),
+        }
     }
 
     /// The value that every key column must equal, in the order of the key, if the filters say so.
@@ -53,7 +65,11 @@ impl ViewTable {
             if value.is_null() {
                 return None;
             }
-            let value = if value.data_type() == *field.data_type() { value } else { value.cast_to(field.data_type()).ok()? };
+            let value = if value.data_type() == *field.data_type() {
+                value
+            } else {
+                value.cast_to(field.data_type()).ok()?
+            };
             values.push(value);
         }
         Some(values)
@@ -62,12 +78,15 @@ impl ViewTable {
 
 /// The literal that a filter compares this column with.
 fn equality(filter: &Expr, name: &str) -> Option<ScalarValue> {
-    let Expr::BinaryExpr(binary) = filter else { return None };
+    let Expr::BinaryExpr(binary) = filter else {
+        return None;
+    };
     if binary.op != Operator::Eq {
         return None;
     }
     match (binary.left.as_ref(), binary.right.as_ref()) {
-        (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column))
+        (Expr::Column(column), Expr::Literal(value, _))
+        | (Expr::Literal(value, _), Expr::Column(column))
             if column.name == name =>
         {
             Some(value.clone())
@@ -78,7 +97,9 @@ fn equality(filter: &Expr, name: &str) -> Option<ScalarValue> {
 
 impl std::fmt::Debug for ViewTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ViewTable").field("schema", &self.schema).finish_non_exhaustive()
+        f.debug_struct("ViewTable")
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,7 +113,10 @@ impl TableProvider for ViewTable {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
         // What a lookup does not decide is filtered above it.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
@@ -115,19 +139,34 @@ impl TableProvider for ViewTable {
             None => None,
         };
         let partitions = self.partitions(&schema, stored, key);
-        Ok(Arc::new(StreamingTableExec::try_new(schema, partitions, None, [], false, limit)?))
+        Ok(Arc::new(StreamingTableExec::try_new(
+            schema,
+            partitions,
+            None,
+            [],
+            false,
+            limit,
+        )?))
     }
 }
 
 impl ViewTable {
     fn encoded_key(&self, values: &[ScalarValue]) -> Result<Vec<u8>> {
-        let columns: Vec<ArrayRef> = values.iter().map(|v| v.to_array_of_size(1)).collect::<Result<_>>()?;
+        let columns: Vec<ArrayRef> = values
+            .iter()
+            .map(|v| v.to_array_of_size(1))
+            .collect::<Result<_>>()?;
         let types: Vec<_> = columns.iter().map(|c| c.data_type().clone()).collect();
         let rows = RowCodec::new(&types)?.encode(&columns)?;
         Ok(rows.row(0).data().to_vec())
     }
 
-    fn partitions(&self, schema: &SchemaRef, stored: Vec<usize>, key: Option<Vec<u8>>) -> Vec<Arc<dyn PartitionStream>> {
+    fn partitions(
+        &self,
+        schema: &SchemaRef,
+        stored: Vec<usize>,
+        key: Option<Vec<u8>>,
+    ) -> Vec<Arc<dyn PartitionStream>> {
         let partition = |parts: Vec<ViewSnapshot>| -> Arc<dyn PartitionStream> {
             Arc::new(ViewPartition {
                 schema: schema.clone(),
@@ -138,7 +177,10 @@ impl ViewTable {
             })
         };
         if self.overlay.is_empty() {
-            self.parts.iter().map(|p| partition(vec![p.clone()])).collect()
+            self.parts
+                .iter()
+                .map(|p| partition(vec![p.clone()]))
+                .collect()
         } else {
             vec![partition(self.parts.clone())]
         }
@@ -155,7 +197,9 @@ struct ViewPartition {
 
 impl std::fmt::Debug for ViewPartition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ViewPartition").field("schema", &self.schema).finish_non_exhaustive()
+        f.debug_struct("ViewPartition")
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
     }
 }
 
@@ -172,11 +216,19 @@ impl PartitionStream for ViewPartition {
             let schema = schema.clone();
             move |batch| {
                 let batch = batch?;
-                let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-                Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
+                let options =
+                    arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                Ok(RecordBatch::try_new_with_options(
+                    schema.clone(),
+                    batch.columns().to_vec(),
+                    &options,
+                )?)
             }
         });
-        Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(renamed)))
+        Box::pin(RecordBatchStreamAdapter::new(
+            schema,
+            futures::stream::iter(renamed),
+        ))
     }
 }
 
@@ -193,8 +245,12 @@ impl ViewPartition {
                 None => part.scan(columns.as_deref(), BATCH_ROWS),
             };
             let batches: Batches = match scan {
-                Ok(scan) => Box::new(scan.map(|b| b.map_err(|e| DataFusionError::External(Box::new(e))))),
-                Err(error) => Box::new(std::iter::once(Err(DataFusionError::External(Box::new(error))))),
+                Ok(scan) => {
+                    Box::new(scan.map(|b| b.map_err(|e| DataFusionError::External(Box::new(e)))))
+                }
+                Err(error) => Box::new(std::iter::once(Err(DataFusionError::External(Box::new(
+                    error,
+                ))))),
             };
             batches
         });
@@ -206,7 +262,10 @@ impl ViewPartition {
         let mut removals = overlay.removed.clone();
         let kept = stored.map(move |batch| overlay.without(&batch?, &mut removals));
         let inserted = self.overlay.inserted.clone().into_iter().map(Ok);
-        Box::new(kept.chain(inserted).map(move |batch| Ok(batch?.project(&projection)?)))
+        Box::new(
+            kept.chain(inserted)
+                .map(move |batch| Ok(batch?.project(&projection)?)),
+        )
     }
 }
 
@@ -225,13 +284,19 @@ impl Overlay {
         if changes.iter().all(Batch::is_empty) {
             return Ok(Self::default());
         }
-        let types: Vec<_> = schema.fields().iter().map(|f| f.data_type().clone()).collect();
+        let types: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|f| f.data_type().clone())
+            .collect();
         let codec = RowCodec::new(&types)?;
         let mut counts: HashMap<Vec<u8>, (Diff, usize, usize)> = HashMap::new();
         for (number, batch) in changes.iter().enumerate() {
             let rows = codec.encode(batch.columns())?;
             for (index, row) in rows.iter().enumerate() {
-                let count = counts.entry(row.data().to_vec()).or_insert((0, number, index));
+                let count = counts
+                    .entry(row.data().to_vec())
+                    .or_insert((0, number, index));
                 count.0 += batch.diff(index);
             }
         }
@@ -249,18 +314,33 @@ impl Overlay {
         for (mut indices, batch) in taken.into_iter().zip(changes) {
             indices.sort_unstable();
             if !indices.is_empty() {
-                inserted.push(take_record_batch(batch.rows(), &UInt32Array::from(indices))?);
+                inserted.push(take_record_batch(
+                    batch.rows(),
+                    &UInt32Array::from(indices),
+                )?);
             }
         }
-        Ok(Self { codec: Some(codec), removed, inserted })
+        Ok(Self {
+            codec: Some(codec),
+            removed,
+            inserted,
+        })
     }
 
     pub fn is_empty(&self) -> bool {
         self.removed.is_empty() && self.inserted.is_empty()
     }
 
-    fn without(&self, batch: &RecordBatch, removals: &mut HashMap<Vec<u8>, Diff>) -> Result<RecordBatch> {
-        let Some(codec) = self.codec.as_ref().filter(|_| !removals.is_empty() && batch.num_rows() > 0) else {
+    fn without(
+        &self,
+        batch: &RecordBatch,
+        removals: &mut HashMap<Vec<u8>, Diff>,
+    ) -> Result<RecordBatch> {
+        let Some(codec) = self
+            .codec
+            .as_ref()
+            .filter(|_| !removals.is_empty() && batch.num_rows() > 0)
+        else {
             return Ok(batch.clone());
         };
         let rows = codec.encode(batch.columns())?;

@@ -5,7 +5,9 @@ use datafusion::common::TableReference;
 use datafusion::datasource::provider_as_source;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tidegate_catalog::{Catalog, MaterializedViewDef, Relation, RelationKind, SearchPath, SinkDef, SourceDef, TableDef};
+use tidegate_catalog::{
+    Catalog, MaterializedViewDef, Relation, RelationKind, SearchPath, SinkDef, SourceDef, TableDef,
+};
 use tidegate_connectors::registry::{self, SinkRequest};
 use tidegate_connectors::{Format, Source};
 use tidegate_parser::Statement;
@@ -46,7 +48,8 @@ impl Relations for Names {
         }
         let parts: Vec<String> = match name {
             TableReference::Bare { table } => vec![table.to_string()],
-            TableReference::Partial { schema, table } | TableReference::Full { schema, table, .. } => {
+            TableReference::Partial { schema, table }
+            | TableReference::Full { schema, table, .. } => {
                 vec![schema.to_string(), table.to_string()]
             }
         };
@@ -62,7 +65,10 @@ impl Relations for Names {
 fn resolved(relation: &Relation) -> Result<Resolved, SqlError> {
     use tidegate_planner::RelationKind as Kind;
     let visible: Vec<_> = relation.visible_columns().collect();
-    let fields: Vec<_> = visible.iter().map(|(_, c)| c.sql_type.field(&c.name, c.nullable)).collect();
+    let fields: Vec<_> = visible
+        .iter()
+        .map(|(_, c)| c.sql_type.field(&c.name, c.nullable))
+        .collect();
     let columns: Vec<usize> = visible.iter().map(|(i, _)| *i).collect();
     let position = |stored: &usize| columns.iter().position(|c| c == stored);
     let (kind, key, append_only, view) = match &relation.kind {
@@ -71,8 +77,16 @@ fn resolved(relation: &Relation) -> Result<Resolved, SqlError> {
         RelationKind::View(def) => (Kind::View, None, false, Some(view_query(&def.query)?)),
         RelationKind::MaterializedView(def) => {
             let unique = def.options.get(UNIQUE_OPTION).is_some_and(|v| v == "true");
-            let append_only = def.options.get(APPEND_ONLY_OPTION).is_some_and(|v| v == "true");
-            (Kind::MaterializedView, unique.then_some(&def.key), append_only, None)
+            let append_only = def
+                .options
+                .get(APPEND_ONLY_OPTION)
+                .is_some_and(|v| v == "true");
+            (
+                Kind::MaterializedView,
+                unique.then_some(&def.key),
+                append_only,
+                None,
+            )
         }
         RelationKind::Sink(_) => {
             return Err(SqlError::new(
@@ -81,7 +95,9 @@ fn resolved(relation: &Relation) -> Result<Resolved, SqlError> {
             ));
         }
     };
-    let unique_key = key.and_then(|key| key.iter().map(position).collect::<Option<Vec<_>>>()).filter(|k| !k.is_empty());
+    let unique_key = key
+        .and_then(|key| key.iter().map(position).collect::<Option<Vec<_>>>())
+        .filter(|k| !k.is_empty());
     Ok(Resolved {
         id: relation.id,
         name: relation.name.clone(),
@@ -100,7 +116,10 @@ pub(crate) const UNIQUE_OPTION: &str = "tidegate.unique";
 pub(crate) const APPEND_ONLY_OPTION: &str = "tidegate.append_only";
 
 fn view_query(text: &str) -> Result<ViewQuery, SqlError> {
-    Ok(ViewQuery { query: Arc::new(parse_query(text)?), text: text.to_owned() })
+    Ok(ViewQuery {
+        query: Arc::new(parse_query(text)?),
+        text: text.to_owned(),
+    })
 }
 
 /// The tree of a query that a definition keeps as text.
@@ -109,14 +128,19 @@ pub(crate) fn parse_query(text: &str) -> Result<ast::Query, SqlError> {
     match parsed.into_iter().next().map(|p| p.statement) {
         Some(Statement::Sql(statement)) => match *statement {
             ast::Statement::Query(query) => Ok(*query),
-            other => Err(SqlError::internal(format!("a definition holds a statement that is no query: {other}"))),
+            other => Err(SqlError::internal(format!(
+                "a definition holds a statement that is no query: {other}"
+            ))),
         },
         _ => Err(SqlError::internal("a definition holds no query")),
     }
 }
 
 pub(crate) fn parse_error(error: tidegate_parser::ParseError) -> SqlError {
-    let mut told = SqlError::new(tidegate_types::SqlState::from_code(error.sqlstate), error.message);
+    let mut told = SqlError::new(
+        tidegate_types::SqlState::from_code(error.sqlstate),
+        error.message,
+    );
     told.hint = error.hint;
     told.position = Some(error.position);
     told
@@ -150,7 +174,13 @@ impl Specs<'_> {
             append_only: def.append_only,
         });
         let backend = self.backend(&def.options);
-        RelationSpec { dataflow, readers: Vec::new(), source: None, sink: None, backend }
+        RelationSpec {
+            dataflow,
+            readers: Vec::new(),
+            source: None,
+            sink: None,
+            backend,
+        }
     }
 
     fn source(&mut self, relation: &Relation, def: &SourceDef) -> Result<RelationSpec, SqlError> {
@@ -158,8 +188,13 @@ impl Specs<'_> {
         let connector = match self.connectors.get(&relation.id) {
             Some(connector) => connector.clone(),
             None => {
-                let format = format_of(def.format.as_deref(), def.encode.as_deref(), &def.format_options)?;
-                let made = registry::source(&def.connector, &schema, &def.options, format.as_ref())?;
+                let format = format_of(
+                    def.format.as_deref(),
+                    def.encode.as_deref(),
+                    &def.format_options,
+                )?;
+                let made =
+                    registry::source(&def.connector, &schema, &def.options, format.as_ref())?;
                 self.connectors.insert(relation.id, made.clone());
                 made
             }
@@ -172,10 +207,20 @@ impl Specs<'_> {
             append_only: connector.append_only(),
         });
         let backend = self.default_backend;
-        Ok(RelationSpec { dataflow, readers: Vec::new(), source: Some(connector), sink: None, backend })
+        Ok(RelationSpec {
+            dataflow,
+            readers: Vec::new(),
+            source: Some(connector),
+            sink: None,
+            backend,
+        })
     }
 
-    fn view(&mut self, relation: &Relation, def: &MaterializedViewDef) -> Result<RelationSpec, SqlError> {
+    fn view(
+        &mut self,
+        relation: &Relation,
+        def: &MaterializedViewDef,
+    ) -> Result<RelationSpec, SqlError> {
         let names = self.names(&def.options);
         let columns: Vec<String> = relation.columns.iter().map(|c| c.name.clone()).collect();
         let planned = Planner::new(&names, &def.query).plan_materialized_view(
@@ -186,17 +231,30 @@ impl Specs<'_> {
         )?;
         let readers = self.readers(&planned.reads)?;
         let backend = self.backend(&def.options);
-        Ok(RelationSpec { dataflow: planned.dataflow, readers, source: None, sink: None, backend })
+        Ok(RelationSpec {
+            dataflow: planned.dataflow,
+            readers,
+            source: None,
+            sink: None,
+            backend,
+        })
     }
 
     fn sink(&mut self, relation: &Relation, def: &SinkDef) -> Result<RelationSpec, SqlError> {
         let names = self.names(&def.options);
-        let planned =
-            Planner::new(&names, &def.query).plan_sink(parse_query(&def.query)?, relation.id, &relation.name)?;
+        let planned = Planner::new(&names, &def.query).plan_sink(
+            parse_query(&def.query)?,
+            relation.id,
+            &relation.name,
+        )?;
         let readers = self.readers(&planned.reads)?;
         let mut options = def.options.clone();
         options.remove(SEARCH_PATH_OPTION);
-        let format = format_of(def.format.as_deref(), def.encode.as_deref(), &def.format_options)?;
+        let format = format_of(
+            def.format.as_deref(),
+            def.encode.as_deref(),
+            &def.format_options,
+        )?;
         let sink = registry::sink(&SinkRequest {
             id: &relation.id.to_string(),
             connector: &def.connector,
@@ -206,7 +264,13 @@ impl Specs<'_> {
             append_only: planned.append_only,
         })?;
         let backend = self.default_backend;
-        Ok(RelationSpec { dataflow: planned.dataflow, readers, source: None, sink: Some(sink), backend })
+        Ok(RelationSpec {
+            dataflow: planned.dataflow,
+            readers,
+            source: None,
+            sink: Some(sink),
+            backend,
+        })
     }
 
     fn readers(&mut self, reads: &[RelationId]) -> Result<Vec<RelationSpec>, SqlError> {
@@ -227,7 +291,11 @@ impl Specs<'_> {
             Some(path) => SearchPath(path.split(',').map(str::to_owned).collect()),
             None => SearchPath::default(),
         };
-        Names { catalog: self.catalog.clone(), path, system: None }
+        Names {
+            catalog: self.catalog.clone(),
+            path,
+            system: None,
+        }
     }
 
     fn backend(&self, options: &std::collections::BTreeMap<String, String>) -> BackendKind {

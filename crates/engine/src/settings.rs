@@ -22,9 +22,14 @@ pub enum Kind {
     Text,
     Boolean,
     /// A whole number within bounds.
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     /// `100ms`, `1s`, `5min`; a bare number is milliseconds. With `off` also switched off.
-    Duration { may_be_off: bool },
+    Duration {
+        may_be_off: bool,
+    },
     /// `512MB`, `2GB`; a bare number is bytes.
     Bytes,
     OneOf(&'static [&'static str]),
@@ -39,49 +44,241 @@ pub struct Setting {
     pub description: &'static str,
 }
 
-const fn server(name: &'static str, default: &'static str, kind: Kind, description: &'static str) -> Setting {
-    Setting { name, default, kind, scope: Scope::Server, description }
+const fn server(
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    description: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        default,
+        kind,
+        scope: Scope::Server,
+        description,
+    }
 }
 
-const fn session(name: &'static str, default: &'static str, kind: Kind, description: &'static str) -> Setting {
-    Setting { name, default, kind, scope: Scope::Session, description }
+const fn session(
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    description: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        default,
+        kind,
+        scope: Scope::Session,
+        description,
+    }
 }
 
-const POSITIVE: Kind = Kind::Integer { min: 1, max: i64::MAX };
+const POSITIVE: Kind = Kind::Integer {
+    min: 1,
+    max: i64::MAX,
+};
 
 /// All of them, in order of names.
 pub const SETTINGS: &[Setting] = &[
-    session("application_name", "", Kind::Text, "Name of the client, shown in lists of sessions."),
-    session("background_ddl", "off", Kind::Boolean, "CREATE MATERIALIZED VIEW returns before its backfill is over."),
-    server("barrier_interval", "100ms", Kind::Duration { may_be_off: false }, "Longest time that rows of a busy source wait for a barrier."),
-    session("bytea_output", "hex", Kind::OneOf(&["hex"]), "Text form of bytea."),
-    server("checkpoint_interval", "1s", Kind::Duration { may_be_off: true }, "Time between automatic checkpoints."),
-    server("checkpoint_retained", "3", Kind::Integer { min: 1, max: 10_000 }, "How many completed checkpoints stay."),
-    server("checkpoint_storage", "", Kind::Text, "Where checkpoints go: a directory or URL; empty means DATA_DIR/checkpoints."),
-    session("client_encoding", "UTF8", Kind::OneOf(&["UTF8", "UTF-8", "utf8", "utf-8", "unicode", "UNICODE", "'utf-8'"]), "Encoding of text on the wire."),
-    session("client_min_messages", "notice", Kind::OneOf(&["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"]), "Least severe message that is sent to the client."),
-    session("datestyle", "ISO, MDY", Kind::Text, "Form of dates; only ISO is written."),
-    session("default_transaction_isolation", "repeatable read", Kind::OneOf(&["read uncommitted", "read committed", "repeatable read", "serializable"]), "Accepted for clients; transactions see a snapshot."),
-    session("default_transaction_read_only", "off", Kind::Boolean, "Accepted for clients."),
-    session("extra_float_digits", "1", Kind::Integer { min: -15, max: 3 }, "Accepted for clients; floats are always written exactly."),
-    session("idle_in_transaction_session_timeout", "0", Kind::Duration { may_be_off: false }, "Accepted for clients."),
-    session("intervalstyle", "postgres", Kind::OneOf(&["postgres"]), "Form of intervals."),
-    session("lock_timeout", "0", Kind::Duration { may_be_off: false }, "Accepted for clients; statements do not wait for locks."),
-    server("memory_limit", "4GB", Kind::Bytes, "Memory for state, queues and queries together."),
-    server("pin_workers", "on", Kind::Boolean, "Each worker keeps to a core of its own."),
-    server("restore_without_log", "off", Kind::Boolean, "Start although the command log is missing or shorter than the newest checkpoint."),
-    server("rows_in_flight", "262144", POSITIVE, "Rows on their way at which sources hold back."),
-    server("rows_per_epoch", "262144", POSITIVE, "Rows of sources after which a barrier is cut."),
+    session(
+        "application_name",
+        "",
+        Kind::Text,
+        "Name of the client, shown in lists of sessions.",
+    ),
+    session(
+        "background_ddl",
+        "off",
+        Kind::Boolean,
+        "CREATE MATERIALIZED VIEW returns before its backfill is over.",
+    ),
+    server(
+        "barrier_interval",
+        "100ms",
+        Kind::Duration { may_be_off: false },
+        "Longest time that rows of a busy source wait for a barrier.",
+    ),
+    session(
+        "bytea_output",
+        "hex",
+        Kind::OneOf(&["hex"]),
+        "Text form of bytea.",
+    ),
+    server(
+        "checkpoint_interval",
+        "1s",
+        Kind::Duration { may_be_off: true },
+        "Time between automatic checkpoints.",
+    ),
+    server(
+        "checkpoint_retained",
+        "3",
+        Kind::Integer {
+            min: 1,
+            max: 10_000,
+        },
+        "How many completed checkpoints stay.",
+    ),
+    server(
+        "checkpoint_storage",
+        "",
+        Kind::Text,
+        "Where checkpoints go: a directory or URL; empty means DATA_DIR/checkpoints.",
+    ),
+    session(
+        "client_encoding",
+        "UTF8",
+        Kind::OneOf(&[
+            "UTF8", "UTF-8", "utf8", "utf-8", "unicode", "UNICODE", "'utf-8'",
+        ]),
+        "Encoding of text on the wire.",
+    ),
+    session(
+        "client_min_messages",
+        "notice",
+        Kind::OneOf(&[
+            "debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error",
+        ]),
+        "Least severe message that is sent to the client.",
+    ),
+    session(
+        "datestyle",
+        "ISO, MDY",
+        Kind::Text,
+        "Form of dates; only ISO is written.",
+    ),
+    session(
+        "default_transaction_isolation",
+        "repeatable read",
+        Kind::OneOf(&[
+            "read uncommitted",
+            "read committed",
+            "repeatable read",
+            "serializable",
+        ]),
+        "Accepted for clients; transactions see a snapshot.",
+    ),
+    session(
+        "default_transaction_read_only",
+        "off",
+        Kind::Boolean,
+        "Accepted for clients.",
+    ),
+    session(
+        "extra_float_digits",
+        "1",
+        Kind::Integer { min: -15, max: 3 },
+        "Accepted for clients; floats are always written exactly.",
+    ),
+    session(
+        "idle_in_transaction_session_timeout",
+        "0",
+        Kind::Duration { may_be_off: false },
+        "Accepted for clients.",
+    ),
+    session(
+        "intervalstyle",
+        "postgres",
+        Kind::OneOf(&["postgres"]),
+        "Form of intervals.",
+    ),
+    session(
+        "lock_timeout",
+        "0",
+        Kind::Duration { may_be_off: false },
+        "Accepted for clients; statements do not wait for locks.",
+    ),
+    server(
+        "memory_limit",
+        "4GB",
+        Kind::Bytes,
+        "Memory for state, queues and queries together.",
+    ),
+    server(
+        "pin_workers",
+        "on",
+        Kind::Boolean,
+        "Each worker keeps to a core of its own.",
+    ),
+    server(
+        "restore_without_log",
+        "off",
+        Kind::Boolean,
+        "Start although the command log is missing or shorter than the newest checkpoint.",
+    ),
+    server(
+        "rows_in_flight",
+        "262144",
+        POSITIVE,
+        "Rows on their way at which sources hold back.",
+    ),
+    server(
+        "rows_per_epoch",
+        "262144",
+        POSITIVE,
+        "Rows of sources after which a barrier is cut.",
+    ),
     session("row_security", "on", Kind::Boolean, "Accepted for clients."),
-    session("search_path", "public", Kind::Text, "Schemas in which unqualified names are looked for."),
-    session("standard_conforming_strings", "on", Kind::OneOf(&["on"]), "Backslashes in strings are ordinary characters."),
-    server("state_backend", "memory", Kind::OneOf(&["memory", "rocksdb"]), "Where working state lives unless a view says otherwise."),
-    session("statement_timeout", "0", Kind::Duration { may_be_off: false }, "Longest time that a statement may take; 0 for no limit."),
-    session("synchronous_commit", "on", Kind::OneOf(&["on"]), "Accepted for clients; commits are always durable."),
-    session("timezone", "UTC", Kind::OneOf(&["UTC", "utc", "Etc/UTC", "GMT"]), "Time zone of timestamps with time zone."),
-    session("transaction_isolation", "repeatable read", Kind::OneOf(&["read uncommitted", "read committed", "repeatable read", "serializable"]), "Accepted for clients; transactions see a snapshot."),
-    session("transaction_read_only", "off", Kind::Boolean, "Accepted for clients."),
-    server("workers", "0", Kind::Integer { min: 0, max: 256 }, "Worker threads; 0 means one per core."),
+    session(
+        "search_path",
+        "public",
+        Kind::Text,
+        "Schemas in which unqualified names are looked for.",
+    ),
+    session(
+        "standard_conforming_strings",
+        "on",
+        Kind::OneOf(&["on"]),
+        "Backslashes in strings are ordinary characters.",
+    ),
+    server(
+        "state_backend",
+        "memory",
+        Kind::OneOf(&["memory", "rocksdb"]),
+        "Where working state lives unless a view says otherwise.",
+    ),
+    session(
+        "statement_timeout",
+        "0",
+        Kind::Duration { may_be_off: false },
+        "Longest time that a statement may take; 0 for no limit.",
+    ),
+    session(
+        "synchronous_commit",
+        "on",
+        Kind::OneOf(&["on"]),
+        "Accepted for clients; commits are always durable.",
+    ),
+    session(
+        "timezone",
+        "UTC",
+        Kind::OneOf(&["UTC", "utc", "Etc/UTC", "GMT"]),
+        "Time zone of timestamps with time zone.",
+    ),
+    session(
+        "transaction_isolation",
+        "repeatable read",
+        Kind::OneOf(&[
+            "read uncommitted",
+            "read committed",
+            "repeatable read",
+            "serializable",
+        ]),
+        "Accepted for clients; transactions see a snapshot.",
+    ),
+    session(
+        "transaction_read_only",
+        "off",
+        Kind::Boolean,
+        "Accepted for clients.",
+    ),
+    server(
+        "workers",
+        "0",
+        Kind::Integer { min: 0, max: 256 },
+        "Worker threads; 0 means one per core.",
+    ),
 ];
 
 /// Values that clients ask for and nobody can change.
@@ -100,10 +297,18 @@ pub fn setting(name: &str) -> Option<&'static Setting> {
 
 /// 42704, with what exists.
 pub fn unknown_setting(name: &str) -> SqlError {
-    let close = SETTINGS.iter().map(|s| s.name).find(|known| known.contains(name) || name.contains(known));
-    let error = SqlError::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""));
+    let close = SETTINGS
+        .iter()
+        .map(|s| s.name)
+        .find(|known| known.contains(name) || name.contains(known));
+    let error = SqlError::new(
+        SqlState::UNDEFINED_OBJECT,
+        format!("unrecognized configuration parameter \"{name}\""),
+    );
     match close {
-        Some(close) => error.with_hint(format!("Perhaps you mean \"{close}\". SHOW ALL lists all settings.")),
+        Some(close) => error.with_hint(format!(
+            "Perhaps you mean \"{close}\". SHOW ALL lists all settings."
+        )),
         None => error.with_hint("SHOW ALL lists all settings."),
     }
 }
@@ -135,7 +340,9 @@ impl Setting {
                 None if may_be_off && value.eq_ignore_ascii_case("off") => Ok("off".into()),
                 None => Err(refused("It takes a time such as 100ms, 1s or 5min.")),
             },
-            Kind::Bytes => parse_bytes(value).map(|_| value.to_owned()).ok_or_else(|| refused("It takes a size such as 512MB or 2GB.")),
+            Kind::Bytes => parse_bytes(value)
+                .map(|_| value.to_owned())
+                .ok_or_else(|| refused("It takes a size such as 512MB or 2GB.")),
             Kind::OneOf(known) => known
                 .iter()
                 .find(|k| k.eq_ignore_ascii_case(value))
@@ -174,7 +381,9 @@ pub fn parse_bytes(text: &str) -> Option<usize> {
 
 fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let number = text[..end].parse().ok()?;
     Some((number, text[end..].trim()))
 }
@@ -203,7 +412,11 @@ impl Settings {
     pub fn get(&self, name: &str) -> Option<&str> {
         let name = canonical(name);
         let setting = setting(&name)?;
-        Some(self.values.get(setting.name).map_or(setting.default, String::as_str))
+        Some(
+            self.values
+                .get(setting.name)
+                .map_or(setting.default, String::as_str),
+        )
     }
 
     fn known(&self, name: &'static str) -> &str {
@@ -219,7 +432,9 @@ impl Settings {
     }
 
     pub fn integer(&self, name: &'static str) -> i64 {
-        self.known(name).parse().expect("values are checked when they are set")
+        self.known(name)
+            .parse()
+            .expect("values are checked when they are set")
     }
 
     /// `None` when switched off.
@@ -254,7 +469,11 @@ mod tests {
 
     #[test]
     fn settings_are_sorted_and_their_defaults_are_valid() {
-        assert!(SETTINGS.windows(2).all(|w| w[0].name < w[1].name || w[0].name == "rows_per_epoch"));
+        assert!(
+            SETTINGS
+                .windows(2)
+                .all(|w| w[0].name < w[1].name || w[0].name == "rows_per_epoch")
+        );
         for setting in SETTINGS {
             setting.check(setting.default).expect(setting.name);
         }
@@ -264,12 +483,19 @@ mod tests {
     fn values_are_checked_and_named() {
         let mut settings = Settings::default();
         settings.set("checkpoint_interval", "250ms").expect("valid");
-        assert_eq!(settings.duration("checkpoint_interval"), Some(Duration::from_millis(250)));
+        assert_eq!(
+            settings.duration("checkpoint_interval"),
+            Some(Duration::from_millis(250))
+        );
         settings.set("checkpoint_interval", "off").expect("valid");
         assert_eq!(settings.duration("checkpoint_interval"), None);
-        let error = settings.set("state_backend", "disk").expect_err("no such backend");
+        let error = settings
+            .set("state_backend", "disk")
+            .expect_err("no such backend");
         assert_eq!(error.state, SqlState::INVALID_PARAMETER_VALUE);
-        let error = settings.set("stat_backend", "memory").expect_err("no such setting");
+        let error = settings
+            .set("stat_backend", "memory")
+            .expect_err("no such setting");
         assert_eq!(error.state, SqlState::UNDEFINED_OBJECT);
     }
 }

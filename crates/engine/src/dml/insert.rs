@@ -36,10 +36,28 @@ impl Session {
             Some(_) => None,
             None => Some(database.sequencer.turn().await),
         };
-        let rows = self.new_rows(insert, &target, text, types, &parameters, turn.as_ref()).await?;
-        let effect = self.resolve(&target, rows, &on_conflict, &parameters, text, turn.as_ref()).await?;
+        let rows = self
+            .new_rows(insert, &target, text, types, &parameters, turn.as_ref())
+            .await?;
+        let effect = self
+            .resolve(
+                &target,
+                rows,
+                &on_conflict,
+                &parameters,
+                text,
+                turn.as_ref(),
+            )
+            .await?;
         self.apply(&target, &effect, turn).await?;
-        self.respond(&target, insert.returning.as_deref(), &effect, "INSERT", RowsTag::Insert, text)
+        self.respond(
+            &target,
+            insert.returning.as_deref(),
+            &effect,
+            "INSERT",
+            RowsTag::Insert,
+            text,
+        )
     }
 
     fn insert_target(&self, insert: &ast::Insert) -> Result<Target, SqlError> {
@@ -91,10 +109,16 @@ impl Session {
         let names = self.names();
         let declared: Vec<_> = types.iter().cloned().map(Some).collect();
         let planned = Planner::new(&names, text).query(source, &declared)?;
-        check_count(planned.schema.fields().len(), columns.len(), !insert.columns.is_empty())?;
+        check_count(
+            planned.schema.fields().len(),
+            columns.len(),
+            !insert.columns.is_empty(),
+        )?;
         let relations = crate::session::relations_of(&planned.plan);
         let reading = self.reading_for_write_of(&relations, turn).await?;
-        let batches = self.collect(planned, parameters.to_vec(), &reading, text).await?;
+        let batches = self
+            .collect(planned, parameters.to_vec(), &reading, text)
+            .await?;
         let mut converted = Vec::new();
         for batch in &batches {
             converted.push(self.widen(target, &columns, batch)?);
@@ -103,7 +127,12 @@ impl Session {
     }
 
     /// Rows of the given columns with the others filled in.
-    pub(super) fn widen(&self, target: &Target, columns: &[usize], batch: &RecordBatch) -> Result<RecordBatch, SqlError> {
+    pub(super) fn widen(
+        &self,
+        target: &Target,
+        columns: &[usize],
+        batch: &RecordBatch,
+    ) -> Result<RecordBatch, SqlError> {
         let count = batch.num_rows();
         let mut stored: Vec<ArrayRef> = Vec::with_capacity(target.relation.columns.len());
         for index in 0..target.relation.columns.len() {
@@ -115,7 +144,12 @@ impl Session {
         target.rows(stored)
     }
 
-    fn default_values(&self, target: &Target, column: usize, count: usize) -> Result<ArrayRef, SqlError> {
+    fn default_values(
+        &self,
+        target: &Target,
+        column: usize,
+        count: usize,
+    ) -> Result<ArrayRef, SqlError> {
         let definition = &target.relation.columns[column];
         let Some(default) = &definition.default else {
             return Ok(new_null_array(&definition.sql_type.arrow(), count));
@@ -133,19 +167,26 @@ impl Session {
     }
 
     /// Whether a default can be evaluated and assigned, before a table is made with it.
-    pub(crate) fn check_default(&self, default: &str, column: &tidegate_catalog::Column) -> Result<(), SqlError> {
+    pub(crate) fn check_default(
+        &self,
+        default: &str,
+        column: &tidegate_catalog::Column,
+    ) -> Result<(), SqlError> {
         let computed = self.computed(parse_expression(default)?, DFSchema::empty(), default)?;
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(1));
         let schema = std::sync::Arc::new(arrow::datatypes::Schema::empty());
-        let one = RecordBatch::try_new_with_options(schema, Vec::new(), &options).map_err(SqlError::internal)?;
+        let one = RecordBatch::try_new_with_options(schema, Vec::new(), &options)
+            .map_err(SqlError::internal)?;
         let value = computed.evaluate(&one, &[], default)?;
-        super::target::assign(&value, &column.sql_type).map(|_| ()).map_err(|mut error| {
-            if error.state == SqlState::DATATYPE_MISMATCH {
-                error.message = format!("column \"{}\" {}", column.name, error.message);
-            }
-            error.position = None;
-            error
-        })
+        super::target::assign(&value, &column.sql_type)
+            .map(|_| ())
+            .map_err(|mut error| {
+                if error.state == SqlState::DATATYPE_MISMATCH {
+                    error.message = format!("column \"{}\" {}", column.name, error.message);
+                }
+                error.position = None;
+                error
+            })
     }
 
     /// `DEFAULT VALUES`.
@@ -163,7 +204,9 @@ impl Session {
         target: &Target,
         columns: &[usize],
     ) -> Result<Option<usize>, SqlError> {
-        let ast::SetExpr::Values(values) = source.body.as_mut() else { return Ok(None) };
+        let ast::SetExpr::Values(values) = source.body.as_mut() else {
+            return Ok(None);
+        };
         let mut widest = None;
         for row in &mut values.rows {
             widest = widest.max(Some(row.len()));
@@ -191,7 +234,10 @@ impl Session {
         turn: Option<&Turn<'_>>,
     ) -> Result<Effect, SqlError> {
         if target.def.primary_key.is_empty() {
-            return Ok(Effect { batches: vec![Batch::insert(rows.clone())], rows: vec![rows] });
+            return Ok(Effect {
+                batches: vec![Batch::insert(rows.clone())],
+                rows: vec![rows],
+            });
         }
         let encoded = target.keys(&rows)?;
         let keys: Vec<&[u8]> = encoded.iter().map(|k| k.data()).collect();
@@ -227,7 +273,10 @@ impl Session {
             }
         }
         let inserted = keep(&rows, keeps)?;
-        let mut effect = Effect { batches: vec![Batch::insert(inserted.clone())], rows: vec![inserted] };
+        let mut effect = Effect {
+            batches: vec![Batch::insert(inserted.clone())],
+            rows: vec![inserted],
+        };
         if let (OnConflict::Update(update), false) = (on_conflict, updates.is_empty()) {
             target.expect_mutable("update")?;
             let old: Vec<RecordBatch> = updates.iter().map(|(_, row)| row.clone()).collect();
@@ -240,9 +289,10 @@ impl Session {
             if (0..new.num_rows()).any(|i| moved.row(i).data() != unmoved.row(i).data()) {
                 let keys: Vec<&[u8]> = moved.iter().map(|k| k.data()).collect();
                 let present = target.present(&reading, &keys)?;
-                if let Some(row) = (0..new.num_rows())
-                    .find(|i| moved.row(*i).data() != unmoved.row(*i).data() && present.rows.contains_key(keys[*i]))
-                {
+                if let Some(row) = (0..new.num_rows()).find(|i| {
+                    moved.row(*i).data() != unmoved.row(*i).data()
+                        && present.rows.contains_key(keys[*i])
+                }) {
                     return Err(target.duplicate(&new, row));
                 }
             }
@@ -265,16 +315,26 @@ impl Session {
     ) -> Result<(RecordBatch, RecordBatch), SqlError> {
         let own = table_schema(&target.relation.name, &target.schema)?;
         let excluded = table_schema("excluded", &target.schema)?;
-        let both = own.join(&excluded).map_err(|e| tidegate_planner::errors::sql_error(&e, text))?;
+        let both = own
+            .join(&excluded)
+            .map_err(|e| tidegate_planner::errors::sql_error(&e, text))?;
         let beside = |old: &RecordBatch, proposed: &RecordBatch| {
-            let columns = old.columns().iter().chain(proposed.columns()).cloned().collect();
-            RecordBatch::try_new(std::sync::Arc::new(both.as_arrow().clone()), columns).map_err(SqlError::internal)
+            let columns = old
+                .columns()
+                .iter()
+                .chain(proposed.columns())
+                .cloned()
+                .collect();
+            RecordBatch::try_new(std::sync::Arc::new(both.as_arrow().clone()), columns)
+                .map_err(SqlError::internal)
         };
         let (mut old, mut proposed) = (old, proposed.clone());
         if let Some(condition) = &update.selection {
             let computed = self.computed(condition.clone(), both.clone(), text)?;
             let verdict = computed.evaluate(&beside(&old, &proposed)?, parameters, text)?;
-            let mask: Vec<bool> = (0..old.num_rows()).map(|r| is_true(verdict.as_ref(), r)).collect();
+            let mask: Vec<bool> = (0..old.num_rows())
+                .map(|r| is_true(verdict.as_ref(), r))
+                .collect();
             old = keep(&old, mask.clone())?;
             proposed = keep(&proposed, mask)?;
         }
@@ -283,7 +343,9 @@ impl Session {
         for assignment in &update.assignments {
             let (index, value) = assigned(target, assignment)?;
             let value = match value {
-                Some(value) => self.computed(value, both.clone(), text)?.evaluate(&rows, parameters, text)?,
+                Some(value) => self
+                    .computed(value, both.clone(), text)?
+                    .evaluate(&rows, parameters, text)?,
                 None => self.default_values(target, index, old.num_rows())?,
             };
             columns[index] = target.convert(&value, index)?;
@@ -306,19 +368,27 @@ impl Session {
             if let ast::SetExpr::Values(values) = source.body.as_ref() {
                 for row in &values.rows {
                     for (position, value) in row.iter().enumerate() {
-                        if let (Some(number), Some(column)) = (placeholder(value), columns.get(position)) {
+                        if let (Some(number), Some(column)) =
+                            (placeholder(value), columns.get(position))
+                        {
                             parameters.resize(parameters.len().max(number), None);
-                            parameters[number - 1] = Some(target.relation.columns[*column].sql_type.clone());
+                            parameters[number - 1] =
+                                Some(target.relation.columns[*column].sql_type.clone());
                         }
                     }
                 }
             }
             let known = merged(&parameters, declared);
             let names = self.names();
-            let found = Planner::new(&names, text).query(source, &known)?.parameters()?;
+            let found = Planner::new(&names, text)
+                .query(source, &known)?
+                .parameters()?;
             parameters = merged(&found, &known);
         }
-        let returning = insert.returning.as_ref().map(|items| self.returning_schema(&target, items, text));
+        let returning = insert
+            .returning
+            .as_ref()
+            .map(|items| self.returning_schema(&target, items, text));
         Ok((parameters, returning.transpose()?))
     }
 }
@@ -339,7 +409,9 @@ pub(super) fn placeholder(expr: &ast::Expr) -> Option<usize> {
 pub(super) fn merged(found: &[Option<SqlType>], known: &[Option<SqlType>]) -> Vec<Option<SqlType>> {
     let count = found.len().max(known.len());
     let at = |list: &[Option<SqlType>], i: usize| list.get(i).cloned().flatten();
-    (0..count).map(|i| at(known, i).or_else(|| at(found, i))).collect()
+    (0..count)
+        .map(|i| at(known, i).or_else(|| at(found, i)))
+        .collect()
 }
 
 /// The column that an assignment sets, and to what; `None` is its default.
@@ -348,7 +420,9 @@ pub(super) fn assigned(
     assignment: &ast::Assignment,
 ) -> Result<(usize, Option<ast::Expr>), SqlError> {
     let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
-        return Err(SqlError::not_supported("assignment to several columns at once"));
+        return Err(SqlError::not_supported(
+            "assignment to several columns at once",
+        ));
     };
     let name = tidegate_parser::name_parts(name).pop().unwrap_or_default();
     let (index, _) = target.column(&name)?;
@@ -358,14 +432,23 @@ pub(super) fn assigned(
 
 fn check_count(found: usize, wanted: usize, listed: bool) -> Result<(), SqlError> {
     if found > wanted {
-        return Err(SqlError::new(SqlState::SYNTAX_ERROR, "INSERT has more expressions than target columns"));
+        return Err(SqlError::new(
+            SqlState::SYNTAX_ERROR,
+            "INSERT has more expressions than target columns",
+        ));
     }
     if found < wanted && listed {
-        return Err(SqlError::new(SqlState::SYNTAX_ERROR, "INSERT has more target columns than expressions"));
+        return Err(SqlError::new(
+            SqlState::SYNTAX_ERROR,
+            "INSERT has more target columns than expressions",
+        ));
     }
     if found < wanted {
-        return Err(SqlError::new(SqlState::SYNTAX_ERROR, "INSERT has fewer expressions than target columns")
-            .with_hint("Name the columns that values are given for."));
+        return Err(SqlError::new(
+            SqlState::SYNTAX_ERROR,
+            "INSERT has fewer expressions than target columns",
+        )
+        .with_hint("Name the columns that values are given for."));
     }
     Ok(())
 }
@@ -397,11 +480,18 @@ fn on_conflict<'a>(insert: &'a ast::Insert, target: &Target) -> Result<OnConflic
         }
         Some(ast::ConflictTarget::OnConstraint(name)) => {
             let name = tidegate_parser::name_parts(name).pop().unwrap_or_default();
-            let own = target.def.primary_key_name.clone().unwrap_or_else(|| format!("{}_pkey", target.relation.name));
+            let own = target
+                .def
+                .primary_key_name
+                .clone()
+                .unwrap_or_else(|| format!("{}_pkey", target.relation.name));
             if name != own || target.def.primary_key.is_empty() {
                 return Err(SqlError::new(
                     SqlState::UNDEFINED_OBJECT,
-                    format!("constraint \"{name}\" for table \"{}\" does not exist", target.relation.name),
+                    format!(
+                        "constraint \"{name}\" for table \"{}\" does not exist",
+                        target.relation.name
+                    ),
                 ));
             }
         }
@@ -409,7 +499,9 @@ fn on_conflict<'a>(insert: &'a ast::Insert, target: &Target) -> Result<OnConflic
     }
     match &clause.action {
         ast::OnConflictAction::DoNothing => Ok(OnConflict::Nothing),
-        ast::OnConflictAction::DoUpdate(update) if clause.conflict_target.is_some() => Ok(OnConflict::Update(update)),
+        ast::OnConflictAction::DoUpdate(update) if clause.conflict_target.is_some() => {
+            Ok(OnConflict::Update(update))
+        }
         ast::OnConflictAction::DoUpdate(_) => Err(SqlError::new(
             SqlState::SYNTAX_ERROR,
             "ON CONFLICT DO UPDATE requires inference specification or constraint name",
@@ -421,10 +513,15 @@ fn on_conflict<'a>(insert: &'a ast::Insert, target: &Target) -> Result<OnConflic
 pub(super) fn parse_expression(text: &str) -> Result<ast::Expr, SqlError> {
     let query = crate::relations::parse_query(&format!("SELECT {text}"))?;
     let ast::SetExpr::Select(select) = *query.body else {
-        return Err(SqlError::internal("an expression in the catalog cannot be read"));
+        return Err(SqlError::internal(
+            "an expression in the catalog cannot be read",
+        ));
     };
     match select.projection.into_iter().next() {
-        Some(ast::SelectItem::UnnamedExpr(expr)) | Some(ast::SelectItem::ExprWithAlias { expr, .. }) => Ok(expr),
-        _ => Err(SqlError::internal("an expression in the catalog cannot be read")),
+        Some(ast::SelectItem::UnnamedExpr(expr))
+        | Some(ast::SelectItem::ExprWithAlias { expr, .. }) => Ok(expr),
+        _ => Err(SqlError::internal(
+            "an expression in the catalog cannot be read",
+        )),
     }
 }

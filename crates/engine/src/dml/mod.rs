@@ -35,7 +35,11 @@ pub(crate) struct Effect {
 
 impl Session {
     /// Rows as a writing statement sees them: of its transaction, or the newest committed.
-    async fn reading_for_write(&mut self, target: &Target, turn: Option<&Turn<'_>>) -> Result<Reading, SqlError> {
+    async fn reading_for_write(
+        &mut self,
+        target: &Target,
+        turn: Option<&Turn<'_>>,
+    ) -> Result<Reading, SqlError> {
         self.reading_for_write_of(&[target.relation.id], turn).await
     }
 
@@ -48,30 +52,60 @@ impl Session {
             None => self.reading(relations).await,
             Some(turn) => {
                 let snapshot = self.database.runtime()?.snapshot(relations).await?;
-                let changes = self.database.sequencer.pending_after(turn, snapshot.log_position);
-                Ok(Reading { snapshot: Arc::new(snapshot), changes })
+                let changes = self
+                    .database
+                    .sequencer
+                    .pending_after(turn, snapshot.log_position);
+                Ok(Reading {
+                    snapshot: Arc::new(snapshot),
+                    changes,
+                })
             }
         }
     }
 
     /// Makes an effect part of the open transaction, or durable at once.
-    async fn apply(&mut self, target: &Target, effect: &Effect, turn: Option<Turn<'_>>) -> Result<(), SqlError> {
+    async fn apply(
+        &mut self,
+        target: &Target,
+        effect: &Effect,
+        turn: Option<Turn<'_>>,
+    ) -> Result<(), SqlError> {
         let keys = target.row_keys(&effect.batches)?;
-        let batches: Vec<Batch> = effect.batches.iter().filter(|b| !b.is_empty()).cloned().collect();
+        let batches: Vec<Batch> = effect
+            .batches
+            .iter()
+            .filter(|b| !b.is_empty())
+            .cloned()
+            .collect();
         if batches.is_empty() {
             return Ok(());
         }
         match turn {
             None => {
-                let transaction = self.transaction.as_mut().expect("without a turn there is a transaction");
-                transaction.writes.entry(target.relation.id).or_default().extend(batches);
+                let transaction = self
+                    .transaction
+                    .as_mut()
+                    .expect("without a turn there is a transaction");
+                transaction
+                    .writes
+                    .entry(target.relation.id)
+                    .or_default()
+                    .extend(batches);
                 transaction.keys.extend(keys);
                 Ok(())
             }
             Some(turn) => {
-                let changes: Vec<_> = batches.into_iter().map(|b| (target.relation.id, b)).collect();
-                let (position, durable) = self.database.log.append(LogEntry::Transaction { changes: changes.clone() })?;
-                self.database.sequencer.appended(&turn, position, changes, keys);
+                let changes: Vec<_> = batches
+                    .into_iter()
+                    .map(|b| (target.relation.id, b))
+                    .collect();
+                let (position, durable) = self.database.log.append(LogEntry::Transaction {
+                    changes: changes.clone(),
+                })?;
+                self.database
+                    .sequencer
+                    .appended(&turn, position, changes, keys);
                 drop(turn);
                 self.wait_durable(position, durable).await
             }

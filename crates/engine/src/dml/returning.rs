@@ -8,8 +8,8 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::create_physical_expr;
 use std::sync::Arc;
@@ -26,12 +26,20 @@ pub(super) struct Computed {
 
 impl Computed {
     pub fn field(&self, name: &str) -> Result<Field, SqlError> {
-        let (_, field) = self.expr.to_field(&self.schema).map_err(|e| sql_error(&e, ""))?;
+        let (_, field) = self
+            .expr
+            .to_field(&self.schema)
+            .map_err(|e| sql_error(&e, ""))?;
         Ok(field.as_ref().clone().with_name(name))
     }
 
     /// One value per row.
-    pub fn evaluate(&self, rows: &RecordBatch, parameters: &[ScalarValue], text: &str) -> Result<ArrayRef, SqlError> {
+    pub fn evaluate(
+        &self,
+        rows: &RecordBatch,
+        parameters: &[ScalarValue],
+        text: &str,
+    ) -> Result<ArrayRef, SqlError> {
         let located = |e| sql_error(&e, text);
         let expr = bind_parameters(self.expr.clone(), parameters).map_err(located)?;
         // `now()` has a value only after simplification, the time at which the statement began.
@@ -39,23 +47,33 @@ impl Computed {
             .with_schema(Arc::new(self.schema.clone()))
             .with_current_time()
             .build();
-        let expr = ExprSimplifier::new(simplify).simplify(expr).map_err(located)?;
+        let expr = ExprSimplifier::new(simplify)
+            .simplify(expr)
+            .map_err(located)?;
         let props = ExecutionProps::new();
         let context = PhysicalPlanningContext::default();
-        let physical = create_physical_expr(&expr, &self.schema, &props, &context).map_err(located)?;
+        let physical =
+            create_physical_expr(&expr, &self.schema, &props, &context).map_err(located)?;
         let value = physical.evaluate(rows).map_err(located)?;
         value.into_array(rows.num_rows()).map_err(located)
     }
 }
 
-fn bind_parameters(expr: Expr, parameters: &[ScalarValue]) -> Result<Expr, datafusion::error::DataFusionError> {
+fn bind_parameters(
+    expr: Expr,
+    parameters: &[ScalarValue],
+) -> Result<Expr, datafusion::error::DataFusionError> {
     use datafusion::common::tree_node::{Transformed, TreeNode};
     if parameters.is_empty() {
         return Ok(expr);
     }
     let bound = expr.transform(|node| match &node {
         Expr::Placeholder(placeholder) => {
-            let number = placeholder.id.trim_start_matches('$').parse::<usize>().unwrap_or(0);
+            let number = placeholder
+                .id
+                .trim_start_matches('$')
+                .parse::<usize>()
+                .unwrap_or(0);
             match number.checked_sub(1).and_then(|i| parameters.get(i)) {
                 Some(value) => Ok(Transformed::yes(Expr::Literal(value.clone(), None))),
                 None => Ok(Transformed::no(node)),
@@ -67,7 +85,12 @@ fn bind_parameters(expr: Expr, parameters: &[ScalarValue]) -> Result<Expr, dataf
 }
 
 impl Session {
-    pub(super) fn computed(&self, expr: ast::Expr, schema: DFSchema, text: &str) -> Result<Computed, SqlError> {
+    pub(super) fn computed(
+        &self,
+        expr: ast::Expr,
+        schema: DFSchema,
+        text: &str,
+    ) -> Result<Computed, SqlError> {
         let names = self.names();
         let expr = Planner::new(&names, text).expression(expr, &schema)?;
         Ok(Computed { expr, schema })
@@ -86,7 +109,8 @@ impl Session {
             match item {
                 ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..) => {
                     for (_, column) in target.relation.visible_columns() {
-                        let ident = ast::Expr::Identifier(ast::Ident::with_quote('"', &column.name));
+                        let ident =
+                            ast::Expr::Identifier(ast::Ident::with_quote('"', &column.name));
                         let computed = self.computed(ident, schema.clone(), text)?;
                         outputs.push((column.sql_type.field(&column.name, true), computed));
                     }
@@ -98,7 +122,9 @@ impl Session {
                             parts.last().map(tidegate_parser::fold).unwrap_or_default()
                         }
                         ast::Expr::Function(function) => {
-                            tidegate_parser::name_parts(&function.name).pop().unwrap_or_default()
+                            tidegate_parser::name_parts(&function.name)
+                                .pop()
+                                .unwrap_or_default()
                         }
                         _ => "?column?".to_owned(),
                     };
@@ -122,7 +148,12 @@ impl Session {
         text: &str,
     ) -> Result<SchemaRef, SqlError> {
         let outputs = self.returned(target, items, text)?;
-        Ok(Arc::new(Schema::new(outputs.into_iter().map(|(f, _)| f.with_nullable(true)).collect::<Vec<_>>())))
+        Ok(Arc::new(Schema::new(
+            outputs
+                .into_iter()
+                .map(|(f, _)| f.with_nullable(true))
+                .collect::<Vec<_>>(),
+        )))
     }
 
     pub(super) fn returning(
@@ -134,13 +165,20 @@ impl Session {
         text: &str,
     ) -> Result<Response, SqlError> {
         let outputs = self.returned(target, items, text)?;
-        let schema: SchemaRef =
-            Arc::new(Schema::new(outputs.iter().map(|(f, _)| f.clone().with_nullable(true)).collect::<Vec<_>>()));
+        let schema: SchemaRef = Arc::new(Schema::new(
+            outputs
+                .iter()
+                .map(|(f, _)| f.clone().with_nullable(true))
+                .collect::<Vec<_>>(),
+        ));
         let mut batches = Vec::new();
         for batch in changed {
-            let columns: Vec<ArrayRef> =
-                outputs.iter().map(|(_, c)| c.evaluate(batch, &[], text)).collect::<Result<_, _>>()?;
-            batches.push(RecordBatch::try_new(schema.clone(), columns).map_err(SqlError::internal)?);
+            let columns: Vec<ArrayRef> = outputs
+                .iter()
+                .map(|(_, c)| c.evaluate(batch, &[], text))
+                .collect::<Result<_, _>>()?;
+            batches
+                .push(RecordBatch::try_new(schema.clone(), columns).map_err(SqlError::internal)?);
         }
         Ok(rows(schema, batches, tag))
     }

@@ -24,7 +24,10 @@ impl Target {
                     for batch in part.lookup(key, None, 8).map_err(SqlError::internal)? {
                         let batch = batch.map_err(SqlError::internal)?;
                         for row in 0..batch.num_rows() {
-                            found.entry(key.to_vec()).or_default().push((batch.slice(row, 1), 1));
+                            found
+                                .entry(key.to_vec())
+                                .or_default()
+                                .push((batch.slice(row, 1), 1));
                         }
                     }
                 }
@@ -36,7 +39,10 @@ impl Target {
             for (index, key) in encoded.iter().enumerate() {
                 if wanted.contains(key.data()) {
                     let row = batch.rows().slice(index, 1);
-                    found.entry(key.data().to_vec()).or_default().push((row, batch.diff(index)));
+                    found
+                        .entry(key.data().to_vec())
+                        .or_default()
+                        .push((row, batch.diff(index)));
                 }
             }
         }
@@ -54,12 +60,18 @@ impl Target {
 fn surviving(versions: Vec<(RecordBatch, Diff)>) -> Option<RecordBatch> {
     let mut counts: Vec<(RecordBatch, Diff)> = Vec::new();
     for (row, diff) in versions {
-        match counts.iter_mut().find(|(r, _)| r.columns() == row.columns()) {
+        match counts
+            .iter_mut()
+            .find(|(r, _)| r.columns() == row.columns())
+        {
             Some((_, count)) => *count += diff,
             None => counts.push((row, diff)),
         }
     }
-    counts.into_iter().find(|(_, count)| *count > 0).map(|(row, _)| row)
+    counts
+        .into_iter()
+        .find(|(_, count)| *count > 0)
+        .map(|(row, _)| row)
 }
 
 impl Session {
@@ -74,14 +86,17 @@ impl Session {
         let query = crate::relations::parse_query(query_text)?;
         let names = self.names();
         let declared: Vec<_> = parameter_types.iter().cloned().map(Some).collect();
-        let planned = Planner::new(&names, query_text).query(query, &declared).map_err(|mut e| {
-            // Positions would be those of a text that nobody wrote.
-            e.position = None;
-            e
-        })?;
+        let planned = Planner::new(&names, query_text)
+            .query(query, &declared)
+            .map_err(|mut e| {
+                // Positions would be those of a text that nobody wrote.
+                e.position = None;
+                e
+            })?;
         let relations = crate::session::relations_of(&planned.plan);
         let reading = self.reading_for_write_of(&relations, turn).await?;
-        self.collect(planned, parameters, &reading, query_text).await
+        self.collect(planned, parameters, &reading, query_text)
+            .await
     }
 }
 

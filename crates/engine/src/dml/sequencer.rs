@@ -36,7 +36,9 @@ pub(crate) struct Sequencer {
 
 impl Sequencer {
     pub async fn turn(&self) -> Turn<'_> {
-        Turn { _guard: self.turn.lock().await }
+        Turn {
+            _guard: self.turn.lock().await,
+        }
     }
 
     /// A transaction reads the database as of this position.
@@ -53,13 +55,22 @@ impl Sequencer {
             }
         }
         let oldest = written.open.keys().next().copied();
-        written.recent.retain(|(at, _)| oldest.is_some_and(|oldest| *at > oldest));
+        written
+            .recent
+            .retain(|(at, _)| oldest.is_some_and(|oldest| *at > oldest));
     }
 
     /// 40001 when a row was changed by a commit after this position.
-    pub fn check_conflicts(&self, base: LogPosition, keys: &HashSet<RowKey>) -> Result<(), SqlError> {
+    pub fn check_conflicts(
+        &self,
+        base: LogPosition,
+        keys: &HashSet<RowKey>,
+    ) -> Result<(), SqlError> {
         let written = self.written.lock();
-        let conflict = written.recent.iter().any(|(at, theirs)| *at > base && !theirs.is_disjoint(keys));
+        let conflict = written
+            .recent
+            .iter()
+            .any(|(at, theirs)| *at > base && !theirs.is_disjoint(keys));
         if conflict {
             return Err(SqlError::new(
                 SqlState::SERIALIZATION_FAILURE,
@@ -86,9 +97,17 @@ impl Sequencer {
     }
 
     /// What was appended behind a position. Everything up to it is in every epoch that will be read from now on.
-    pub fn pending_after(&self, _turn: &Turn<'_>, position: LogPosition) -> HashMap<RelationId, Vec<Batch>> {
+    pub fn pending_after(
+        &self,
+        _turn: &Turn<'_>,
+        position: LogPosition,
+    ) -> HashMap<RelationId, Vec<Batch>> {
         let mut written = self.written.lock();
-        while written.pending.front().is_some_and(|p| p.position <= position) {
+        while written
+            .pending
+            .front()
+            .is_some_and(|p| p.position <= position)
+        {
             written.pending.pop_front();
         }
         let mut changes: HashMap<RelationId, Vec<Batch>> = HashMap::new();

@@ -22,20 +22,36 @@ impl Session {
     /// The table of this name, or 42809 for anything else that has it.
     pub(super) fn target(&self, name: &ObjectName) -> Result<Target, SqlError> {
         let catalog = self.database.catalog.get();
-        let relation = catalog.resolve(&tidegate_parser::name_parts(name), &self.path())?.clone();
+        let relation = catalog
+            .resolve(&tidegate_parser::name_parts(name), &self.path())?
+            .clone();
         let RelationKind::Table(def) = &relation.kind else {
             let what = match relation.class() {
-                RelationClass::MaterializedView => format!("cannot change materialized view \"{}\"", relation.name),
+                RelationClass::MaterializedView => {
+                    format!("cannot change materialized view \"{}\"", relation.name)
+                }
                 class => format!("cannot change {class} \"{}\"", relation.name),
             };
             return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, what));
         };
         let schema = relation.arrow_schema();
         let def = def.clone();
-        let keyed = if def.primary_key.is_empty() { (0..schema.fields().len()).collect() } else { def.primary_key.clone() };
-        let types: Vec<DataType> = keyed.iter().map(|c| schema.field(*c).data_type().clone()).collect();
+        let keyed = if def.primary_key.is_empty() {
+            (0..schema.fields().len()).collect()
+        } else {
+            def.primary_key.clone()
+        };
+        let types: Vec<DataType> = keyed
+            .iter()
+            .map(|c| schema.field(*c).data_type().clone())
+            .collect();
         let codec = RowCodec::new(&types).map_err(SqlError::internal)?;
-        Ok(Target { relation, def, schema, codec })
+        Ok(Target {
+            relation,
+            def,
+            schema,
+            codec,
+        })
     }
 }
 
@@ -44,7 +60,10 @@ impl Target {
         self.relation.column(name).ok_or_else(|| {
             SqlError::new(
                 SqlState::UNDEFINED_COLUMN,
-                format!("column \"{name}\" of relation \"{}\" does not exist", self.relation.name),
+                format!(
+                    "column \"{name}\" of relation \"{}\" does not exist",
+                    self.relation.name
+                ),
             )
         })
     }
@@ -87,7 +106,10 @@ impl Target {
     pub fn convert(&self, values: &ArrayRef, column: usize) -> Result<ArrayRef, SqlError> {
         assign(values, &self.relation.columns[column].sql_type).map_err(|mut error| {
             if error.state == SqlState::DATATYPE_MISMATCH {
-                error.message = format!("column \"{}\" {}", self.relation.columns[column].name, error.message);
+                error.message = format!(
+                    "column \"{}\" {}",
+                    self.relation.columns[column].name, error.message
+                );
             }
             error
         })
@@ -99,7 +121,9 @@ impl Target {
         for (index, column) in columns.iter().enumerate() {
             let definition = &self.relation.columns[index];
             if !definition.nullable && column.null_count() > 0 {
-                let row = (0..count).find(|r| column.is_null(*r)).expect("a null was counted");
+                let row = (0..count)
+                    .find(|r| column.is_null(*r))
+                    .expect("a null was counted");
                 return Err(SqlError::new(
                     SqlState::NOT_NULL_VIOLATION,
                     format!(
@@ -131,23 +155,46 @@ impl Target {
 
     /// 23505 as Postgres words it.
     pub fn duplicate(&self, rows: &RecordBatch, row: usize) -> SqlError {
-        let names: Vec<&str> = self.def.primary_key.iter().map(|c| self.relation.columns[*c].name.as_str()).collect();
-        let columns: Vec<ArrayRef> = self.def.primary_key.iter().map(|c| rows.column(*c).clone()).collect();
+        let names: Vec<&str> = self
+            .def
+            .primary_key
+            .iter()
+            .map(|c| self.relation.columns[*c].name.as_str())
+            .collect();
+        let columns: Vec<ArrayRef> = self
+            .def
+            .primary_key
+            .iter()
+            .map(|c| rows.column(*c).clone())
+            .collect();
         let values: Vec<String> = columns
             .iter()
             .zip(&self.def.primary_key)
             .map(|(values, column)| {
                 let mut out = String::new();
-                text::write_text(values.as_ref(), &self.relation.columns[*column].sql_type, row, &mut out);
+                text::write_text(
+                    values.as_ref(),
+                    &self.relation.columns[*column].sql_type,
+                    row,
+                    &mut out,
+                );
                 out
             })
             .collect();
-        let constraint = self.def.primary_key_name.clone().unwrap_or_else(|| format!("{}_pkey", self.relation.name));
+        let constraint = self
+            .def
+            .primary_key_name
+            .clone()
+            .unwrap_or_else(|| format!("{}_pkey", self.relation.name));
         SqlError::new(
             SqlState::UNIQUE_VIOLATION,
             format!("duplicate key value violates unique constraint \"{constraint}\""),
         )
-        .with_detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
+        .with_detail(format!(
+            "Key ({})=({}) already exists.",
+            names.join(", "),
+            values.join(", ")
+        ))
     }
 }
 
@@ -157,10 +204,16 @@ pub(super) fn assign(values: &ArrayRef, to: &SqlType) -> Result<ArrayRef, SqlErr
     if values.data_type() == &DataType::Null {
         return Ok(new_null_array(&to.arrow(), values.len()));
     }
-    let is_text = matches!(values.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let is_text = matches!(
+        values.data_type(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    );
     if is_text {
         let strings = arrow::compute::cast(values, &DataType::Utf8).map_err(SqlError::internal)?;
-        let strings = strings.as_any().downcast_ref::<StringArray>().expect("it was just cast");
+        let strings = strings
+            .as_any()
+            .downcast_ref::<StringArray>()
+            .expect("it was just cast");
         return text::from_text(strings, to).map_err(|(_, error)| error);
     }
     if let SqlType::Text | SqlType::Varchar { .. } | SqlType::Char { .. } | SqlType::Jsonb = to {
@@ -171,17 +224,30 @@ pub(super) fn assign(values: &ArrayRef, to: &SqlType) -> Result<ArrayRef, SqlErr
         return Ok(values.clone());
     }
     if !is_assignable(&from, to) {
-        return Err(SqlError::new(SqlState::DATATYPE_MISMATCH, format!("is of type {to} but expression is of type {from}"))
-            .with_hint("You will need to rewrite or cast the expression."));
+        return Err(SqlError::new(
+            SqlState::DATATYPE_MISMATCH,
+            format!("is of type {to} but expression is of type {from}"),
+        )
+        .with_hint("You will need to rewrite or cast the expression."));
     }
-    let values = if rounds(&from, to) { round(values)? } else { values.clone() };
-    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let values = if rounds(&from, to) {
+        round(values)?
+    } else {
+        values.clone()
+    };
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
     cast_with_options(&values, &to.arrow(), &options).map_err(|_| out_of_range(to))
 }
 
 fn is_number(sql_type: &SqlType) -> bool {
     use SqlType as T;
-    matches!(sql_type, T::SmallInt | T::Integer | T::BigInt | T::Real | T::Double | T::Numeric { .. })
+    matches!(
+        sql_type,
+        T::SmallInt | T::Integer | T::BigInt | T::Real | T::Double | T::Numeric { .. }
+    )
 }
 
 fn is_assignable(from: &SqlType, to: &SqlType) -> bool {
@@ -217,8 +283,13 @@ fn rounds(from: &SqlType, to: &SqlType) -> bool {
 
 fn round(values: &ArrayRef) -> Result<ArrayRef, SqlError> {
     let doubles = arrow::compute::cast(values, &DataType::Float64).map_err(SqlError::internal)?;
-    let doubles = doubles.as_any().downcast_ref::<arrow::array::Float64Array>().expect("it was just cast");
-    Ok(Arc::new(doubles.unary::<_, arrow::datatypes::Float64Type>(f64::round_ties_even)))
+    let doubles = doubles
+        .as_any()
+        .downcast_ref::<arrow::array::Float64Array>()
+        .expect("it was just cast");
+    Ok(Arc::new(doubles.unary::<_, arrow::datatypes::Float64Type>(
+        f64::round_ties_even,
+    )))
 }
 
 /// The rows in which a mask is true.

@@ -53,20 +53,30 @@ impl LogEntry {
     pub(super) fn decode(body: &[u8]) -> Option<Self> {
         let (kind, mut rest) = body.split_first()?;
         match *kind {
-            KIND_CATALOG => Some(LogEntry::Catalog { changes: serde_json::from_slice(rest).ok()? }),
+            KIND_CATALOG => Some(LogEntry::Catalog {
+                changes: serde_json::from_slice(rest).ok()?,
+            }),
             KIND_TRANSACTION => {
                 let count = u32::from_le_bytes(take(&mut rest, 4)?.try_into().ok()?);
-                let changes = (0..count).map(|_| decode_changes(&mut rest)).collect::<Option<_>>()?;
+                let changes = (0..count)
+                    .map(|_| decode_changes(&mut rest))
+                    .collect::<Option<_>>()?;
                 rest.is_empty().then_some(LogEntry::Transaction { changes })
             }
-            KIND_TIMELINE => Some(LogEntry::Timeline { savepoint: String::from_utf8(rest.to_vec()).ok()? }),
+            KIND_TIMELINE => Some(LogEntry::Timeline {
+                savepoint: String::from_utf8(rest.to_vec()).ok()?,
+            }),
             _ => None,
         }
     }
 }
 
 /// `relation u64 | has diffs u8 | length u32 | IPC stream of the rows`, and with diffs `length u32 | i64 each`.
-fn encode_changes(body: &mut Vec<u8>, relation: RelationId, batch: &Batch) -> Result<(), arrow::error::ArrowError> {
+fn encode_changes(
+    body: &mut Vec<u8>,
+    relation: RelationId,
+    batch: &Batch,
+) -> Result<(), arrow::error::ArrowError> {
     body.extend_from_slice(&relation.0.to_le_bytes());
     body.push(u8::from(batch.diffs().is_some()));
     let length_at = body.len();
@@ -98,8 +108,10 @@ fn decode_changes(rest: &mut &[u8]) -> Option<(RelationId, Batch)> {
     }
     let count = u32::from_le_bytes(take(rest, 4)?.try_into().ok()?) as usize;
     let bytes = take(rest, count * 8)?;
-    let diffs: Int64Array =
-        bytes.chunks_exact(8).map(|c| i64::from_le_bytes(c.try_into().expect("chunks are eight bytes"))).collect();
+    let diffs: Int64Array = bytes
+        .chunks_exact(8)
+        .map(|c| i64::from_le_bytes(c.try_into().expect("chunks are eight bytes")))
+        .collect();
     (diffs.len() == rows.num_rows()).then(|| (relation, Batch::new(rows, diffs)))
 }
 
@@ -113,8 +125,11 @@ fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
 pub(super) fn frame(position: LogPosition, body: &[u8]) -> Result<Vec<u8>, SqlError> {
     let content = 8 + body.len();
     let length = u32::try_from(content).map_err(|_| {
-        SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "a transaction cannot change more than 4 GB of rows")
-            .with_hint("Split it into several transactions.")
+        SqlError::new(
+            SqlState::PROGRAM_LIMIT_EXCEEDED,
+            "a transaction cannot change more than 4 GB of rows",
+        )
+        .with_hint("Split it into several transactions.")
     })?;
     let mut bytes = Vec::with_capacity(FRAME_HEADER + content);
     bytes.extend_from_slice(&length.to_le_bytes());

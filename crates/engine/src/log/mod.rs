@@ -69,7 +69,9 @@ impl ClosedLog {
     /// Reads the segments of this directory. A torn entry at the very end, which nobody can have been told of, is cut
     /// off; damage anywhere else is an error that names file and offset.
     pub fn open(directory: &Path, probe: Option<Arc<dyn SyncProbe>>) -> Result<Self, SqlError> {
-        Ok(Self { segments: Segments::open(directory, probe)? })
+        Ok(Self {
+            segments: Segments::open(directory, probe)?,
+        })
     }
 
     pub fn last_position(&self) -> LogPosition {
@@ -100,7 +102,10 @@ impl ClosedLog {
         let segments = Arc::new(Mutex::new(self.segments));
         let durable = Arc::new(AtomicU64::new(last.0));
         let (sender, receiver) = crossbeam_channel::unbounded();
-        let queue = Arc::new(Mutex::new(Queue { next: last.0 + 1, sender: Some(sender) }));
+        let queue = Arc::new(Mutex::new(Queue {
+            next: last.0 + 1,
+            sender: Some(sender),
+        }));
         let writer = writer::Writer {
             queue: queue.clone(),
             segments: segments.clone(),
@@ -111,8 +116,15 @@ impl ClosedLog {
         let thread = std::thread::Builder::new()
             .name("command-log".into())
             .spawn(move || writer.run())
-            .map_err(|e| SqlError::internal(format!("the log's thread could not be started: {e}")))?;
-        Ok(CommandLog { queue, segments, durable, writer: Mutex::new(Some(thread)) })
+            .map_err(|e| {
+                SqlError::internal(format!("the log's thread could not be started: {e}"))
+            })?;
+        Ok(CommandLog {
+            queue,
+            segments,
+            durable,
+            writer: Mutex::new(Some(thread)),
+        })
     }
 }
 
@@ -126,7 +138,14 @@ impl CommandLog {
         let bytes = entry::frame(position, &body)?;
         let closed = || SqlError::new(SqlState::ADMIN_SHUTDOWN, "the database is shutting down");
         let sender = queue.sender.as_ref().ok_or_else(closed)?;
-        sender.send(Queued { position, bytes, entry, answer }).map_err(|_| closed())?;
+        sender
+            .send(Queued {
+                position,
+                bytes,
+                entry,
+                answer,
+            })
+            .map_err(|_| closed())?;
         queue.next += 1;
         Ok((position, receiver))
     }

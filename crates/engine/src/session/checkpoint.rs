@@ -12,13 +12,18 @@ impl Session {
     pub(super) async fn checkpoint(&mut self) -> Result<Response, SqlError> {
         self.outside_transaction("CHECKPOINT")?;
         let info = self.database.runtime()?.checkpoint().await?;
-        self.notice(format!("checkpoint {} of epoch {} is durable: {} bytes written", info.id, info.epoch, info.bytes_written));
+        self.notice(format!(
+            "checkpoint {} of epoch {} is durable: {} bytes written",
+            info.id, info.epoch, info.bytes_written
+        ));
         Ok(command("CHECKPOINT"))
     }
 
     pub(super) async fn savepoint(&mut self, savepoint: &Savepoint) -> Result<Response, SqlError> {
         if self.transaction.as_ref().is_some_and(|t| t.explicit) {
-            return Err(SqlError::not_supported("SAVEPOINT inside a transaction block"));
+            return Err(SqlError::not_supported(
+                "SAVEPOINT inside a transaction block",
+            ));
         }
         if !savepoint.views.is_empty() {
             return Err(SqlError::not_supported("SAVEPOINT FOR MATERIALIZED VIEW"));
@@ -27,9 +32,13 @@ impl Session {
             return Err(SqlError::not_supported("SAVEPOINT TO another storage"));
         }
         if let Some(option) = savepoint.options.first() {
-            return Err(SqlError::not_supported(format!("option \"{}\" of SAVEPOINT", option.name)));
+            return Err(SqlError::not_supported(format!(
+                "option \"{}\" of SAVEPOINT",
+                option.name
+            )));
         }
-        self.take_savepoint(&tidegate_parser::fold(&savepoint.name)).await?;
+        self.take_savepoint(&tidegate_parser::fold(&savepoint.name))
+            .await?;
         Ok(command("SAVEPOINT"))
     }
 
@@ -38,37 +47,71 @@ impl Session {
         database.store.check_savepoint_name(name)?;
         let runtime = database.runtime()?;
         let info = runtime.checkpoint().await?;
-        let manifest = database.store.base().filter(|m| m.epoch >= info.epoch).ok_or_else(|| {
-            SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "the checkpoint for the savepoint has gone")
-        })?;
+        let manifest = database
+            .store
+            .base()
+            .filter(|m| m.epoch >= info.epoch)
+            .ok_or_else(|| {
+                SqlError::new(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    "the checkpoint for the savepoint has gone",
+                )
+            })?;
         database.store.savepoint(name, &manifest).await?;
-        self.notice(format!("savepoint \"{name}\" of epoch {} holds {} rows", manifest.epoch, manifest.rows()));
+        self.notice(format!(
+            "savepoint \"{name}\" of epoch {} holds {} rows",
+            manifest.epoch,
+            manifest.rows()
+        ));
         Ok(())
     }
 
-    pub(super) async fn rollback_to(&mut self, name: &Ident, options: &[WithOption]) -> Result<Response, SqlError> {
+    pub(super) async fn rollback_to(
+        &mut self,
+        name: &Ident,
+        options: &[WithOption],
+    ) -> Result<Response, SqlError> {
         if self.transaction.as_ref().is_some_and(|t| t.explicit) {
-            return Err(SqlError::not_supported("ROLLBACK TO SAVEPOINT inside a transaction block"));
+            return Err(SqlError::not_supported(
+                "ROLLBACK TO SAVEPOINT inside a transaction block",
+            ));
         }
         if let Some(option) = options.first() {
-            return Err(SqlError::not_supported(format!("option \"{}\" of ROLLBACK TO SAVEPOINT", option.name)));
+            return Err(SqlError::not_supported(format!(
+                "option \"{}\" of ROLLBACK TO SAVEPOINT",
+                option.name
+            )));
         }
         let name = tidegate_parser::fold(name);
         let database = self.database.clone();
         let _ddl = database.ddl.lock().await;
         let manifest = database.store.describe_savepoint(&name)?;
-        let has_sinks = database.catalog.get().relations_of(tidegate_catalog::RelationClass::Sink).next().is_some();
+        let has_sinks = database
+            .catalog
+            .get()
+            .relations_of(tidegate_catalog::RelationClass::Sink)
+            .next()
+            .is_some();
         if has_sinks {
-            return Err(SqlError::not_supported("ROLLBACK TO SAVEPOINT while there are sinks")
-                .with_hint("What a sink has written cannot be taken back; drop the sinks first."));
+            return Err(
+                SqlError::not_supported("ROLLBACK TO SAVEPOINT while there are sinks").with_hint(
+                    "What a sink has written cannot be taken back; drop the sinks first.",
+                ),
+            );
         }
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+        let clock = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis());
         let present = format!("before_rollback_{clock}");
         self.take_savepoint(&present).await?;
         // Nobody writes between the end of the old timeline and the beginning of the new one.
         let turn = database.sequencer.turn().await;
-        let (_, durable) = database.log.append(LogEntry::Timeline { savepoint: name.clone() })?;
-        self.last_write = durable.await.map_err(|_| SqlError::internal("the log ended"))??;
+        let (_, durable) = database.log.append(LogEntry::Timeline {
+            savepoint: name.clone(),
+        })?;
+        self.last_write = durable
+            .await
+            .map_err(|_| SqlError::internal("the log ended"))??;
         database.restart_from(manifest).await?;
         drop(turn);
         database.runtime()?.checkpoint().await?;
@@ -78,9 +121,14 @@ impl Session {
 
     pub(super) async fn release(&mut self, name: &Ident) -> Result<Response, SqlError> {
         if self.transaction.as_ref().is_some_and(|t| t.explicit) {
-            return Err(SqlError::not_supported("RELEASE SAVEPOINT inside a transaction block"));
+            return Err(SqlError::not_supported(
+                "RELEASE SAVEPOINT inside a transaction block",
+            ));
         }
-        self.database.store.release(&tidegate_parser::fold(name)).await?;
+        self.database
+            .store
+            .release(&tidegate_parser::fold(name))
+            .await?;
         Ok(command("RELEASE"))
     }
 }

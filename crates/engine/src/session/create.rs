@@ -9,12 +9,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tidegate_catalog::{
-    Catalog, CatalogChange, CatalogError, Column, MaterializedViewDef, Relation, RelationKind, Schema, SinkDef,
-    SourceDef, TableDef, ViewDef,
+    Catalog, CatalogChange, CatalogError, Column, MaterializedViewDef, Relation, RelationKind,
+    Schema, SinkDef, SourceDef, TableDef, ViewDef,
 };
 use tidegate_connectors::registry;
 use tidegate_parser::sqlparser::ast;
-use tidegate_parser::{CreateMaterializedView, CreateSink, CreateSource, CreateTable, FormatEncode, SinkInput, WithOption};
+use tidegate_parser::{
+    CreateMaterializedView, CreateSink, CreateSource, CreateTable, FormatEncode, SinkInput,
+    WithOption,
+};
 use tidegate_planner::Planner;
 use tidegate_planner::functions::types::sql_type_of;
 use tidegate_types::{RelationId, SqlError, SqlState, SqlType};
@@ -36,7 +39,10 @@ impl Session {
             self.commit_changes(transaction).await?;
         }
         let database = self.database.clone();
-        Ok(Ddl { session: self, database })
+        Ok(Ddl {
+            session: self,
+            database,
+        })
     }
 }
 
@@ -47,14 +53,21 @@ enum NewName {
 }
 
 impl Ddl<'_> {
-    fn new_name(&mut self, name: &ast::ObjectName, if_not_exists: bool) -> Result<NewName, SqlError> {
+    fn new_name(
+        &mut self,
+        name: &ast::ObjectName,
+        if_not_exists: bool,
+    ) -> Result<NewName, SqlError> {
         let catalog = self.database.catalog.get();
         match catalog.name_for_new(&tidegate_parser::name_parts(name), &self.session.path()) {
             Ok((schema, name)) => Ok(NewName::Free { schema, name }),
             Err(CatalogError::DuplicateRelation { name }) if if_not_exists => {
                 let message = format!("relation \"{name}\" already exists, skipping");
                 let content = SqlError::new(SqlState::DUPLICATE_TABLE, message);
-                self.session.notices.push(Notice { severity: NoticeSeverity::Notice, content });
+                self.session.notices.push(Notice {
+                    severity: NoticeSeverity::Notice,
+                    content,
+                });
                 Ok(NewName::Taken)
             }
             Err(error) => Err(error.into()),
@@ -81,7 +94,9 @@ impl Ddl<'_> {
             columns,
             definition: definition.to_owned(),
             depends_on,
-            created_at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+            created_at_ms: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_millis() as u64),
             owner: OWNER.to_owned(),
         }
     }
@@ -108,7 +123,11 @@ impl Ddl<'_> {
         Ok(())
     }
 
-    pub async fn create_table(&mut self, create: &CreateTable, text: &str) -> Result<Response, SqlError> {
+    pub async fn create_table(
+        &mut self,
+        create: &CreateTable,
+        text: &str,
+    ) -> Result<Response, SqlError> {
         let database = self.database.clone();
         let _turn = database.ddl.lock().await;
         let refused = [
@@ -122,7 +141,8 @@ impl Ddl<'_> {
         if let Some((_, feature)) = refused.iter().find(|(asked, _)| *asked) {
             return Err(SqlError::not_supported(feature));
         }
-        let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)? else {
+        let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)?
+        else {
             return Ok(command("CREATE TABLE"));
         };
         let options = known_options(&create.options, &["state_backend"], "table")?;
@@ -139,13 +159,21 @@ impl Ddl<'_> {
         let primary_key = key.columns_of(&mut columns)?;
         self.check_defaults(&columns)?;
         let def = TableDef {
-            primary_key_name: (!primary_key.is_empty()).then(|| key.name.unwrap_or_else(|| format!("{name}_pkey"))),
+            primary_key_name: (!primary_key.is_empty())
+                .then(|| key.name.unwrap_or_else(|| format!("{name}_pkey"))),
             primary_key,
             append_only: create.append_only,
             options,
         };
         let id = database.catalog.get().next_id();
-        let relation = self.relation(id, (schema, name), RelationKind::Table(def), columns, text, Vec::new());
+        let relation = self.relation(
+            id,
+            (schema, name),
+            RelationKind::Table(def),
+            columns,
+            text,
+            Vec::new(),
+        );
         self.install(relation).await?;
         Ok(command("CREATE TABLE"))
     }
@@ -160,7 +188,11 @@ impl Ddl<'_> {
         Ok(())
     }
 
-    pub async fn create_source(&mut self, create: &CreateSource, text: &str) -> Result<Response, SqlError> {
+    pub async fn create_source(
+        &mut self,
+        create: &CreateSource,
+        text: &str,
+    ) -> Result<Response, SqlError> {
         let database = self.database.clone();
         let _turn = database.ddl.lock().await;
         if create.watermark.is_some() {
@@ -170,9 +202,12 @@ impl Ddl<'_> {
             return Err(SqlError::not_supported("INCLUDE"));
         }
         if let Some(constraint) = create.constraints.first() {
-            return Err(SqlError::not_supported(format!("constraint {constraint} on a source")));
+            return Err(SqlError::not_supported(format!(
+                "constraint {constraint} on a source"
+            )));
         }
-        let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)? else {
+        let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)?
+        else {
             return Ok(command("CREATE SOURCE"));
         };
         let mut options = option_map(&create.options)?;
@@ -189,11 +224,18 @@ impl Ddl<'_> {
             let schema = match own {
                 Some(schema) => schema,
                 None => {
-                    let format = format_of(def.format.as_deref(), def.encode.as_deref(), &def.format_options)?;
+                    let format = format_of(
+                        def.format.as_deref(),
+                        def.encode.as_deref(),
+                        &def.format_options,
+                    )?;
                     registry::source(&def.connector, &nothing, &def.options, format.as_ref())?;
                     return Err(SqlError::new(
                         SqlState::INVALID_TABLE_DEFINITION,
-                        format!("a source with connector \"{}\" needs columns", def.connector),
+                        format!(
+                            "a source with connector \"{}\" needs columns",
+                            def.connector
+                        ),
                     ));
                 }
             };
@@ -201,10 +243,20 @@ impl Ddl<'_> {
         }
         no_duplicate_columns(&columns)?;
         let id = database.catalog.get().next_id();
-        let relation = self.relation(id, (schema, name), RelationKind::Source(def), columns, text, Vec::new());
+        let relation = self.relation(
+            id,
+            (schema, name),
+            RelationKind::Source(def),
+            columns,
+            text,
+            Vec::new(),
+        );
         // A source that cannot be read is refused now, and not with the first view over it.
         let spec = database.spec(&database.catalog.get(), &relation)?;
-        let checked = spec.and_then(|s| s.source).map(|source| source.splits().map(|_| ())).transpose();
+        let checked = spec
+            .and_then(|s| s.source)
+            .map(|source| source.splits().map(|_| ()))
+            .transpose();
         if let Err(error) = checked {
             database.forget_connector(id);
             return Err(error.into());
@@ -213,7 +265,11 @@ impl Ddl<'_> {
         Ok(command("CREATE SOURCE"))
     }
 
-    pub async fn create_view(&mut self, create: &ast::CreateView, text: &str) -> Result<Response, SqlError> {
+    pub async fn create_view(
+        &mut self,
+        create: &ast::CreateView,
+        text: &str,
+    ) -> Result<Response, SqlError> {
         let database = self.database.clone();
         let _turn = database.ddl.lock().await;
         if create.or_replace {
@@ -222,14 +278,20 @@ impl Ddl<'_> {
         if create.materialized || create.temporary {
             return Err(SqlError::not_supported("this form of CREATE VIEW"));
         }
-        let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)? else {
+        let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)?
+        else {
             return Ok(command("CREATE VIEW"));
         };
         let query = create.query.to_string();
-        let given: Vec<String> = create.columns.iter().map(|c| tidegate_parser::fold(&c.name)).collect();
+        let given: Vec<String> = create
+            .columns
+            .iter()
+            .map(|c| tidegate_parser::fold(&c.name))
+            .collect();
         let names = self.definition_names();
-        let (found, direct) =
-            Planner::new(&names, &query).plan_view(crate::relations::parse_query(&query)?, &given).map_err(unplaced)?;
+        let (found, direct) = Planner::new(&names, &query)
+            .plan_view(crate::relations::parse_query(&query)?, &given)
+            .map_err(unplaced)?;
         let columns = columns_of(&found);
         let id = names.catalog.next_id();
         let kind = RelationKind::View(ViewDef { query });
@@ -265,12 +327,16 @@ impl Ddl<'_> {
         let refused = [
             (create.or_replace, "CREATE OR REPLACE MATERIALIZED VIEW"),
             (create.emit_on_window_close, "EMIT ON WINDOW CLOSE"),
-            (create.from_savepoint.is_some(), "CREATE MATERIALIZED VIEW FROM SAVEPOINT"),
+            (
+                create.from_savepoint.is_some(),
+                "CREATE MATERIALIZED VIEW FROM SAVEPOINT",
+            ),
         ];
         if let Some((_, feature)) = refused.iter().find(|(asked, _)| *asked) {
             return Err(SqlError::not_supported(feature));
         }
-        let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)? else {
+        let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)?
+        else {
             return Ok(None);
         };
         let mut options = known_options(&create.options, VIEW_OPTIONS, "materialized view")?;
@@ -325,10 +391,15 @@ impl Ddl<'_> {
         }
     }
 
-    pub async fn create_sink(&mut self, create: &CreateSink, text: &str) -> Result<Response, SqlError> {
+    pub async fn create_sink(
+        &mut self,
+        create: &CreateSink,
+        text: &str,
+    ) -> Result<Response, SqlError> {
         let database = self.database.clone();
         let _turn = database.ddl.lock().await;
-        let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)? else {
+        let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)?
+        else {
             return Ok(command("CREATE SINK"));
         };
         let mut options = option_map(&create.options)?;
@@ -356,7 +427,14 @@ impl Ddl<'_> {
         let columns = columns_of(&planned.schema);
         let mut depends_on = planned.direct;
         depends_on.extend(planned.reads);
-        let relation = self.relation(id, (schema, name), RelationKind::Sink(def), columns, text, depends_on);
+        let relation = self.relation(
+            id,
+            (schema, name),
+            RelationKind::Sink(def),
+            columns,
+            text,
+            depends_on,
+        );
         self.install(relation).await?;
         Ok(command("CREATE SINK"))
     }
@@ -374,10 +452,14 @@ impl Ddl<'_> {
         let name = tidegate_parser::name_parts(name).pop().unwrap_or_default();
         let mut next: Catalog = database.catalog.get();
         if if_not_exists && next.schema(&name).is_some() {
-            self.session.notice(format!("schema \"{name}\" already exists, skipping"));
+            self.session
+                .notice(format!("schema \"{name}\" already exists, skipping"));
             return Ok(command("CREATE SCHEMA"));
         }
-        let change = CatalogChange::CreateSchema(Schema { name, owner: OWNER.to_owned() });
+        let change = CatalogChange::CreateSchema(Schema {
+            name,
+            owner: OWNER.to_owned(),
+        });
         next.apply(&change)?;
         self.session.last_write = database.log_catalog(next, vec![change]).await?;
         Ok(command("CREATE SCHEMA"))
@@ -385,7 +467,11 @@ impl Ddl<'_> {
 
     /// Names for a definition: what it may refer to outlives the session.
     fn definition_names(&self) -> Names {
-        Names { catalog: self.database.catalog.get(), path: self.session.path(), system: None }
+        Names {
+            catalog: self.database.catalog.get(),
+            path: self.session.path(),
+            system: None,
+        }
     }
 
     fn remember_path(&self, options: &mut BTreeMap<String, String>) {
@@ -459,14 +545,18 @@ impl KeyClause {
                     .iter()
                     .map(|c| match &c.column.expr {
                         ast::Expr::Identifier(ident) => Ok(tidegate_parser::fold(ident)),
-                        other => Err(SqlError::not_supported(format!("primary key over expression {other}"))),
+                        other => Err(SqlError::not_supported(format!(
+                            "primary key over expression {other}"
+                        ))),
                     })
                     .collect::<Result<_, _>>()?;
                 self.set(columns)
             }
             ast::TableConstraint::Unique(_) => Err(SqlError::not_supported("UNIQUE constraint")),
             ast::TableConstraint::Check(_) => Err(SqlError::not_supported("CHECK constraint")),
-            ast::TableConstraint::ForeignKey(_) => Err(SqlError::not_supported("FOREIGN KEY constraint")),
+            ast::TableConstraint::ForeignKey(_) => {
+                Err(SqlError::not_supported("FOREIGN KEY constraint"))
+            }
             other => Err(SqlError::not_supported(format!("constraint {other}"))),
         }
     }
@@ -475,9 +565,15 @@ impl KeyClause {
     fn columns_of(&self, columns: &mut [Column]) -> Result<Vec<usize>, SqlError> {
         let mut key = Vec::new();
         for name in self.columns.iter().flatten() {
-            let index = columns.iter().position(|c| c.name == *name).ok_or_else(|| {
-                SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" named in key does not exist"))
-            })?;
+            let index = columns
+                .iter()
+                .position(|c| c.name == *name)
+                .ok_or_else(|| {
+                    SqlError::new(
+                        SqlState::UNDEFINED_COLUMN,
+                        format!("column \"{name}\" named in key does not exist"),
+                    )
+                })?;
             if key.contains(&index) {
                 return Err(SqlError::new(
                     SqlState::DUPLICATE_COLUMN,
@@ -510,9 +606,13 @@ fn table_column(column: &ast::ColumnDef, key: &mut KeyClause) -> Result<Column, 
                 key.set(vec![result.name.clone()])?;
                 key.name = option.name.as_ref().map(tidegate_parser::fold);
             }
-            ast::ColumnOption::Unique(_) => return Err(SqlError::not_supported("UNIQUE constraint")),
+            ast::ColumnOption::Unique(_) => {
+                return Err(SqlError::not_supported("UNIQUE constraint"));
+            }
             ast::ColumnOption::Check(_) => return Err(SqlError::not_supported("CHECK constraint")),
-            ast::ColumnOption::ForeignKey(_) => return Err(SqlError::not_supported("FOREIGN KEY constraint")),
+            ast::ColumnOption::ForeignKey(_) => {
+                return Err(SqlError::not_supported("FOREIGN KEY constraint"));
+            }
             other => return Err(SqlError::not_supported(format!("column option {other}"))),
         }
     }
@@ -521,7 +621,10 @@ fn table_column(column: &ast::ColumnDef, key: &mut KeyClause) -> Result<Column, 
 
 fn source_column(column: &ast::ColumnDef) -> Result<Column, SqlError> {
     if let Some(option) = column.options.first() {
-        return Err(SqlError::not_supported(format!("column option {} on a source", option.option)));
+        return Err(SqlError::not_supported(format!(
+            "column option {} on a source",
+            option.option
+        )));
     }
     Ok(Column {
         name: tidegate_parser::fold(&column.name),
@@ -537,10 +640,12 @@ fn source_column(column: &ast::ColumnDef) -> Result<Column, SqlError> {
 fn column_type(data_type: &ast::DataType) -> Result<SqlType, SqlError> {
     let sql_type = sql_type_of(data_type)?;
     match &sql_type {
-        SqlType::Array(element) if matches!(**element, SqlType::Array(_)) => {
-            Err(SqlError::not_supported("a column of arrays with more than one dimension"))
-        }
-        SqlType::Record(_) | SqlType::Other(_) => Err(SqlError::not_supported(format!("a column of type {sql_type}"))),
+        SqlType::Array(element) if matches!(**element, SqlType::Array(_)) => Err(
+            SqlError::not_supported("a column of arrays with more than one dimension"),
+        ),
+        SqlType::Record(_) | SqlType::Other(_) => Err(SqlError::not_supported(format!(
+            "a column of type {sql_type}"
+        ))),
         _ => Ok(sql_type),
     }
 }
@@ -549,7 +654,10 @@ fn column_type(data_type: &ast::DataType) -> Result<SqlType, SqlError> {
 pub(super) fn option_map(options: &[WithOption]) -> Result<BTreeMap<String, String>, SqlError> {
     let mut map = BTreeMap::new();
     for option in options {
-        if map.insert(option.name.clone(), option.value.clone()).is_some() {
+        if map
+            .insert(option.name.clone(), option.value.clone())
+            .is_some()
+        {
             return Err(SqlError::new(
                 SqlState::SYNTAX_ERROR,
                 format!("option \"{}\" is given more than once", option.name),
@@ -593,10 +701,16 @@ fn check_backend(options: &BTreeMap<String, String>) -> Result<(), SqlError> {
     }
 }
 
-fn take_connector(options: &mut BTreeMap<String, String>, statement: &str) -> Result<String, SqlError> {
+fn take_connector(
+    options: &mut BTreeMap<String, String>,
+    statement: &str,
+) -> Result<String, SqlError> {
     options.remove("connector").ok_or_else(|| {
-        SqlError::new(SqlState::SYNTAX_ERROR, format!("{statement} needs WITH (connector = …)"))
-            .with_hint("Sources: nexmark, datagen, file. Sinks: blackhole, file.")
+        SqlError::new(
+            SqlState::SYNTAX_ERROR,
+            format!("{statement} needs WITH (connector = …)"),
+        )
+        .with_hint("Sources: nexmark, datagen, file. Sinks: blackhole, file.")
     })
 }
 
@@ -613,6 +727,9 @@ fn source_def(
         options,
         format: format.map(|f| f.format.clone()),
         encode: format.map(|f| f.encode.clone()),
-        format_options: format.map(|f| option_map(&f.options)).transpose()?.unwrap_or_default(),
+        format_options: format
+            .map(|f| option_map(&f.options))
+            .transpose()?
+            .unwrap_or_default(),
     })
 }

@@ -31,7 +31,8 @@ impl Ddl<'_> {
             match catalog.resolve_class(&tidegate_parser::name_parts(name), &path, class) {
                 Ok(relation) => ids.push(relation.id),
                 Err(CatalogError::UndefinedOfClass { class, name, .. }) if drop.if_exists => {
-                    self.session.notice(format!("{class} \"{name}\" does not exist, skipping"));
+                    self.session
+                        .notice(format!("{class} \"{name}\" does not exist, skipping"));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -48,20 +49,29 @@ impl Ddl<'_> {
             let catalog = self.database.catalog.get();
             let name = tidegate_parser::name_parts(name).pop().unwrap_or_default();
             if drop.if_exists && catalog.schema(&name).is_none() {
-                self.session.notice(format!("schema \"{name}\" does not exist, skipping"));
+                self.session
+                    .notice(format!("schema \"{name}\" does not exist, skipping"));
                 continue;
             }
             let plan = catalog.drop_schema_plan(&name, drop.cascade, &self.session.path())?;
-            self.carry_out(&plan, vec![CatalogChange::DropSchema { name }]).await?;
+            self.carry_out(&plan, vec![CatalogChange::DropSchema { name }])
+                .await?;
         }
         Ok(())
     }
 
-    async fn carry_out(&mut self, plan: &DropPlan, after: Vec<CatalogChange>) -> Result<(), SqlError> {
+    async fn carry_out(
+        &mut self,
+        plan: &DropPlan,
+        after: Vec<CatalogChange>,
+    ) -> Result<(), SqlError> {
         if let Some((message, detail)) = plan.notice() {
             let mut content = SqlError::new(SqlState::SUCCESS, message);
             content.detail = detail;
-            self.session.notices.push(Notice { severity: NoticeSeverity::Notice, content });
+            self.session.notices.push(Notice {
+                severity: NoticeSeverity::Notice,
+                content,
+            });
         }
         let mut next = self.database.catalog.get();
         let mut changes = Vec::new();

@@ -18,8 +18,11 @@ impl Session {
                 let mut names = self.names();
                 names.system = None;
                 let id = names.catalog.next_id();
-                let name = tidegate_parser::name_parts(&create.name).pop().unwrap_or_default();
-                let columns: Vec<String> = create.columns.iter().map(tidegate_parser::fold).collect();
+                let name = tidegate_parser::name_parts(&create.name)
+                    .pop()
+                    .unwrap_or_default();
+                let columns: Vec<String> =
+                    create.columns.iter().map(tidegate_parser::fold).collect();
                 let planned = Planner::new(&names, &create.query.text).plan_materialized_view(
                     parse_query(&create.query.text)?,
                     &columns,
@@ -30,9 +33,19 @@ impl Session {
             }
             Statement::Sql(statement) => match statement.as_ref() {
                 ast::Statement::Query(query) => self.explain_query(query, &request.text).await?,
-                other => return Err(SqlError::not_supported(format!("EXPLAIN of {}", Statement::Sql(Box::new(other.clone())).tag()))),
+                other => {
+                    return Err(SqlError::not_supported(format!(
+                        "EXPLAIN of {}",
+                        Statement::Sql(Box::new(other.clone())).tag()
+                    )));
+                }
             },
-            other => return Err(SqlError::not_supported(format!("EXPLAIN of {}", other.tag()))),
+            other => {
+                return Err(SqlError::not_supported(format!(
+                    "EXPLAIN of {}",
+                    other.tag()
+                )));
+            }
         };
         Ok(plan_lines(&text))
     }
@@ -41,14 +54,28 @@ impl Session {
         refuse(request.analyze, request.format)?;
         let catalog = self.database.catalog.get();
         let name = tidegate_parser::name_parts(&request.name);
-        let relation = catalog.resolve_class(&name, &self.path(), RelationClass::MaterializedView)?;
-        let RelationKind::MaterializedView(_) = &relation.kind else { unreachable!("the class was asked for") };
-        let spec = self.database.spec(&catalog, relation)?.ok_or_else(|| SqlError::internal("a view has a plan"))?;
-        Ok(plan_lines(&explain(&spec.dataflow, request.verbose, &|id| self.name_of(id))))
+        let relation =
+            catalog.resolve_class(&name, &self.path(), RelationClass::MaterializedView)?;
+        let RelationKind::MaterializedView(_) = &relation.kind else {
+            unreachable!("the class was asked for")
+        };
+        let spec = self
+            .database
+            .spec(&catalog, relation)?
+            .ok_or_else(|| SqlError::internal("a view has a plan"))?;
+        Ok(plan_lines(&explain(
+            &spec.dataflow,
+            request.verbose,
+            &|id| self.name_of(id),
+        )))
     }
 
     fn name_of(&self, id: RelationId) -> Option<String> {
-        self.database.catalog.get().relation(id).map(|r| r.name.clone())
+        self.database
+            .catalog
+            .get()
+            .relation(id)
+            .map(|r| r.name.clone())
     }
 
     async fn explain_query(&mut self, query: &ast::Query, text: &str) -> Result<String, SqlError> {
@@ -71,6 +98,9 @@ fn refuse(analyze: bool, format: ExplainFormat) -> Result<(), SqlError> {
 }
 
 fn plan_lines(text: &str) -> Response {
-    let lines = text.lines().map(|line| vec![Some(line.to_owned())]).collect();
+    let lines = text
+        .lines()
+        .map(|line| vec![Some(line.to_owned())])
+        .collect();
     text_rows(&["QUERY PLAN"], lines, RowsTag::Plain("EXPLAIN"))
 }

@@ -4,10 +4,19 @@ use super::Session;
 use tidegate_types::SqlError;
 
 pub(super) const CHECKPOINT_COLUMNS: &[&str] = &[
-    "Id", "Epoch", "Status", "Cause", "Trigger to durable ms", "Alignment ms", "Sync ms", "Async ms", "Bytes written",
+    "Id",
+    "Epoch",
+    "Status",
+    "Cause",
+    "Trigger to durable ms",
+    "Alignment ms",
+    "Sync ms",
+    "Async ms",
+    "Bytes written",
     "Bytes total",
 ];
-pub(super) const SAVEPOINT_COLUMNS: &[&str] = &["Name", "Epoch", "Rows", "Bytes", "Taken at", "Location"];
+pub(super) const SAVEPOINT_COLUMNS: &[&str] =
+    &["Name", "Epoch", "Rows", "Bytes", "Taken at", "Location"];
 
 impl Session {
     pub(super) fn job_lines(&self) -> Result<Vec<Vec<Option<String>>>, SqlError> {
@@ -16,7 +25,10 @@ impl Session {
         let line = |job: &tidegate_runtime::JobStatus| {
             let name = catalog.relation(job.relation).map(|r| r.name.clone());
             let progress = job.rows_total.filter(|t| *t > 0).map(|total| {
-                format!("{:.1}%", (job.rows_read as f64 / total as f64 * 100.0).min(100.0))
+                format!(
+                    "{:.1}%",
+                    (job.rows_read as f64 / total as f64 * 100.0).min(100.0)
+                )
             });
             vec![
                 Some(job.relation.to_string()),
@@ -44,7 +56,12 @@ impl Session {
                 Some(record.bytes_total.to_string()),
             ]
         };
-        self.database.store.checkpoints().into_iter().map(line).collect()
+        self.database
+            .store
+            .checkpoints()
+            .into_iter()
+            .map(line)
+            .collect()
     }
 
     pub(super) fn savepoint_lines(&self) -> Vec<Vec<Option<String>>> {
@@ -59,7 +76,12 @@ impl Session {
                 Some(info.location.clone()),
             ]
         };
-        self.database.store.savepoints().into_iter().map(line).collect()
+        self.database
+            .store
+            .savepoints()
+            .into_iter()
+            .map(line)
+            .collect()
     }
 }
 

@@ -15,8 +15,8 @@ pub(crate) use query::{Reading, relations_of};
 pub(crate) use transaction::Transaction;
 
 use crate::api::{
-    CancelToken, CopyIn, DatabaseApi, Notice, Prepared, Response, RowStream, RowsTag, SessionApi, SessionOptions,
-    TransactionStatus,
+    CancelToken, CopyIn, DatabaseApi, Notice, Prepared, Response, RowStream, RowsTag, SessionApi,
+    SessionOptions, TransactionStatus,
 };
 use crate::database::Database;
 use crate::relations::{Names, parse_error};
@@ -34,9 +34,22 @@ use tidegate_parser::{ParsedStatement, Statement};
 use tidegate_types::{LogPosition, SqlError, SqlState, SqlType};
 
 /// Settings whose changes clients are told of.
-const REPORTED: &[&str] = &["application_name", "client_encoding", "datestyle", "intervalstyle", "timezone", "standard_conforming_strings"];
-const REPORTED_NAMES: &[&str] =
-    &["application_name", "client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings"];
+const REPORTED: &[&str] = &[
+    "application_name",
+    "client_encoding",
+    "datestyle",
+    "intervalstyle",
+    "timezone",
+    "standard_conforming_strings",
+];
+const REPORTED_NAMES: &[&str] = &[
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+];
 
 pub struct Session {
     pub(crate) database: Arc<Database>,
@@ -51,7 +64,10 @@ pub struct Session {
 }
 
 impl DatabaseApi for Database {
-    fn open_session(self: Arc<Self>, options: SessionOptions) -> Result<Box<dyn SessionApi>, SqlError> {
+    fn open_session(
+        self: Arc<Self>,
+        options: SessionOptions,
+    ) -> Result<Box<dyn SessionApi>, SqlError> {
         Ok(Box::new(Session::new(self, options)?))
     }
 
@@ -97,8 +113,22 @@ impl Session {
 
     pub(crate) fn path(&self) -> SearchPath {
         let user = &self.options.user;
-        let names = self.settings.text("search_path").split(',').map(|s| s.trim().trim_matches('"'));
-        SearchPath(names.map(|s| if s == "$user" { user.clone() } else { s.to_owned() }).collect())
+        let names = self
+            .settings
+            .text("search_path")
+            .split(',')
+            .map(|s| s.trim().trim_matches('"'));
+        SearchPath(
+            names
+                .map(|s| {
+                    if s == "$user" {
+                        user.clone()
+                    } else {
+                        s.to_owned()
+                    }
+                })
+                .collect(),
+        )
     }
 
     /// Names as a statement of this session sees them now.
@@ -106,7 +136,11 @@ impl Session {
         Names {
             catalog: self.database.catalog.get(),
             path: self.path(),
-            system: Some(SystemTables::new(self.database.clone(), &self.options, &self.settings)),
+            system: Some(SystemTables::new(
+                self.database.clone(),
+                &self.options,
+                &self.settings,
+            )),
         }
     }
 
@@ -114,15 +148,25 @@ impl Session {
         self.notices.push(Notice::notice(message));
     }
 
-    async fn dispatch(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Response, SqlError> {
+    async fn dispatch(
+        &mut self,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<Response, SqlError> {
         let parsed = prepared.statement.clone();
         let text = parsed.text.as_str();
         match &parsed.statement {
-            Statement::Sql(statement) => self.dispatch_sql(prepared, statement, text, parameters).await,
+            Statement::Sql(statement) => {
+                self.dispatch_sql(prepared, statement, text, parameters)
+                    .await
+            }
             Statement::CreateTable(create) => self.ddl().await?.create_table(create, text).await,
             Statement::CreateSource(create) => self.ddl().await?.create_source(create, text).await,
             Statement::CreateMaterializedView(create) => {
-                self.ddl().await?.create_materialized_view(create, text).await
+                self.ddl()
+                    .await?
+                    .create_materialized_view(create, text)
+                    .await
             }
             Statement::CreateSink(create) => self.ddl().await?.create_sink(create, text).await,
             Statement::Drop(drop) => self.ddl().await?.drop(drop).await,
@@ -135,7 +179,9 @@ impl Session {
             }
             Statement::Checkpoint => self.checkpoint().await,
             Statement::Savepoint(savepoint) => self.savepoint(savepoint).await,
-            Statement::RollbackToSavepoint { name, options } => self.rollback_to(name, options).await,
+            Statement::RollbackToSavepoint { name, options } => {
+                self.rollback_to(name, options).await
+            }
             Statement::ReleaseSavepoint { name } => self.release(name).await,
             Statement::Show(show) => self.show(show).await,
             Statement::Describe { name } => self.describe(name),
@@ -156,18 +202,37 @@ impl Session {
         use ast::Statement as S;
         match statement {
             S::Query(query) => self.query(prepared, query, text, parameters).await,
-            S::Insert(insert) => self.insert(insert, text, &prepared.parameters, parameters).await,
-            S::Update(update) => self.update(update, text, &prepared.parameters, parameters).await,
-            S::Delete(delete) => self.delete(delete, text, &prepared.parameters, parameters).await,
+            S::Insert(insert) => {
+                self.insert(insert, text, &prepared.parameters, parameters)
+                    .await
+            }
+            S::Update(update) => {
+                self.update(update, text, &prepared.parameters, parameters)
+                    .await
+            }
+            S::Delete(delete) => {
+                self.delete(delete, text, &prepared.parameters, parameters)
+                    .await
+            }
             S::Truncate(truncate) => self.truncate(truncate).await,
             S::Copy { .. } => self.copy(statement).await,
             S::CreateView(create) => self.ddl().await?.create_view(create, text).await,
-            S::CreateSchema { schema_name, if_not_exists, .. } => {
-                self.ddl().await?.create_schema(schema_name, *if_not_exists).await
+            S::CreateSchema {
+                schema_name,
+                if_not_exists,
+                ..
+            } => {
+                self.ddl()
+                    .await?
+                    .create_schema(schema_name, *if_not_exists)
+                    .await
             }
             S::StartTransaction { modes, begin, .. } => self.begin(modes, *begin),
             S::Commit { .. } => self.commit().await,
-            S::Rollback { chain: false, savepoint: None } => self.rollback(),
+            S::Rollback {
+                chain: false,
+                savepoint: None,
+            } => self.rollback(),
             S::Set(set) => self.set(set),
             S::Reset(reset) => self.reset(reset),
             S::Discard { .. } => {
@@ -204,18 +269,38 @@ pub(crate) fn command(tag: impl Into<String>) -> Response {
 
 /// A result that is computed already.
 pub(crate) fn rows(schema: SchemaRef, batches: Vec<RecordBatch>, tag: RowsTag) -> Response {
-    Response::Rows { schema, stream: futures::stream::iter(batches.into_iter().map(Ok)).boxed(), tag }
+    Response::Rows {
+        schema,
+        stream: futures::stream::iter(batches.into_iter().map(Ok)).boxed(),
+        tag,
+    }
 }
 
 /// Text columns by name, for lists.
 pub(crate) fn text_schema(columns: &[&str]) -> SchemaRef {
-    Arc::new(Schema::new(columns.iter().map(|c| Field::new(*c, DataType::Utf8, true)).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        columns
+            .iter()
+            .map(|c| Field::new(*c, DataType::Utf8, true))
+            .collect::<Vec<_>>(),
+    ))
 }
 
-pub(crate) fn text_rows(columns: &[&str], lines: Vec<Vec<Option<String>>>, tag: RowsTag) -> Response {
+pub(crate) fn text_rows(
+    columns: &[&str],
+    lines: Vec<Vec<Option<String>>>,
+    tag: RowsTag,
+) -> Response {
     let schema = text_schema(columns);
     let arrays: Vec<ArrayRef> = (0..columns.len())
-        .map(|c| Arc::new(lines.iter().map(|l| l[c].as_deref()).collect::<StringArray>()) as ArrayRef)
+        .map(|c| {
+            Arc::new(
+                lines
+                    .iter()
+                    .map(|l| l[c].as_deref())
+                    .collect::<StringArray>(),
+            ) as ArrayRef
+        })
         .collect();
     let batch = RecordBatch::try_new(schema.clone(), arrays).expect("every line has every column");
     rows(schema, vec![batch], tag)
@@ -240,10 +325,17 @@ impl SessionApi for Session {
         prepared
     }
 
-    async fn execute(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Response, SqlError> {
+    async fn execute(
+        &mut self,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<Response, SqlError> {
         self.check_transaction(&prepared.statement.statement)?;
         let cancel = self.cancel.clone();
-        let timeout = self.settings.duration("statement_timeout").filter(|t| !t.is_zero());
+        let timeout = self
+            .settings
+            .duration("statement_timeout")
+            .filter(|t| !t.is_zero());
         let work = self.dispatch(prepared, parameters);
         let result = tokio::select! {
             result = work => result,
@@ -289,7 +381,9 @@ impl SessionApi for Session {
 
     fn transaction_status(&self) -> TransactionStatus {
         match &self.transaction {
-            Some(transaction) if transaction.explicit && transaction.failed => TransactionStatus::Failed,
+            Some(transaction) if transaction.explicit && transaction.failed => {
+                TransactionStatus::Failed
+            }
             Some(transaction) if transaction.explicit => TransactionStatus::InTransaction,
             _ => TransactionStatus::Idle,
         }
@@ -304,10 +398,17 @@ impl SessionApi for Session {
     }
 
     fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
-        let now: Vec<String> = REPORTED.iter().map(|n| self.settings.text(n).to_owned()).collect();
+        let now: Vec<String> = REPORTED
+            .iter()
+            .map(|n| self.settings.text(n).to_owned())
+            .collect();
         let mut changes: Vec<(String, String)> = Vec::new();
         if self.reported.is_empty() {
-            changes.extend(crate::settings::PRESETS.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+            changes.extend(
+                crate::settings::PRESETS
+                    .iter()
+                    .map(|(n, v)| ((*n).to_owned(), (*v).to_owned())),
+            );
         }
         for (index, value) in now.iter().enumerate() {
             if self.reported.get(index) != Some(value) {

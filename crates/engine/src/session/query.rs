@@ -41,7 +41,8 @@ struct CachedPlan {
 }
 
 /// Functions, rules and limits of all ad-hoc queries.
-static STATE: LazyLock<SessionState> = LazyLock::new(|| tidegate_planner::session_state_defaults().build());
+static STATE: LazyLock<SessionState> =
+    LazyLock::new(|| tidegate_planner::session_state_defaults().build());
 
 impl Session {
     /// Finds the types of a statement's parameters and result.
@@ -50,7 +51,12 @@ impl Session {
         statement: Arc<ParsedStatement>,
         declared: Vec<Option<SqlType>>,
     ) -> Result<Prepared, SqlError> {
-        let mut prepared = Prepared { statement: statement.clone(), parameters: Vec::new(), columns: None, plan: None };
+        let mut prepared = Prepared {
+            statement: statement.clone(),
+            parameters: Vec::new(),
+            columns: None,
+            plan: None,
+        };
         match &statement.statement {
             Statement::Sql(sql) => match sql.as_ref() {
                 ast::Statement::Query(query) => {
@@ -62,11 +68,17 @@ impl Session {
                     prepared.columns = Some(planned.schema.clone());
                     let catalog_version = names.catalog.version();
                     if !effects.reads_system && effects.assignments.is_empty() {
-                        prepared.plan = Some(Arc::new(CachedPlan { planned, catalog_version }));
+                        prepared.plan = Some(Arc::new(CachedPlan {
+                            planned,
+                            catalog_version,
+                        }));
                     }
                 }
-                ast::Statement::Insert(_) | ast::Statement::Update(_) | ast::Statement::Delete(_) => {
-                    let (parameters, columns) = self.describe_dml(sql, &statement.text, &declared)?;
+                ast::Statement::Insert(_)
+                | ast::Statement::Update(_)
+                | ast::Statement::Delete(_) => {
+                    let (parameters, columns) =
+                        self.describe_dml(sql, &statement.text, &declared)?;
                     prepared.parameters = complete(parameters, &declared)?;
                     prepared.columns = columns;
                 }
@@ -85,7 +97,10 @@ impl Session {
         parameters: Vec<ScalarValue>,
     ) -> Result<Response, SqlError> {
         let version = self.database.catalog.get().version();
-        let cached = prepared.plan.as_ref().and_then(|p| p.downcast_ref::<CachedPlan>());
+        let cached = prepared
+            .plan
+            .as_ref()
+            .and_then(|p| p.downcast_ref::<CachedPlan>());
         let planned = match cached.filter(|c| c.catalog_version == version) {
             Some(cached) => cached.planned.clone(),
             None => {
@@ -96,16 +111,28 @@ impl Session {
                 let names = self.names();
                 let declared: Vec<_> = prepared.parameters.iter().cloned().map(Some).collect();
                 let planned = Planner::new(&names, text).query(query, &declared)?;
-                if prepared.columns.as_ref().is_some_and(|c| *c != planned.schema) {
-                    return Err(SqlError::not_supported("a cached plan with another result type")
-                        .with_detail("cached plan must not change result type"));
+                if prepared
+                    .columns
+                    .as_ref()
+                    .is_some_and(|c| *c != planned.schema)
+                {
+                    return Err(
+                        SqlError::not_supported("a cached plan with another result type")
+                            .with_detail("cached plan must not change result type"),
+                    );
                 }
                 planned
             }
         };
         let reading = self.reading(&relations_of(&planned.plan)).await?;
-        let stream = self.stream(planned.clone(), parameters, &reading, text).await?;
-        Ok(Response::Rows { schema: planned.schema, stream, tag: RowsTag::Select })
+        let stream = self
+            .stream(planned.clone(), parameters, &reading, text)
+            .await?;
+        Ok(Response::Rows {
+            schema: planned.schema,
+            stream,
+            tag: RowsTag::Select,
+        })
     }
 
     /// Rows of these relations as this session sees them now.
@@ -128,10 +155,16 @@ impl Session {
                     "a relation that was created after the transaction began cannot be read in it",
                 ));
             }
-            return Ok(Reading { snapshot, changes: transaction.changes() });
+            return Ok(Reading {
+                snapshot,
+                changes: transaction.changes(),
+            });
         }
         runtime.wait_visible(self.last_write).await?;
-        Ok(Reading { snapshot: Arc::new(runtime.snapshot(relations).await?), changes: HashMap::new() })
+        Ok(Reading {
+            snapshot: Arc::new(runtime.snapshot(relations).await?),
+            changes: HashMap::new(),
+        })
     }
 
     /// A plan over the rows of a reading.
@@ -150,7 +183,10 @@ impl Session {
         text: &str,
     ) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
         let plan = self.bound(planned.plan, reading)?;
-        STATE.create_physical_plan(&plan).await.map_err(|e| sql_error(&e, text))
+        STATE
+            .create_physical_plan(&plan)
+            .await
+            .map_err(|e| sql_error(&e, text))
     }
 
     pub(crate) async fn stream(
@@ -164,11 +200,16 @@ impl Session {
         let plan = if parameters.is_empty() {
             plan
         } else {
-            plan.with_param_values(ParamValues::List(parameters.into_iter().map(Into::into).collect()))
-                .map_err(|e| sql_error(&e, text))?
+            plan.with_param_values(ParamValues::List(
+                parameters.into_iter().map(Into::into).collect(),
+            ))
+            .map_err(|e| sql_error(&e, text))?
         };
         let frame = DataFrame::new(STATE.clone(), plan);
-        let stream = frame.execute_stream().await.map_err(|e| sql_error(&e, text))?;
+        let stream = frame
+            .execute_stream()
+            .await
+            .map_err(|e| sql_error(&e, text))?;
         let schema = planned.schema;
         let owned = text.to_owned();
         let cancel = self.cancel.clone();
@@ -188,14 +229,19 @@ impl Session {
         reading: &Reading,
         text: &str,
     ) -> Result<Vec<RecordBatch>, SqlError> {
-        self.stream(planned, parameters, reading, text).await?.try_collect().await
+        self.stream(planned, parameters, reading, text)
+            .await?
+            .try_collect()
+            .await
     }
 }
 
 /// Everything that has rows to read.
 fn readable(catalog: &Catalog) -> Vec<RelationId> {
     use tidegate_catalog::RelationClass as Class;
-    let stored = catalog.relations().filter(|r| matches!(r.class(), Class::Table | Class::MaterializedView));
+    let stored = catalog
+        .relations()
+        .filter(|r| matches!(r.class(), Class::Table | Class::MaterializedView));
     stored.map(|r| r.id).collect()
 }
 
@@ -216,48 +262,101 @@ pub(crate) fn relations_of(plan: &LogicalPlan) -> Vec<RelationId> {
 }
 
 /// The rows of one relation for a scan.
-fn provider(catalog: &Catalog, relation: &Resolved, reading: &Reading) -> Result<ViewTable, SqlError> {
+fn provider(
+    catalog: &Catalog,
+    relation: &Resolved,
+    reading: &Reading,
+) -> Result<ViewTable, SqlError> {
     if relation.kind == RelationKind::Source {
-        return Err(SqlError::not_supported(format!("SELECT from source \"{}\"", relation.name))
-            .with_hint("A source keeps no rows. Create a materialized view over it and read that."));
+        return Err(
+            SqlError::not_supported(format!("SELECT from source \"{}\"", relation.name)).with_hint(
+                "A source keeps no rows. Create a materialized view over it and read that.",
+            ),
+        );
     }
     let stored = catalog.relation(relation.id).ok_or_else(|| {
-        SqlError::new(SqlState::UNDEFINED_TABLE, format!("relation \"{}\" was dropped", relation.name))
+        SqlError::new(
+            SqlState::UNDEFINED_TABLE,
+            format!("relation \"{}\" was dropped", relation.name),
+        )
     })?;
     let view = reading.snapshot.views.get(&relation.id).ok_or_else(|| {
-        SqlError::internal(format!("relation \"{}\" is not part of the snapshot", relation.name))
+        SqlError::internal(format!(
+            "relation \"{}\" is not part of the snapshot",
+            relation.name
+        ))
     })?;
-    let changes = reading.changes.get(&relation.id).map_or(&[][..], Vec::as_slice);
+    let changes = reading
+        .changes
+        .get(&relation.id)
+        .map_or(&[][..], Vec::as_slice);
     let overlay = Overlay::new(&stored.arrow_schema(), changes).map_err(|e| sql_error(&e, ""))?;
-    let key = view.parts.first().map(|p| p.lookup_key().to_vec()).unwrap_or_default();
-    Ok(ViewTable::new(relation.schema.clone(), relation.columns.clone(), view.parts.clone(), key, overlay))
+    let key = view
+        .parts
+        .first()
+        .map(|p| p.lookup_key().to_vec())
+        .unwrap_or_default();
+    Ok(ViewTable::new(
+        relation.schema.clone(),
+        relation.columns.clone(),
+        view.parts.clone(),
+        key,
+        overlay,
+    ))
 }
 
 /// DataFusion may answer with another Arrow form of a type than was announced.
-fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
+fn conform(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
     let columns = batch
         .columns()
         .iter()
         .zip(schema.fields())
         .map(|(column, field)| {
-            if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) }
+            if column.data_type() == field.data_type() {
+                Ok(column.clone())
+            } else {
+                cast(column, field.data_type())
+            }
         })
         .collect::<Result<Vec<_>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let relaxed = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>();
-    RecordBatch::try_new_with_options(Arc::new(arrow::datatypes::Schema::new(relaxed)), columns, &options)
+    let relaxed = schema
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone().with_nullable(true))
+        .collect::<Vec<_>>();
+    RecordBatch::try_new_with_options(
+        Arc::new(arrow::datatypes::Schema::new(relaxed)),
+        columns,
+        &options,
+    )
 }
 
 /// What the client declared wins; what nobody knows is text, as in Postgres.
-fn complete(found: Vec<Option<SqlType>>, declared: &[Option<SqlType>]) -> Result<Vec<SqlType>, SqlError> {
+fn complete(
+    found: Vec<Option<SqlType>>,
+    declared: &[Option<SqlType>],
+) -> Result<Vec<SqlType>, SqlError> {
     let count = found.len().max(declared.len());
     let known = |list: &[Option<SqlType>], index: usize| list.get(index).cloned().flatten();
-    Ok((0..count).map(|i| known(declared, i).or_else(|| known(&found, i)).unwrap_or(SqlType::Text)).collect())
+    Ok((0..count)
+        .map(|i| {
+            known(declared, i)
+                .or_else(|| known(&found, i))
+                .unwrap_or(SqlType::Text)
+        })
+        .collect())
 }
 
 impl Transaction {
     /// What the transaction has changed so far.
     pub(crate) fn changes(&self) -> HashMap<RelationId, Vec<Batch>> {
-        self.writes.iter().map(|(relation, writes)| (*relation, writes.clone())).collect()
+        self.writes
+            .iter()
+            .map(|(relation, writes)| (*relation, writes.clone()))
+            .collect()
     }
 }

@@ -11,7 +11,9 @@ use tidegate_types::{SqlError, SqlState};
 impl Session {
     pub(super) fn set(&mut self, set: &ast::Set) -> Result<Response, SqlError> {
         match set {
-            ast::Set::SingleAssignment { variable, values, .. } => {
+            ast::Set::SingleAssignment {
+                variable, values, ..
+            } => {
                 let name = tidegate_parser::name_parts(variable).join(".");
                 self.assign(&name, &values.iter().map(value_text).collect::<Vec<_>>())?;
             }
@@ -80,7 +82,10 @@ impl Session {
         if let Some((_, value)) = PRESETS.iter().find(|(n, _)| *n == name) {
             return Ok((*value).to_owned());
         }
-        self.settings.get(&name).map(str::to_owned).ok_or_else(|| unknown_setting(&name))
+        self.settings
+            .get(&name)
+            .map(str::to_owned)
+            .ok_or_else(|| unknown_setting(&name))
     }
 
     pub(super) fn alter_system(&mut self, alter: &AlterSystem) -> Result<Response, SqlError> {
@@ -106,7 +111,9 @@ impl Session {
 fn value_text(value: &ast::Expr) -> String {
     match value {
         ast::Expr::Value(value) => match &value.value {
-            ast::Value::SingleQuotedString(text) | ast::Value::DoubleQuotedString(text) => text.clone(),
+            ast::Value::SingleQuotedString(text) | ast::Value::DoubleQuotedString(text) => {
+                text.clone()
+            }
             other => other.to_string(),
         },
         ast::Expr::Identifier(ident) => ident.value.clone(),

@@ -18,7 +18,9 @@ impl Session {
         let mut lines = match &show.what {
             ShowWhat::Tables => self.relation_names(RelationClass::Table, show)?,
             ShowWhat::Views => self.relation_names(RelationClass::View, show)?,
-            ShowWhat::MaterializedViews => self.relation_names(RelationClass::MaterializedView, show)?,
+            ShowWhat::MaterializedViews => {
+                self.relation_names(RelationClass::MaterializedView, show)?
+            }
             ShowWhat::Sources => self.relation_names(RelationClass::Source, show)?,
             ShowWhat::Sinks => self.relation_names(RelationClass::Sink, show)?,
             ShowWhat::Indexes => Vec::new(),
@@ -26,7 +28,10 @@ impl Session {
             ShowWhat::Databases => vec![vec![Some("tidegate".to_owned())]],
             ShowWhat::Columns => {
                 let name = show.from.as_ref().ok_or_else(|| {
-                    SqlError::new(SqlState::SYNTAX_ERROR, "SHOW COLUMNS needs FROM and a relation")
+                    SqlError::new(
+                        SqlState::SYNTAX_ERROR,
+                        "SHOW COLUMNS needs FROM and a relation",
+                    )
                 })?;
                 self.column_lines(name)?
             }
@@ -39,17 +44,26 @@ impl Session {
             ShowWhat::Create { kind, name } => self.definition_line(*kind, name)?,
         };
         if let Some(like) = &show.like {
-            lines.retain(|line| line[0].as_deref().is_some_and(|name| matches(name, &like.pattern, like.case_insensitive)));
+            lines.retain(|line| {
+                line[0]
+                    .as_deref()
+                    .is_some_and(|name| matches(name, &like.pattern, like.case_insensitive))
+            });
         }
         Ok(text_rows(&names, lines, SHOWN))
     }
 
     /// The columns of statements that are not SQL queries and return rows.
-    pub(super) fn result_columns(&mut self, statement: &Statement) -> Result<Option<SchemaRef>, SqlError> {
+    pub(super) fn result_columns(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<Option<SchemaRef>, SqlError> {
         Ok(match statement {
             Statement::Show(show) => {
                 let columns = columns_of(&show.what);
-                Some(text_schema(&columns.iter().map(String::as_str).collect::<Vec<_>>()))
+                Some(text_schema(
+                    &columns.iter().map(String::as_str).collect::<Vec<_>>(),
+                ))
             }
             Statement::Describe { .. } => Some(text_schema(DESCRIBED)),
             Statement::Explain(_) | Statement::ExplainView(_) => Some(text_schema(&["QUERY PLAN"])),
@@ -59,10 +73,18 @@ impl Session {
     }
 
     pub(super) fn describe(&mut self, name: &ObjectName) -> Result<Response, SqlError> {
-        Ok(text_rows(DESCRIBED, self.column_lines(name)?, RowsTag::Plain("DESCRIBE")))
+        Ok(text_rows(
+            DESCRIBED,
+            self.column_lines(name)?,
+            RowsTag::Plain("DESCRIBE"),
+        ))
     }
 
-    fn relation_names(&self, class: RelationClass, show: &Show) -> Result<Vec<Vec<Option<String>>>, SqlError> {
+    fn relation_names(
+        &self,
+        class: RelationClass,
+        show: &Show,
+    ) -> Result<Vec<Vec<Option<String>>>, SqlError> {
         let catalog = self.database.catalog.get();
         let schema = match &show.from {
             None => None,
@@ -89,13 +111,24 @@ impl Session {
         match &relation.kind {
             RelationKind::Source(def) => {
                 line.push(Some(def.connector.clone()));
-                line.push(Some(self.database.runtime()?.error_count(relation.id).to_string()));
+                line.push(Some(
+                    self.database
+                        .runtime()?
+                        .error_count(relation.id)
+                        .to_string(),
+                ));
             }
             RelationKind::Sink(def) => line.push(Some(def.connector.clone())),
             RelationKind::MaterializedView(_) => {
                 let runtime = self.database.runtime()?;
-                let building = runtime.status().jobs.iter().any(|j| j.relation == relation.id);
-                line.push(Some(if building { "building" } else { "running" }.to_owned()));
+                let building = runtime
+                    .status()
+                    .jobs
+                    .iter()
+                    .any(|j| j.relation == relation.id);
+                line.push(Some(
+                    if building { "building" } else { "running" }.to_owned(),
+                ));
                 line.push(Some(runtime.error_count(relation.id).to_string()));
             }
             _ => {}
@@ -105,8 +138,14 @@ impl Session {
 
     fn schema_names(&self) -> Vec<Vec<Option<String>>> {
         let catalog = self.database.catalog.get();
-        let reserved = tidegate_catalog::Catalog::RESERVED_SCHEMAS.iter().map(|s| (*s).to_owned());
-        let mut names: Vec<String> = catalog.schemas().map(|s| s.name.clone()).chain(reserved).collect();
+        let reserved = tidegate_catalog::Catalog::RESERVED_SCHEMAS
+            .iter()
+            .map(|s| (*s).to_owned());
+        let mut names: Vec<String> = catalog
+            .schemas()
+            .map(|s| s.name.clone())
+            .chain(reserved)
+            .collect();
         names.sort();
         names.into_iter().map(|n| vec![Some(n)]).collect()
     }
@@ -135,17 +174,29 @@ impl Session {
             .iter()
             .map(|s| {
                 let value = self.settings.get(s.name).unwrap_or(s.default);
-                vec![Some(s.name.to_owned()), Some(value.to_owned()), Some(s.description.to_owned())]
+                vec![
+                    Some(s.name.to_owned()),
+                    Some(value.to_owned()),
+                    Some(s.description.to_owned()),
+                ]
             })
             .collect();
         for (name, value) in PRESETS {
-            lines.push(vec![Some((*name).to_owned()), Some((*value).to_owned()), Some("Cannot be changed.".to_owned())]);
+            lines.push(vec![
+                Some((*name).to_owned()),
+                Some((*value).to_owned()),
+                Some("Cannot be changed.".to_owned()),
+            ]);
         }
         lines.sort();
         lines
     }
 
-    fn definition_line(&self, kind: ObjectKind, name: &ObjectName) -> Result<Vec<Vec<Option<String>>>, SqlError> {
+    fn definition_line(
+        &self,
+        kind: ObjectKind,
+        name: &ObjectName,
+    ) -> Result<Vec<Vec<Option<String>>>, SqlError> {
         let class = match kind {
             ObjectKind::Table => RelationClass::Table,
             ObjectKind::Source => RelationClass::Source,
@@ -153,12 +204,19 @@ impl Session {
             ObjectKind::MaterializedView => RelationClass::MaterializedView,
             ObjectKind::Sink => RelationClass::Sink,
             ObjectKind::Index | ObjectKind::Schema => {
-                return Err(SqlError::not_supported(format!("SHOW CREATE {}", kind.sql())));
+                return Err(SqlError::not_supported(format!(
+                    "SHOW CREATE {}",
+                    kind.sql()
+                )));
             }
         };
         let catalog = self.database.catalog.get();
-        let relation = catalog.resolve_class(&tidegate_parser::name_parts(name), &self.path(), class)?;
-        Ok(vec![vec![Some(format!("{}.{}", relation.schema, relation.name)), Some(relation.definition.clone())]])
+        let relation =
+            catalog.resolve_class(&tidegate_parser::name_parts(name), &self.path(), class)?;
+        Ok(vec![vec![
+            Some(format!("{}.{}", relation.schema, relation.name)),
+            Some(relation.definition.clone()),
+        ]])
     }
 }
 
@@ -169,7 +227,11 @@ fn columns_of(what: &ShowWhat) -> Vec<String> {
         ShowWhat::Sources => &["Name", "Connector", "Errors"],
         ShowWhat::Sinks => &["Name", "Connector"],
         ShowWhat::MaterializedViews => &["Name", "Status", "Errors"],
-        ShowWhat::Tables | ShowWhat::Views | ShowWhat::Indexes | ShowWhat::Schemas | ShowWhat::Databases => &["Name"],
+        ShowWhat::Tables
+        | ShowWhat::Views
+        | ShowWhat::Indexes
+        | ShowWhat::Schemas
+        | ShowWhat::Databases => &["Name"],
         ShowWhat::Columns => DESCRIBED,
         ShowWhat::Jobs => &["Id", "Name", "Rows read", "Rows total", "Progress"],
         ShowWhat::Checkpoints => super::lists::CHECKPOINT_COLUMNS,
@@ -193,8 +255,17 @@ fn matches(name: &str, pattern: &str, case_insensitive: bool) -> bool {
             [literal, rest @ ..] => name.first() == Some(literal) && step(&name[1..], rest),
         }
     }
-    let fold = |text: &str| if case_insensitive { text.to_lowercase() } else { text.to_owned() };
-    let (name, pattern): (Vec<char>, Vec<char>) = (fold(name).chars().collect(), fold(pattern).chars().collect());
+    let fold = |text: &str| {
+        if case_insensitive {
+            text.to_lowercase()
+        } else {
+            text.to_owned()
+        }
+    };
+    let (name, pattern): (Vec<char>, Vec<char>) = (
+        fold(name).chars().collect(),
+        fold(pattern).chars().collect(),
+    );
     step(&name, &pattern)
 }
 

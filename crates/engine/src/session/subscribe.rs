@@ -54,7 +54,12 @@ impl Session {
         let subscription = runtime.subscribe(relation.id).await?;
         let schema = output_schema(&relation);
         let columns: Vec<usize> = relation.visible_columns().map(|(i, _)| i).collect();
-        let feed = Feed { subscription, schema: schema.clone(), columns, relation };
+        let feed = Feed {
+            subscription,
+            schema: schema.clone(),
+            columns,
+            relation,
+        };
         let stream = feed.stream(subscribe.snapshot);
         let stream = match subscribe.limit {
             Some(limit) => limited(stream, limit as usize),
@@ -66,13 +71,24 @@ impl Session {
         let ended = futures::stream::once(async move { cancel.reason() })
             .filter_map(|reason| async move { reason.map(|r| Err(r.error())) });
         let stream = stream.chain(ended).boxed();
-        Ok(Response::Rows { schema, stream, tag: RowsTag::Counted("SUBSCRIBE") })
+        Ok(Response::Rows {
+            schema,
+            stream,
+            tag: RowsTag::Counted("SUBSCRIBE"),
+        })
     }
 }
 
 fn output_schema(relation: &Relation) -> SchemaRef {
-    let mut fields = vec![Field::new("epoch", DataType::Int64, false), Field::new("diff", DataType::Int64, false)];
-    fields.extend(relation.visible_columns().map(|(_, c)| c.sql_type.field(&c.name, true)));
+    let mut fields = vec![
+        Field::new("epoch", DataType::Int64, false),
+        Field::new("diff", DataType::Int64, false),
+    ];
+    fields.extend(
+        relation
+            .visible_columns()
+            .map(|(_, c)| c.sql_type.field(&c.name, true)),
+    );
     Arc::new(Schema::new(fields))
 }
 
@@ -88,31 +104,46 @@ impl Feed {
         let start = self.subscription.snapshot.epoch;
         let mut first = Vec::new();
         if with_snapshot {
-            for part in self.subscription.snapshot.views.remove(&self.relation.id).into_iter().flat_map(|v| v.parts) {
+            for part in self
+                .subscription
+                .snapshot
+                .views
+                .remove(&self.relation.id)
+                .into_iter()
+                .flat_map(|v| v.parts)
+            {
                 match part.scan(Some(&self.columns), BATCH_ROWS) {
                     Ok(scan) => {
                         let schema = self.schema.clone();
-                        first.push(futures::stream::iter(scan.map(move |batch| {
-                            let batch = batch.map_err(SqlError::internal)?;
-                            let ones = vec![1; batch.num_rows()];
-                            output(&schema, start, &ones, batch.columns())
-                        })).boxed());
+                        first.push(
+                            futures::stream::iter(scan.map(move |batch| {
+                                let batch = batch.map_err(SqlError::internal)?;
+                                let ones = vec![1; batch.num_rows()];
+                                output(&schema, start, &ones, batch.columns())
+                            }))
+                            .boxed(),
+                        );
                     }
-                    Err(error) => first.push(futures::stream::iter([Err(SqlError::internal(error))]).boxed()),
+                    Err(error) => {
+                        first.push(futures::stream::iter([Err(SqlError::internal(error))]).boxed())
+                    }
                 }
             }
         }
         let snapshot = futures::stream::iter(first).flatten();
-        let changes = futures::stream::unfold((self, start, false), |(mut feed, epoch, failed)| async move {
-            if failed {
-                return None;
-            }
-            let (batches, epoch, failed) = match feed.next(epoch).await {
-                Ok((batches, epoch)) => (batches.into_iter().map(Ok).collect(), epoch, false),
-                Err(error) => (vec![Err(error)], epoch, true),
-            };
-            Some((futures::stream::iter(batches), (feed, epoch, failed)))
-        });
+        let changes = futures::stream::unfold(
+            (self, start, false),
+            |(mut feed, epoch, failed)| async move {
+                if failed {
+                    return None;
+                }
+                let (batches, epoch, failed) = match feed.next(epoch).await {
+                    Ok((batches, epoch)) => (batches.into_iter().map(Ok).collect(), epoch, false),
+                    Err(error) => (vec![Err(error)], epoch, true),
+                };
+                Some((futures::stream::iter(batches), (feed, epoch, failed)))
+            },
+        );
         snapshot.chain(changes.flatten()).boxed()
     }
 
@@ -122,7 +153,8 @@ impl Feed {
         let mut deltas = Vec::new();
         for part in &mut self.subscription.changes {
             while let Some(delta) = part.try_next() {
-                let delta = delta.map_err(|e| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, e.to_string()))?;
+                let delta = delta
+                    .map_err(|e| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, e.to_string()))?;
                 for batch in delta.batches().map_err(SqlError::internal)? {
                     deltas.push((delta.epoch, batch));
                 }
@@ -131,16 +163,27 @@ impl Feed {
         deltas.sort_by_key(|(epoch, _)| *epoch);
         let mut outputs = Vec::new();
         for (epoch, batch) in deltas {
-            let columns: Vec<ArrayRef> = self.columns.iter().map(|c| batch.column(*c).clone()).collect();
+            let columns: Vec<ArrayRef> = self
+                .columns
+                .iter()
+                .map(|c| batch.column(*c).clone())
+                .collect();
             outputs.push(output(&self.schema, epoch, &batch.diff_values(), &columns)?);
         }
         Ok((outputs, reached))
     }
 }
 
-fn output(schema: &SchemaRef, epoch: Epoch, diffs: &[i64], columns: &[ArrayRef]) -> Result<RecordBatch, SqlError> {
-    let mut all: Vec<ArrayRef> =
-        vec![Arc::new(Int64Array::from(vec![epoch.0 as i64; diffs.len()])), Arc::new(Int64Array::from(diffs.to_vec()))];
+fn output(
+    schema: &SchemaRef,
+    epoch: Epoch,
+    diffs: &[i64],
+    columns: &[ArrayRef],
+) -> Result<RecordBatch, SqlError> {
+    let mut all: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(vec![epoch.0 as i64; diffs.len()])),
+        Arc::new(Int64Array::from(diffs.to_vec())),
+    ];
     all.extend(columns.iter().cloned());
     RecordBatch::try_new(schema.clone(), all).map_err(SqlError::internal)
 }

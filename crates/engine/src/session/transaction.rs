@@ -24,7 +24,13 @@ pub(crate) struct Transaction {
 
 impl Transaction {
     pub fn new(explicit: bool) -> Self {
-        Self { explicit, failed: false, base: None, writes: BTreeMap::new(), keys: HashSet::new() }
+        Self {
+            explicit,
+            failed: false,
+            base: None,
+            writes: BTreeMap::new(),
+            keys: HashSet::new(),
+        }
     }
 }
 
@@ -44,11 +50,16 @@ impl Session {
         }
     }
 
-    pub(super) fn begin(&mut self, _modes: &[ast::TransactionMode], begin: bool) -> Result<Response, SqlError> {
+    pub(super) fn begin(
+        &mut self,
+        _modes: &[ast::TransactionMode],
+        begin: bool,
+    ) -> Result<Response, SqlError> {
         match &mut self.transaction {
             Some(transaction) if transaction.explicit => {
                 let message = "there is already a transaction in progress";
-                self.notices.push(Notice::warning(SqlState::ACTIVE_TRANSACTION, message));
+                self.notices
+                    .push(Notice::warning(SqlState::ACTIVE_TRANSACTION, message));
             }
             Some(transaction) => transaction.explicit = true,
             None => self.transaction = Some(Transaction::new(true)),
@@ -68,7 +79,8 @@ impl Session {
             }
             None => {
                 let message = "there is no transaction in progress";
-                self.notices.push(Notice::warning(SqlState::NO_ACTIVE_TRANSACTION, message));
+                self.notices
+                    .push(Notice::warning(SqlState::NO_ACTIVE_TRANSACTION, message));
                 Ok(command("COMMIT"))
             }
         }
@@ -79,7 +91,8 @@ impl Session {
             Some(transaction) => self.end(&transaction),
             None => {
                 let message = "there is no transaction in progress";
-                self.notices.push(Notice::warning(SqlState::NO_ACTIVE_TRANSACTION, message));
+                self.notices
+                    .push(Notice::warning(SqlState::NO_ACTIVE_TRANSACTION, message));
             }
         }
         Ok(command("ROLLBACK"))
@@ -93,12 +106,19 @@ impl Session {
 
     /// Appends everything the transaction changed as one entry; a row that somebody else changed since it began is a
     /// conflict.
-    pub(super) async fn commit_changes(&mut self, transaction: Transaction) -> Result<(), SqlError> {
+    pub(super) async fn commit_changes(
+        &mut self,
+        transaction: Transaction,
+    ) -> Result<(), SqlError> {
         self.end(&transaction);
         if transaction.writes.is_empty() {
             return Ok(());
         }
-        let base = transaction.base.as_ref().map(|b| b.log_position).unwrap_or_default();
+        let base = transaction
+            .base
+            .as_ref()
+            .map(|b| b.log_position)
+            .unwrap_or_default();
         let changes: Vec<(RelationId, Batch)> = transaction
             .writes
             .into_iter()
@@ -106,9 +126,15 @@ impl Session {
             .collect();
         let database = self.database.clone();
         let turn = database.sequencer.turn().await;
-        database.sequencer.check_conflicts(base, &transaction.keys)?;
-        let (position, durable) = self.database.log.append(LogEntry::Transaction { changes: changes.clone() })?;
-        self.database.sequencer.appended(&turn, position, changes, transaction.keys);
+        database
+            .sequencer
+            .check_conflicts(base, &transaction.keys)?;
+        let (position, durable) = self.database.log.append(LogEntry::Transaction {
+            changes: changes.clone(),
+        })?;
+        self.database
+            .sequencer
+            .appended(&turn, position, changes, transaction.keys);
         drop(turn);
         self.wait_durable(position, durable).await
     }
@@ -118,7 +144,10 @@ impl Session {
         position: tidegate_types::LogPosition,
         durable: crate::log::Durable,
     ) -> Result<(), SqlError> {
-        match durable.await.unwrap_or_else(|_| Err(SqlError::internal("the log ended"))) {
+        match durable
+            .await
+            .unwrap_or_else(|_| Err(SqlError::internal("the log ended")))
+        {
             Ok(position) => {
                 self.last_write = position;
                 Ok(())

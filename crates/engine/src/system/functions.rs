@@ -10,7 +10,8 @@ use datafusion::arrow::array::Array;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
+    Volatility,
 };
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -39,11 +40,21 @@ struct Function {
 }
 
 const fn strict(name: &'static str, returns: Returns, body: Body) -> Function {
-    Function { name, returns, strict: true, body }
+    Function {
+        name,
+        returns,
+        strict: true,
+        body,
+    }
 }
 
 const fn lenient(name: &'static str, returns: Returns, body: Body) -> Function {
-    Function { name, returns, strict: false, body }
+    Function {
+        name,
+        returns,
+        strict: false,
+        body,
+    }
 }
 
 use Returns::{BigInt, Bool, Int, Text, Texts, TheOther, Time};
@@ -55,17 +66,32 @@ const NO: Body = |_, _| Ok(Cell::Bool(false));
 
 const FUNCTIONS: &[Function] = &[
     strict("version", Text, |_, _| {
-        Ok(format!("PostgreSQL 15.0 (Tidegate {}) on {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH).into())
+        Ok(format!(
+            "PostgreSQL 15.0 (Tidegate {}) on {}",
+            env!("CARGO_PKG_VERSION"),
+            std::env::consts::ARCH
+        )
+        .into())
     }),
-    strict("current_database", Text, |s, _| Ok(s.database_name.as_str().into())),
-    strict("current_catalog", Text, |s, _| Ok(s.database_name.as_str().into())),
-    strict("current_schema", Text, |s, _| Ok(s.existing_path(false).into_iter().next().into())),
-    strict("current_schemas", Texts, |s, a| Ok(s.existing_path(a.first() == Some(&Cell::Bool(true))).into())),
+    strict("current_database", Text, |s, _| {
+        Ok(s.database_name.as_str().into())
+    }),
+    strict("current_catalog", Text, |s, _| {
+        Ok(s.database_name.as_str().into())
+    }),
+    strict("current_schema", Text, |s, _| {
+        Ok(s.existing_path(false).into_iter().next().into())
+    }),
+    strict("current_schemas", Texts, |s, a| {
+        Ok(s.existing_path(a.first() == Some(&Cell::Bool(true))).into())
+    }),
     strict("current_user", Text, |s, _| Ok(s.user.as_str().into())),
     strict("current_role", Text, |s, _| Ok(s.user.as_str().into())),
     strict("session_user", Text, |s, _| Ok(s.user.as_str().into())),
     strict("user", Text, |s, _| Ok(s.user.as_str().into())),
-    strict("pg_backend_pid", Int, |_, _| Ok(i64::from(std::process::id()).into())),
+    strict("pg_backend_pid", Int, |_, _| {
+        Ok(i64::from(std::process::id()).into())
+    }),
     strict("pg_is_in_recovery", Bool, NO),
     strict("pg_is_other_temp_schema", Bool, NO),
     strict("pg_my_temp_schema", BigInt, |_, _| Ok(Cell::Int(0))),
@@ -73,12 +99,20 @@ const FUNCTIONS: &[Function] = &[
     strict("inet_server_port", Int, NULL),
     strict("inet_client_addr", Text, NULL),
     strict("inet_client_port", Int, NULL),
-    strict("txid_current", BigInt, |s, _| Ok(s.database.runtime()?.read_epoch().0.into())),
-    strict("pg_current_xact_id", BigInt, |s, _| Ok(s.database.runtime()?.read_epoch().0.into())),
-    strict("pg_postmaster_start_time", Time, |_, _| Ok(Cell::Time(*STARTED))),
+    strict("txid_current", BigInt, |s, _| {
+        Ok(s.database.runtime()?.read_epoch().0.into())
+    }),
+    strict("pg_current_xact_id", BigInt, |s, _| {
+        Ok(s.database.runtime()?.read_epoch().0.into())
+    }),
+    strict("pg_postmaster_start_time", Time, |_, _| {
+        Ok(Cell::Time(*STARTED))
+    }),
     lenient("current_setting", Text, current_setting),
     strict("pg_get_userbyid", Text, |s, a| Ok(role_name(s, a).into())),
-    strict("pg_table_is_visible", Bool, |s, a| Ok(is_visible(s, &a[0]).into())),
+    strict("pg_table_is_visible", Bool, |s, a| {
+        Ok(is_visible(s, &a[0]).into())
+    }),
     strict("pg_type_is_visible", Bool, YES),
     strict("pg_function_is_visible", Bool, YES),
     strict("pg_operator_is_visible", Bool, YES),
@@ -91,21 +125,40 @@ const FUNCTIONS: &[Function] = &[
     strict("pg_ts_template_is_visible", Bool, YES),
     strict("pg_opfamily_is_visible", Bool, YES),
     strict("pg_tablespace_location", Text, |_, _| Ok("".into())),
-    strict("pg_tablespace_size", BigInt, |s, _| Ok(s.database.store.base().map_or(0, |m| m.bytes()).into())),
+    strict("pg_tablespace_size", BigInt, |s, _| {
+        Ok(s.database.store.base().map_or(0, |m| m.bytes()).into())
+    }),
     strict("getdatabaseencoding", Text, |_, _| Ok("UTF8".into())),
     strict("array_upper", Int, |_, a| {
-        Ok(if let Cell::Texts(list) = &a[0] { (!list.is_empty()).then_some(list.len()).into() } else { Cell::Null })
+        Ok(if let Cell::Texts(list) = &a[0] {
+            (!list.is_empty()).then_some(list.len()).into()
+        } else {
+            Cell::Null
+        })
     }),
     strict("array_lower", Int, |_, a| {
-        Ok(if let Cell::Texts(list) = &a[0] { (!list.is_empty()).then_some(1usize).into() } else { Cell::Null })
+        Ok(if let Cell::Texts(list) = &a[0] {
+            (!list.is_empty()).then_some(1usize).into()
+        } else {
+            Cell::Null
+        })
     }),
     strict("pg_statistics_obj_is_visible", Bool, YES),
     lenient("format_type", Text, |_, a| {
-        Ok(a.first().and_then(Cell::int).map(|oid| types::format(oid, a.get(1).and_then(Cell::int))).into())
+        Ok(a.first()
+            .and_then(Cell::int)
+            .map(|oid| types::format(oid, a.get(1).and_then(Cell::int)))
+            .into())
     }),
     // Expressions are kept as the text they were written in.
-    lenient("pg_get_expr", Text, |_, a| Ok(a.first().cloned().unwrap_or(Cell::Null))),
-    strict("pg_get_viewdef", Text, |s, a| Ok(find(s, &a[0]).and_then(|r| pg_catalog::view_definition(&r)).into())),
+    lenient("pg_get_expr", Text, |_, a| {
+        Ok(a.first().cloned().unwrap_or(Cell::Null))
+    }),
+    strict("pg_get_viewdef", Text, |s, a| {
+        Ok(find(s, &a[0])
+            .and_then(|r| pg_catalog::view_definition(&r))
+            .into())
+    }),
     strict("pg_get_indexdef", Text, index_definition),
     strict("pg_get_constraintdef", Text, constraint_definition),
     strict("pg_get_partkeydef", Text, NULL),
@@ -134,34 +187,76 @@ const FUNCTIONS: &[Function] = &[
     strict("has_language_privilege", Bool, YES),
     strict("has_server_privilege", Bool, YES),
     strict("pg_has_role", Bool, YES),
-    strict("pg_encoding_to_char", Text, |_, a| Ok(if a[0].int() == Some(6) { "UTF8" } else { "" }.into())),
-    strict("pg_char_to_encoding", Int, |_, a| {
-        Ok(Cell::Int(if a[0].text().is_some_and(|t| t.to_uppercase().replace('-', "") == "UTF8") { 6 } else { -1 }))
+    strict("pg_encoding_to_char", Text, |_, a| {
+        Ok(if a[0].int() == Some(6) { "UTF8" } else { "" }.into())
     }),
-    strict("pg_size_pretty", Text, |_, a| Ok(a[0].int().map(size_pretty).into())),
+    strict("pg_char_to_encoding", Int, |_, a| {
+        Ok(Cell::Int(
+            if a[0]
+                .text()
+                .is_some_and(|t| t.to_uppercase().replace('-', "") == "UTF8")
+            {
+                6
+            } else {
+                -1
+            },
+        ))
+    }),
+    strict("pg_size_pretty", Text, |_, a| {
+        Ok(a[0].int().map(size_pretty).into())
+    }),
     strict("pg_table_size", BigInt, |s, a| stored_bytes(s, &a[0])),
     strict("pg_relation_size", BigInt, |s, a| stored_bytes(s, &a[0])),
-    strict("pg_total_relation_size", BigInt, |s, a| stored_bytes(s, &a[0])),
+    strict("pg_total_relation_size", BigInt, |s, a| {
+        stored_bytes(s, &a[0])
+    }),
     strict("pg_indexes_size", BigInt, |_, _| Ok(Cell::Int(0))),
-    strict("pg_database_size", BigInt, |s, _| Ok(s.database.store.base().map_or(0, |m| m.bytes()).into())),
+    strict("pg_database_size", BigInt, |s, _| {
+        Ok(s.database.store.base().map_or(0, |m| m.bytes()).into())
+    }),
     strict("pg_stat_get_numscans", BigInt, |_, _| Ok(Cell::Int(0))),
-    strict("quote_ident", Text, |_, a| Ok(a[0].text().map(tidegate_parser::quote_ident).into())),
-    strict("quote_literal", Text, |_, a| Ok(a[0].text().map(|t| format!("'{}'", t.replace('\'', "''"))).into())),
+    strict("quote_ident", Text, |_, a| {
+        Ok(a[0].text().map(tidegate_parser::quote_ident).into())
+    }),
+    strict("quote_literal", Text, |_, a| {
+        Ok(a[0]
+            .text()
+            .map(|t| format!("'{}'", t.replace('\'', "''")))
+            .into())
+    }),
     strict("pg_options_list", Texts, |_, a| Ok(options_list(&a[0]))),
-    strict("to_regclass", Text, |s, a| Ok(relation_oid(s, &a[0]).map(|oid| relation_name(s, oid)).into())),
-    strict("to_regtype", Text, |_, a| Ok(a[0].text().and_then(types::find).map(|oid| types::format(oid, None)).into())),
+    strict("to_regclass", Text, |s, a| {
+        Ok(relation_oid(s, &a[0])
+            .map(|oid| relation_name(s, oid))
+            .into())
+    }),
+    strict("to_regtype", Text, |_, a| {
+        Ok(a[0]
+            .text()
+            .and_then(types::find)
+            .map(|oid| types::format(oid, None))
+            .into())
+    }),
     strict("regclass", TheOther, |s, a| match &a[0] {
         Cell::Text(_) => expect_relation(s, &a[0]).map(Cell::Int),
         other => Ok(other.int().map(|oid| relation_name(s, oid)).into()),
     }),
-    strict("regclass_name", Text, |s, a| Ok(relation_name(s, expect_relation(s, &a[0])?).into())),
-    strict("regclass_oid", BigInt, |s, a| expect_relation(s, &a[0]).map(Cell::Int)),
+    strict("regclass_name", Text, |s, a| {
+        Ok(relation_name(s, expect_relation(s, &a[0])?).into())
+    }),
+    strict("regclass_oid", BigInt, |s, a| {
+        expect_relation(s, &a[0]).map(Cell::Int)
+    }),
     strict("regtype", TheOther, |_, a| match &a[0] {
         Cell::Text(_) => expect_type(&a[0]).map(Cell::Int),
         other => Ok(other.int().map(|oid| types::format(oid, None)).into()),
     }),
-    strict("regtype_name", Text, |_, a| Ok(types::format(expect_type(&a[0])?, None).into())),
-    strict("regtype_oid", BigInt, |_, a| expect_type(&a[0]).map(Cell::Int)),
+    strict("regtype_name", Text, |_, a| {
+        Ok(types::format(expect_type(&a[0])?, None).into())
+    }),
+    strict("regtype_oid", BigInt, |_, a| {
+        expect_type(&a[0]).map(Cell::Int)
+    }),
     strict("regnamespace", TheOther, |s, a| match &a[0] {
         Cell::Text(name) => {
             s.catalog().expect_schema(name)?;
@@ -169,11 +264,19 @@ const FUNCTIONS: &[Function] = &[
         }
         other => {
             let names = pg_catalog::schema_names(&s.catalog());
-            Ok(names.into_iter().find(|n| Some(oids::schema(n)) == other.int()).into())
+            Ok(names
+                .into_iter()
+                .find(|n| Some(oids::schema(n)) == other.int())
+                .into())
         }
     }),
     strict("regrole", TheOther, |s, a| match &a[0] {
-        Cell::Text(name) => Ok(s.roles().into_iter().find(|(_, n)| n == name).map(|(oid, _)| oid).into()),
+        Cell::Text(name) => Ok(s
+            .roles()
+            .into_iter()
+            .find(|(_, n)| n == name)
+            .map(|(oid, _)| oid)
+            .into()),
         _ => Ok(role_name(s, a).into()),
     }),
 ];
@@ -188,16 +291,24 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     FUNCTIONS.iter().map(|f| f.name)
 }
 
-
 /// The function of a name, for one session.
 pub(super) fn udf(name: &str, scope: &Arc<Scope>) -> Option<Arc<ScalarUDF>> {
     let function = FUNCTIONS.iter().find(|f| f.name == name)?;
-    let signature = Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], Volatility::Stable);
-    Some(Arc::new(ScalarUDF::new_from_impl(SystemFunction { function, scope: scope.clone(), signature })))
+    let signature = Signature::one_of(
+        vec![TypeSignature::Nullary, TypeSignature::VariadicAny],
+        Volatility::Stable,
+    );
+    Some(Arc::new(ScalarUDF::new_from_impl(SystemFunction {
+        function,
+        scope: scope.clone(),
+        signature,
+    })))
 }
 
 fn current_setting(scope: &Scope, arguments: &[Cell]) -> std::result::Result<Cell, SqlError> {
-    let Some(name) = arguments.first().and_then(Cell::text) else { return Ok(Cell::Null) };
+    let Some(name) = arguments.first().and_then(Cell::text) else {
+        return Ok(Cell::Null);
+    };
     match scope.setting(name) {
         Some(value) => Ok(value.into()),
         None if arguments.get(1) == Some(&Cell::Bool(true)) => Ok(Cell::Null),
@@ -207,7 +318,11 @@ fn current_setting(scope: &Scope, arguments: &[Cell]) -> std::result::Result<Cel
 
 fn role_name(scope: &Scope, arguments: &[Cell]) -> String {
     let oid = arguments[0].int().unwrap_or(0);
-    let known = scope.roles().into_iter().find(|(role, _)| *role == oid).map(|(_, name)| name);
+    let known = scope
+        .roles()
+        .into_iter()
+        .find(|(role, _)| *role == oid)
+        .map(|(_, name)| name);
     known.unwrap_or_else(|| format!("unknown (OID={oid})"))
 }
 
@@ -240,14 +355,19 @@ fn relation_oid(scope: &Scope, given: &Cell) -> Option<i64> {
     };
     let mut candidates = catalog.relations().filter(|r| schemas.contains(&r.schema));
     candidates
-        .find(|r| pg_catalog::keyed(r).is_some_and(|(def, _)| pg_catalog::key_name(r, def) == *name))
+        .find(|r| {
+            pg_catalog::keyed(r).is_some_and(|(def, _)| pg_catalog::key_name(r, def) == *name)
+        })
         .map(|r| oids::index(r))
 }
 
 fn expect_relation(scope: &Scope, given: &Cell) -> std::result::Result<i64, SqlError> {
     relation_oid(scope, given).ok_or_else(|| {
         let name = given.text().unwrap_or_default();
-        SqlError::new(SqlState::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))
+        SqlError::new(
+            SqlState::UNDEFINED_TABLE,
+            format!("relation \"{name}\" does not exist"),
+        )
     })
 }
 
@@ -255,7 +375,10 @@ fn expect_type(given: &Cell) -> std::result::Result<i64, SqlError> {
     let found = given.int().or_else(|| given.text().and_then(types::find));
     found.ok_or_else(|| {
         let name = given.text().unwrap_or_default();
-        SqlError::new(SqlState::UNDEFINED_OBJECT, format!("type \"{name}\" does not exist"))
+        SqlError::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!("type \"{name}\" does not exist"),
+        )
     })
 }
 
@@ -269,7 +392,11 @@ fn identifiers(name: &str) -> Vec<String> {
             '.' if !quoted => parts.push(String::new()),
             c => {
                 let part = parts.last_mut().expect("it begins with one");
-                if quoted { part.push(c) } else { part.extend(c.to_lowercase()) }
+                if quoted {
+                    part.push(c)
+                } else {
+                    part.extend(c.to_lowercase())
+                }
             }
         }
     }
@@ -280,7 +407,11 @@ fn identifiers(name: &str) -> Vec<String> {
 fn relation_name(scope: &Scope, oid: i64) -> String {
     let quote = tidegate_parser::quote_ident;
     let written = |schema: &str, name: &str, visible: bool| {
-        if visible { quote(name) } else { format!("{}.{}", quote(schema), quote(name)) }
+        if visible {
+            quote(name)
+        } else {
+            format!("{}.{}", quote(schema), quote(name))
+        }
     };
     let visible = visible(scope, oid).unwrap_or(false);
     if let Some(relation) = scope.relation(oid) {
@@ -290,7 +421,11 @@ fn relation_name(scope: &Scope, oid: i64) -> String {
         && oids::index(&relation) == oid
         && let Some((def, _)) = pg_catalog::keyed(&relation)
     {
-        return written(&relation.schema, &pg_catalog::key_name(&relation, def), visible);
+        return written(
+            &relation.schema,
+            &pg_catalog::key_name(&relation, def),
+            visible,
+        );
     }
     match relation::all().find(|r| oids::system_relation(r.schema, r.name) == oid) {
         Some(system) => written(system.schema, system.name, visible),
@@ -308,51 +443,80 @@ fn visible(scope: &Scope, oid: i64) -> Option<bool> {
     let catalog = scope.catalog();
     let path = scope.path();
     if let Some(relation) = oids::owner_of(oid).and_then(|id| catalog.relation(id)) {
-        return Some(relation::find("pg_catalog", &relation.name).is_none() && catalog.is_visible(relation, &path));
+        return Some(
+            relation::find("pg_catalog", &relation.name).is_none()
+                && catalog.is_visible(relation, &path),
+        );
     }
     let system = relation::all().find(|r| oids::system_relation(r.schema, r.name) == oid)?;
     Some(system.schema == "pg_catalog" || path.0.iter().any(|s| s == system.schema))
 }
 
 fn index_definition(scope: &Scope, arguments: &[Cell]) -> std::result::Result<Cell, SqlError> {
-    let Some(oid) = arguments[0].int() else { return Ok(Cell::Null) };
-    let Some(relation) = oids::owner_of(oid).and_then(|id| scope.catalog().relation(id).cloned()) else {
+    let Some(oid) = arguments[0].int() else {
         return Ok(Cell::Null);
     };
-    let Some((_, key)) = pg_catalog::keyed(&relation).filter(|_| oids::index(&relation) == oid) else {
+    let Some(relation) = oids::owner_of(oid).and_then(|id| scope.catalog().relation(id).cloned())
+    else {
+        return Ok(Cell::Null);
+    };
+    let Some((_, key)) = pg_catalog::keyed(&relation).filter(|_| oids::index(&relation) == oid)
+    else {
         return Ok(Cell::Null);
     };
     Ok(match arguments.get(1).and_then(Cell::int) {
         Some(column) if column > 0 => {
             let number = key.get(column as usize - 1).copied();
-            number.map(|n| pg_catalog::key_columns(&relation, &[n])).into()
+            number
+                .map(|n| pg_catalog::key_columns(&relation, &[n]))
+                .into()
         }
         _ => pg_catalog::index_definition(&relation).into(),
     })
 }
 
 fn constraint_definition(scope: &Scope, arguments: &[Cell]) -> std::result::Result<Cell, SqlError> {
-    let Some(oid) = arguments[0].int() else { return Ok(Cell::Null) };
+    let Some(oid) = arguments[0].int() else {
+        return Ok(Cell::Null);
+    };
     let found = oids::owner_of(oid).and_then(|id| scope.catalog().relation(id).cloned());
-    let definition = found.filter(|r| oids::constraint(r) == oid).and_then(|relation| {
-        let (_, key) = pg_catalog::keyed(&relation)?;
-        Some(format!("PRIMARY KEY ({})", pg_catalog::key_columns(&relation, &key)))
-    });
+    let definition = found
+        .filter(|r| oids::constraint(r) == oid)
+        .and_then(|relation| {
+            let (_, key) = pg_catalog::keyed(&relation)?;
+            Some(format!(
+                "PRIMARY KEY ({})",
+                pg_catalog::key_columns(&relation, &key)
+            ))
+        });
     Ok(definition.into())
 }
 
 fn stored_bytes(scope: &Scope, given: &Cell) -> std::result::Result<Cell, SqlError> {
-    let Some(relation) = find(scope, given) else { return Ok(Cell::Int(0)) };
+    let Some(relation) = find(scope, given) else {
+        return Ok(Cell::Int(0));
+    };
     let sizes = scope.database.runtime()?.view_sizes();
-    Ok(sizes.iter().filter(|s| s.relation == relation.id).map(|s| s.state_bytes).sum::<u64>().into())
+    Ok(sizes
+        .iter()
+        .filter(|s| s.relation == relation.id)
+        .map(|s| s.state_bytes)
+        .sum::<u64>()
+        .into())
 }
 
 /// `name 'value'` of each option of a foreign table, as psql shows them.
 fn options_list(options: &Cell) -> Cell {
-    let Cell::Texts(options) = options else { return Cell::Null };
+    let Cell::Texts(options) = options else {
+        return Cell::Null;
+    };
     let shown = options.iter().map(|option| {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        format!("{} '{}'", tidegate_parser::quote_ident(name), value.replace('\'', "''"))
+        format!(
+            "{} '{}'",
+            tidegate_parser::quote_ident(name),
+            value.replace('\'', "''")
+        )
     });
     Cell::Texts(shown.collect())
 }
@@ -366,7 +530,13 @@ fn size_pretty(bytes: i64) -> String {
         size /= 1024.0;
         unit += 1;
     }
-    format!("{} {}", (size.abs() + if unit > 0 { 0.5 } else { 0.0 }).floor().copysign(size), UNITS[unit])
+    format!(
+        "{} {}",
+        (size.abs() + if unit > 0 { 0.5 } else { 0.0 })
+            .floor()
+            .copysign(size),
+        UNITS[unit]
+    )
 }
 
 struct SystemFunction {
@@ -377,7 +547,9 @@ struct SystemFunction {
 
 impl std::fmt::Debug for SystemFunction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SystemFunction").field("name", &self.function.name).finish_non_exhaustive()
+        f.debug_struct("SystemFunction")
+            .field("name", &self.function.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -405,7 +577,9 @@ impl SystemFunction {
             Texts => SqlType::Array(Box::new(SqlType::Text)),
             Time => SqlType::TimestampTz,
             TheOther => match first {
-                Some(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null) => SqlType::BigInt,
+                Some(
+                    DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null,
+                ) => SqlType::BigInt,
                 _ => SqlType::Text,
             },
         }
@@ -427,12 +601,22 @@ impl ScalarUDFImpl for SystemFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let sql_type = self.sql_type(args.arg_fields.first().map(|f| f.data_type()));
-        let constant = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let constant = args
+            .args
+            .iter()
+            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
         let count = if constant { 1 } else { args.number_rows };
         let mut cells = Vec::with_capacity(count);
         for index in 0..count {
-            let row = args.args.iter().map(|a| cell_of(a, index)).collect::<Result<Vec<_>>>()?;
-            cells.push(self.call(&row).map_err(|e| DataFusionError::External(Box::new(e)))?);
+            let row = args
+                .args
+                .iter()
+                .map(|a| cell_of(a, index))
+                .collect::<Result<Vec<_>>>()?;
+            cells.push(
+                self.call(&row)
+                    .map_err(|e| DataFusionError::External(Box::new(e)))?,
+            );
         }
         let array = row::array(&sql_type, &cells.iter().collect::<Vec<_>>());
         Ok(if constant {
@@ -449,7 +633,10 @@ impl SystemFunction {
             return Ok(Cell::Null);
         }
         if let (Some(wanted), []) = (self.wants_argument(), arguments) {
-            return Err(SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("function {wanted}() does not exist")));
+            return Err(SqlError::new(
+                SqlState::UNDEFINED_FUNCTION,
+                format!("function {wanted}() does not exist"),
+            ));
         }
         (self.function.body)(&self.scope, arguments)
     }
@@ -457,11 +644,28 @@ impl SystemFunction {
     /// Functions that look at their first argument cannot be called without.
     fn wants_argument(&self) -> Option<&'static str> {
         const NONE: [&str; 22] = [
-            "version", "current_database", "current_catalog", "current_schema", "current_schemas", "current_user",
-            "current_role", "session_user", "user", "pg_backend_pid", "pg_is_in_recovery", "pg_my_temp_schema",
-            "inet_server_addr", "inet_server_port", "inet_client_addr", "inet_client_port", "txid_current",
-            "pg_current_xact_id", "pg_postmaster_start_time", "pg_database_size",
-            "pg_is_other_temp_schema", "getdatabaseencoding",
+            "version",
+            "current_database",
+            "current_catalog",
+            "current_schema",
+            "current_schemas",
+            "current_user",
+            "current_role",
+            "session_user",
+            "user",
+            "pg_backend_pid",
+            "pg_is_in_recovery",
+            "pg_my_temp_schema",
+            "inet_server_addr",
+            "inet_server_port",
+            "inet_client_addr",
+            "inet_client_port",
+            "txid_current",
+            "pg_current_xact_id",
+            "pg_postmaster_start_time",
+            "pg_database_size",
+            "pg_is_other_temp_schema",
+            "getdatabaseencoding",
         ];
         (!NONE.contains(&self.function.name)).then_some(self.function.name)
     }
@@ -477,10 +681,13 @@ fn cell_of(value: &ColumnarValue, index: usize) -> Result<Cell> {
     }
     Ok(match scalar {
         ScalarValue::Boolean(Some(value)) => Cell::Bool(value),
-        ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => Cell::Text(text),
+        ScalarValue::Utf8(Some(text))
+        | ScalarValue::LargeUtf8(Some(text))
+        | ScalarValue::Utf8View(Some(text)) => Cell::Text(text),
         ScalarValue::List(list) => {
             let elements = list.value(0);
-            let texts = (0..elements.len()).map(|i| ScalarValue::try_from_array(&elements, i).map(|s| s.to_string()));
+            let texts = (0..elements.len())
+                .map(|i| ScalarValue::try_from_array(&elements, i).map(|s| s.to_string()));
             Cell::Texts(texts.collect::<Result<_>>()?)
         }
         other => match other.cast_to(&DataType::Int64) {

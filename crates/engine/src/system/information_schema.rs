@@ -9,8 +9,17 @@ use super::types;
 use tidegate_catalog::{Relation, RelationKind};
 use tidegate_types::SqlType;
 
-const fn table(name: &'static str, columns: &'static str, rows: Option<fn(&Scope) -> Rows>) -> SystemRelation {
-    SystemRelation { schema: "information_schema", name, columns, rows }
+const fn table(
+    name: &'static str,
+    columns: &'static str,
+    rows: Option<fn(&Scope) -> Rows>,
+) -> SystemRelation {
+    SystemRelation {
+        schema: "information_schema",
+        name,
+        columns,
+        rows,
+    }
 }
 
 pub(super) const RELATIONS: &[SystemRelation] = &[
@@ -76,8 +85,16 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
          minimum_value text, maximum_value text, increment text, cycle_option text",
         None,
     ),
-    table("routines", "routine_catalog name, routine_schema name, routine_name name, routine_type text, data_type text", None),
-    table("triggers", "trigger_catalog name, trigger_schema name, trigger_name name, event_manipulation text, event_object_schema name, event_object_table name", None),
+    table(
+        "routines",
+        "routine_catalog name, routine_schema name, routine_name name, routine_type text, data_type text",
+        None,
+    ),
+    table(
+        "triggers",
+        "trigger_catalog name, trigger_schema name, trigger_name name, event_manipulation text, event_object_schema name, event_object_table name",
+        None,
+    ),
 ];
 
 fn tables(scope: &Scope) -> Rows {
@@ -94,7 +111,10 @@ fn tables(scope: &Scope) -> Rows {
             .with("table_schema", r.schema.as_str())
             .with("table_name", r.name.as_str())
             .with("table_type", kind)
-            .with("is_insertable_into", yes_or_no(matches!(r.kind, RelationKind::Table(_))))
+            .with(
+                "is_insertable_into",
+                yes_or_no(matches!(r.kind, RelationKind::Table(_))),
+            )
     };
     let mut rows: Vec<Row> = catalog.relations().map(|r| row(r)).collect();
     for system in super::relation::all() {
@@ -103,7 +123,14 @@ fn tables(scope: &Scope) -> Rows {
                 .with("table_catalog", scope.database_name.as_str())
                 .with("table_schema", system.schema)
                 .with("table_name", system.name)
-                .with("table_type", if system.schema == "pg_catalog" { "BASE TABLE" } else { "VIEW" })
+                .with(
+                    "table_type",
+                    if system.schema == "pg_catalog" {
+                        "BASE TABLE"
+                    } else {
+                        "VIEW"
+                    },
+                )
                 .with("is_insertable_into", "NO"),
         );
     }
@@ -128,9 +155,19 @@ fn columns(scope: &Scope) -> Rows {
                 .with("is_nullable", yes_or_no(column.nullable))
                 .with("udt_catalog", scope.database_name.as_str())
                 .with("dtd_identifier", (number + 1).to_string())
-                .with("is_generated", if column.generated.is_some() { "ALWAYS" } else { "NEVER" })
+                .with(
+                    "is_generated",
+                    if column.generated.is_some() {
+                        "ALWAYS"
+                    } else {
+                        "NEVER"
+                    },
+                )
                 .with("generation_expression", column.generated.clone())
-                .with("is_updatable", yes_or_no(matches!(relation.kind, RelationKind::Table(_))));
+                .with(
+                    "is_updatable",
+                    yes_or_no(matches!(relation.kind, RelationKind::Table(_))),
+                );
             rows.push(with_type(row, &column.sql_type));
         }
     }
@@ -161,7 +198,9 @@ fn with_type(row: Row, sql_type: &SqlType) -> Row {
     }
     let row = row.with("data_type", types::row_of(sql_type).display);
     let number = |row: Row, precision: i64, radix: i64, scale: Option<i64>| {
-        row.with("numeric_precision", precision).with("numeric_precision_radix", radix).with("numeric_scale", scale)
+        row.with("numeric_precision", precision)
+            .with("numeric_precision_radix", radix)
+            .with("numeric_scale", scale)
     };
     match sql_type {
         SqlType::SmallInt => number(row, 16, 2, Some(0)),
@@ -178,7 +217,9 @@ fn with_type(row: Row, sql_type: &SqlType) -> Row {
             .with("character_octet_length", i64::from(*length) * 4),
         SqlType::Text => row.with("character_octet_length", 1i64 << 30),
         SqlType::Date => row.with("datetime_precision", 0i64),
-        SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz | SqlType::Interval => row.with("datetime_precision", 6i64),
+        SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz | SqlType::Interval => {
+            row.with("datetime_precision", 6i64)
+        }
         _ => row,
     }
 }
@@ -190,12 +231,17 @@ fn schemata(scope: &Scope) -> Rows {
             .with("schema_name", name)
             .with("schema_owner", crate::database::OWNER)
     };
-    Ok(schema_names(&scope.catalog()).into_iter().map(row).collect())
+    Ok(schema_names(&scope.catalog())
+        .into_iter()
+        .map(row)
+        .collect())
 }
 
 fn views(scope: &Scope) -> Rows {
     let catalog = scope.catalog();
-    let views = catalog.relations().filter(|r| matches!(r.kind, RelationKind::View(_)));
+    let views = catalog
+        .relations()
+        .filter(|r| matches!(r.kind, RelationKind::View(_)));
     let row = |r: &Relation| {
         Row::new()
             .with("table_catalog", scope.database_name.as_str())
@@ -225,7 +271,9 @@ fn table_constraints(scope: &Scope) -> Rows {
 fn key_column_usage(scope: &Scope) -> Rows {
     let mut rows = Vec::new();
     for relation in scope.catalog().relations() {
-        let Some((def, key)) = keyed(relation) else { continue };
+        let Some((def, key)) = keyed(relation) else {
+            continue;
+        };
         let visible: Vec<_> = relation.visible_columns().collect();
         for (position, number) in key.iter().enumerate() {
             rows.push(

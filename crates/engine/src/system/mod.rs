@@ -46,7 +46,9 @@ pub(crate) struct SystemTables {
 
 impl SystemTables {
     pub fn new(database: Arc<Database>, options: &SessionOptions, settings: &Settings) -> Self {
-        Self { scope: Arc::new(Scope::new(database, options, settings)) }
+        Self {
+            scope: Arc::new(Scope::new(database, options, settings)),
+        }
     }
 
     /// The system relation of a name, if it is one.
@@ -57,10 +59,16 @@ impl SystemTables {
     ) -> Option<Result<(String, Arc<dyn TableProvider>), SqlError>> {
         let found = match name.schema() {
             Some(schema) => relation::find(schema, name.table()),
-            None => relation::find("pg_catalog", name.table())
-                .or_else(|| path.0.iter().find_map(|schema| relation::find(schema, name.table()))),
+            None => relation::find("pg_catalog", name.table()).or_else(|| {
+                path.0
+                    .iter()
+                    .find_map(|schema| relation::find(schema, name.table()))
+            }),
         }?;
-        Some(Ok((found.name.to_owned(), Arc::new(relation::SystemTable::new(found, self.scope.clone())))))
+        Some(Ok((
+            found.name.to_owned(),
+            Arc::new(relation::SystemTable::new(found, self.scope.clone())),
+        )))
     }
 
     /// The system function of a name, if it is one.

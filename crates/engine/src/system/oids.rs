@@ -30,7 +30,9 @@ pub(super) fn constraint(relation: &Relation) -> i64 {
 
 /// The relation that an OID, or its index's or constraint's, belongs to.
 pub(super) fn owner_of(oid: i64) -> Option<RelationId> {
-    (FIRST_RELATION..FIRST_HASHED).contains(&oid).then(|| RelationId(((oid - FIRST_RELATION) / PER_RELATION) as u64))
+    (FIRST_RELATION..FIRST_HASHED)
+        .contains(&oid)
+        .then(|| RelationId(((oid - FIRST_RELATION) / PER_RELATION) as u64))
 }
 
 pub(super) fn relation_id(oid: i64) -> Option<RelationId> {

@@ -11,8 +11,17 @@ use tidegate_catalog::{Catalog, Relation, RelationKind, TableDef};
 
 const CATALOG: &str = "pg_catalog";
 
-const fn table(name: &'static str, columns: &'static str, rows: fn(&Scope) -> Rows) -> SystemRelation {
-    SystemRelation { schema: CATALOG, name, columns, rows: Some(rows) }
+const fn table(
+    name: &'static str,
+    columns: &'static str,
+    rows: fn(&Scope) -> Rows,
+) -> SystemRelation {
+    SystemRelation {
+        schema: CATALOG,
+        name,
+        columns,
+        rows: Some(rows),
+    }
 }
 
 pub(super) const RELATIONS: &[SystemRelation] = &[
@@ -36,8 +45,16 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
          attacl text[], attoptions text[], attfdwoptions text[], attmissingval text",
         pg_attribute,
     ),
-    table("pg_attrdef", "oid oid, adrelid oid, adnum int2, adbin text", pg_attrdef),
-    table("pg_namespace", "oid oid, nspname name, nspowner oid = 10, nspacl text[]", pg_namespace),
+    table(
+        "pg_attrdef",
+        "oid oid, adrelid oid, adnum int2, adbin text",
+        pg_attrdef,
+    ),
+    table(
+        "pg_namespace",
+        "oid oid, nspname name, nspowner oid = 10, nspacl text[]",
+        pg_namespace,
+    ),
     table(
         "pg_type",
         "oid oid, typname name, typnamespace oid = 11, typowner oid = 10, typlen int2, typbyval bool = f, typtype char = b, \
@@ -65,7 +82,11 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
          conffeqop oid[], confdelsetcols int2[], conexclop oid[], conbin text",
         pg_constraint,
     ),
-    table("pg_am", "oid oid, amname name, amhandler text = '-', amtype char", pg_am),
+    table(
+        "pg_am",
+        "oid oid, amname name, amhandler text = '-', amtype char",
+        pg_am,
+    ),
     table(
         "pg_proc",
         "oid oid, proname name, pronamespace oid = 11, proowner oid = 10, prolang oid = 12, procost float8, \
@@ -84,7 +105,11 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
          datacl text[]",
         pg_database,
     ),
-    table("pg_tablespace", "oid oid, spcname name, spcowner oid = 10, spcacl text[], spcoptions text[]", pg_tablespace),
+    table(
+        "pg_tablespace",
+        "oid oid, spcname name, spcowner oid = 10, spcacl text[], spcoptions text[]",
+        pg_tablespace,
+    ),
     table(
         "pg_roles",
         "rolname name, rolsuper bool = t, rolinherit bool = t, rolcreaterole bool = t, rolcreatedb bool = t, \
@@ -111,14 +136,22 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
          hastriggers bool = f, rowsecurity bool = f",
         pg_tables,
     ),
-    table("pg_views", "schemaname name, viewname name, viewowner name, definition text", pg_views),
+    table(
+        "pg_views",
+        "schemaname name, viewname name, viewowner name, definition text",
+        pg_views,
+    ),
     table(
         "pg_matviews",
         "schemaname name, matviewname name, matviewowner name, tablespace name, hasindexes bool = f, ispopulated bool, \
          definition text",
         pg_matviews,
     ),
-    table("pg_indexes", "schemaname name, tablename name, indexname name, tablespace name, indexdef text", pg_indexes),
+    table(
+        "pg_indexes",
+        "schemaname name, tablename name, indexname name, tablespace name, indexdef text",
+        pg_indexes,
+    ),
     table(
         "pg_settings",
         "name text, setting text, unit text, category text, short_desc text, extra_desc text, context text, vartype text, \
@@ -138,7 +171,11 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
          srvoptions text[]",
         pg_foreign_server,
     ),
-    table("pg_foreign_table", "ftrelid oid, ftserver oid, ftoptions text[]", pg_foreign_table),
+    table(
+        "pg_foreign_table",
+        "ftrelid oid, ftserver oid, ftoptions text[]",
+        pg_foreign_table,
+    ),
 ];
 
 /// The letter of `relkind`.
@@ -153,21 +190,33 @@ fn kind_letter(relation: &Relation) -> &'static str {
 
 /// A table that has a key which clients may see.
 pub(super) fn keyed(relation: &Relation) -> Option<(&TableDef, Vec<i64>)> {
-    let RelationKind::Table(def) = &relation.kind else { return None };
+    let RelationKind::Table(def) = &relation.kind else {
+        return None;
+    };
     let visible: Vec<usize> = relation.visible_columns().map(|(i, _)| i).collect();
-    let number = |stored: &usize| visible.iter().position(|v| v == stored).map(|p| p as i64 + 1);
+    let number = |stored: &usize| {
+        visible
+            .iter()
+            .position(|v| v == stored)
+            .map(|p| p as i64 + 1)
+    };
     let key: Option<Vec<i64>> = def.primary_key.iter().map(number).collect();
     key.filter(|k| !k.is_empty()).map(|key| (def, key))
 }
 
 pub(super) fn key_name(relation: &Relation, def: &TableDef) -> String {
-    def.primary_key_name.clone().unwrap_or_else(|| format!("{}_pkey", relation.name))
+    def.primary_key_name
+        .clone()
+        .unwrap_or_else(|| format!("{}_pkey", relation.name))
 }
 
 /// Names of the key's columns, quoted where they must be.
 pub(super) fn key_columns(relation: &Relation, key: &[i64]) -> String {
     let visible: Vec<_> = relation.visible_columns().collect();
-    let names: Vec<String> = key.iter().map(|n| tidegate_parser::quote_ident(&visible[*n as usize - 1].1.name)).collect();
+    let names: Vec<String> = key
+        .iter()
+        .map(|n| tidegate_parser::quote_ident(&visible[*n as usize - 1].1.name))
+        .collect();
     names.join(", ")
 }
 
@@ -190,8 +239,15 @@ pub(super) fn backend(scope: &Scope, relation: &Relation) -> Option<&'static str
         RelationKind::MaterializedView(def) => &def.options,
         RelationKind::Source(_) | RelationKind::View(_) | RelationKind::Sink(_) => return None,
     };
-    let chosen = options.get("state_backend").map_or_else(|| scope.database.config.settings.text("state_backend"), String::as_str);
-    Some(if chosen == "rocksdb" { "rocksdb" } else { "memory" })
+    let chosen = options.get("state_backend").map_or_else(
+        || scope.database.config.settings.text("state_backend"),
+        String::as_str,
+    );
+    Some(if chosen == "rocksdb" {
+        "rocksdb"
+    } else {
+        "memory"
+    })
 }
 
 fn pg_class(scope: &Scope) -> Rows {
@@ -213,7 +269,10 @@ fn pg_class(scope: &Scope) -> Rows {
                 .with("reltuples", -1.0)
                 .with("relhasindex", keyed.is_some())
                 .with("relkind", kind_letter(relation))
-                .with("relhasrules", matches!(relation.kind, RelationKind::View(_)))
+                .with(
+                    "relhasrules",
+                    matches!(relation.kind, RelationKind::View(_)),
+                )
                 .with("relnatts", relation.visible_columns().count()),
         );
         if let Some((def, key)) = keyed {
@@ -266,8 +325,14 @@ fn pg_attribute(scope: &Scope) -> Rows {
                     .with("atttypmod", types::modifier_of(&column.sql_type))
                     .with("attstorage", storage)
                     .with("attnotnull", !column.nullable)
-                    .with("atthasdef", column.default.is_some() || column.generated.is_some())
-                    .with("attgenerated", if column.generated.is_some() { "s" } else { "" })
+                    .with(
+                        "atthasdef",
+                        column.default.is_some() || column.generated.is_some(),
+                    )
+                    .with(
+                        "attgenerated",
+                        if column.generated.is_some() { "s" } else { "" },
+                    )
                     .with("attcollation", described.collation),
             );
         }
@@ -328,19 +393,35 @@ fn pg_attrdef(scope: &Scope) -> Rows {
 /// All schemas, the reserved ones too.
 pub(super) fn schema_names(catalog: &Catalog) -> Vec<String> {
     let reserved = Catalog::RESERVED_SCHEMAS.iter().map(|s| (*s).to_owned());
-    catalog.schemas().map(|s| s.name.clone()).chain(reserved).collect()
+    catalog
+        .schemas()
+        .map(|s| s.name.clone())
+        .chain(reserved)
+        .collect()
 }
 
 fn pg_namespace(scope: &Scope) -> Rows {
     let names = schema_names(&scope.catalog());
-    Ok(names.into_iter().map(|n| Row::new().with("oid", oids::schema(&n)).with("nspname", n)).collect())
+    Ok(names
+        .into_iter()
+        .map(|n| Row::new().with("oid", oids::schema(&n)).with("nspname", n))
+        .collect())
 }
 
 fn pg_type(_: &Scope) -> Rows {
     let mut rows = Vec::new();
     for row in types::TYPES {
         let base = |name: &str, oid: i64, length: i64, category: &str| {
-            let io = |suffix: &str| format!("{}{suffix}", if name.starts_with('_') { "array_" } else { name });
+            let io = |suffix: &str| {
+                format!(
+                    "{}{suffix}",
+                    if name.starts_with('_') {
+                        "array_"
+                    } else {
+                        name
+                    }
+                )
+            };
             Row::new()
                 .with("oid", oid)
                 .with("typname", name)
@@ -358,7 +439,11 @@ fn pg_type(_: &Scope) -> Rows {
         rows.push(base(row.name, row.oid, row.length, row.category).with("typarray", row.array));
         if row.array != 0 {
             let array = base(&format!("_{}", row.name), row.array, -1, "A");
-            rows.push(array.with("typelem", row.oid).with("typsubscript", "array_subscript_handler"));
+            rows.push(
+                array
+                    .with("typelem", row.oid)
+                    .with("typsubscript", "array_subscript_handler"),
+            );
         }
     }
     Ok(rows)
@@ -401,8 +486,17 @@ fn pg_constraint(scope: &Scope) -> Rows {
 }
 
 fn pg_am(_: &Scope) -> Rows {
-    let methods = [(oids::BTREE, "btree", "i"), (oids::MEMORY, "memory", "t"), (oids::ROCKSDB, "rocksdb", "t")];
-    let row = |(oid, name, kind): (i64, &str, &str)| Row::new().with("oid", oid).with("amname", name).with("amtype", kind);
+    let methods = [
+        (oids::BTREE, "btree", "i"),
+        (oids::MEMORY, "memory", "t"),
+        (oids::ROCKSDB, "rocksdb", "t"),
+    ];
+    let row = |(oid, name, kind): (i64, &str, &str)| {
+        Row::new()
+            .with("oid", oid)
+            .with("amname", name)
+            .with("amtype", kind)
+    };
     Ok(methods.into_iter().map(row).collect())
 }
 
@@ -410,7 +504,13 @@ fn pg_proc(_: &Scope) -> Rows {
     let registry = tidegate_planner::registry();
     let mut kinds: BTreeMap<String, &str> = BTreeMap::new();
     let system = super::functions::names().map(|n| (n.to_owned(), "f"));
-    kinds.extend(registry.scalar.keys().map(|n| (n.clone(), "f")).chain(system));
+    kinds.extend(
+        registry
+            .scalar
+            .keys()
+            .map(|n| (n.clone(), "f"))
+            .chain(system),
+    );
     kinds.extend(registry.window.keys().map(|n| (n.clone(), "w")));
     kinds.extend(registry.aggregate.keys().map(|n| (n.clone(), "a")));
     let row = |(name, kind): (String, &str)| {
@@ -426,32 +526,61 @@ fn pg_proc(_: &Scope) -> Rows {
 }
 
 fn pg_database(scope: &Scope) -> Rows {
-    Ok(vec![Row::new().with("oid", oids::DATABASE).with("datname", scope.database_name.as_str())])
+    Ok(vec![
+        Row::new()
+            .with("oid", oids::DATABASE)
+            .with("datname", scope.database_name.as_str()),
+    ])
 }
 
 fn pg_tablespace(_: &Scope) -> Rows {
-    Ok(vec![Row::new().with("oid", oids::TABLESPACE).with("spcname", "pg_default")])
+    Ok(vec![
+        Row::new()
+            .with("oid", oids::TABLESPACE)
+            .with("spcname", "pg_default"),
+    ])
 }
 
 fn pg_roles(scope: &Scope) -> Rows {
-    Ok(scope.roles().into_iter().map(|(oid, name)| Row::new().with("oid", oid).with("rolname", name)).collect())
+    Ok(scope
+        .roles()
+        .into_iter()
+        .map(|(oid, name)| Row::new().with("oid", oid).with("rolname", name))
+        .collect())
 }
 
 fn pg_user(scope: &Scope) -> Rows {
-    Ok(scope.roles().into_iter().map(|(oid, name)| Row::new().with("usesysid", oid).with("usename", name)).collect())
+    Ok(scope
+        .roles()
+        .into_iter()
+        .map(|(oid, name)| Row::new().with("usesysid", oid).with("usename", name))
+        .collect())
 }
 
 fn pg_collation(_: &Scope) -> Rows {
     let row = |oid: i64, name: &str, provider: &str| {
-        Row::new().with("oid", oid).with("collname", name).with("collprovider", provider)
+        Row::new()
+            .with("oid", oid)
+            .with("collname", name)
+            .with("collprovider", provider)
     };
-    let c = |oid, name| row(oid, name, "c").with("collcollate", name).with("collctype", name);
-    Ok(vec![row(oids::DEFAULT_COLLATION, "default", "d"), c(950, "C"), c(951, "POSIX")])
+    let c = |oid, name| {
+        row(oid, name, "c")
+            .with("collcollate", name)
+            .with("collctype", name)
+    };
+    Ok(vec![
+        row(oids::DEFAULT_COLLATION, "default", "d"),
+        c(950, "C"),
+        c(951, "POSIX"),
+    ])
 }
 
 fn pg_tables(scope: &Scope) -> Rows {
     let catalog = scope.catalog();
-    let tables = catalog.relations().filter(|r| matches!(r.kind, RelationKind::Table(_)));
+    let tables = catalog
+        .relations()
+        .filter(|r| matches!(r.kind, RelationKind::Table(_)));
     let row = |r: &Relation| {
         Row::new()
             .with("schemaname", r.schema.as_str())
@@ -474,7 +603,9 @@ pub(super) fn view_definition(relation: &Relation) -> Option<String> {
 
 fn pg_views(scope: &Scope) -> Rows {
     let catalog = scope.catalog();
-    let views = catalog.relations().filter(|r| matches!(r.kind, RelationKind::View(_)));
+    let views = catalog
+        .relations()
+        .filter(|r| matches!(r.kind, RelationKind::View(_)));
     let row = |r: &Relation| {
         Row::new()
             .with("schemaname", r.schema.as_str())
@@ -487,8 +618,17 @@ fn pg_views(scope: &Scope) -> Rows {
 
 fn pg_matviews(scope: &Scope) -> Rows {
     let catalog = scope.catalog();
-    let building: Vec<_> = scope.database.runtime()?.status().jobs.iter().map(|j| j.relation).collect();
-    let views = catalog.relations().filter(|r| matches!(r.kind, RelationKind::MaterializedView(_)));
+    let building: Vec<_> = scope
+        .database
+        .runtime()?
+        .status()
+        .jobs
+        .iter()
+        .map(|j| j.relation)
+        .collect();
+    let views = catalog
+        .relations()
+        .filter(|r| matches!(r.kind, RelationKind::MaterializedView(_)));
     let row = |r: &Relation| {
         Row::new()
             .with("schemaname", r.schema.as_str())
@@ -518,7 +658,12 @@ fn pg_indexes(scope: &Scope) -> Rows {
 fn pg_settings(scope: &Scope) -> Rows {
     let mut rows = Vec::new();
     for setting in SETTINGS {
-        let started = scope.database.config.settings.get(setting.name).unwrap_or(setting.default);
+        let started = scope
+            .database
+            .config
+            .settings
+            .get(setting.name)
+            .unwrap_or(setting.default);
         let value = scope.settings.get(setting.name).unwrap_or(setting.default);
         rows.push(
             Row::new()
@@ -526,9 +671,23 @@ fn pg_settings(scope: &Scope) -> Rows {
                 .with("setting", value)
                 .with("category", "Tidegate")
                 .with("short_desc", setting.description)
-                .with("context", if setting.scope == SettingScope::Session { "user" } else { "postmaster" })
+                .with(
+                    "context",
+                    if setting.scope == SettingScope::Session {
+                        "user"
+                    } else {
+                        "postmaster"
+                    },
+                )
                 .with("vartype", "string")
-                .with("source", if value == setting.default { "default" } else { "session" })
+                .with(
+                    "source",
+                    if value == setting.default {
+                        "default"
+                    } else {
+                        "session"
+                    },
+                )
                 .with("boot_val", setting.default)
                 .with("reset_val", started),
         );
@@ -560,7 +719,11 @@ pub(super) fn connector(relation: &Relation) -> Option<(&str, &BTreeMap<String, 
 }
 
 fn connectors(catalog: &Catalog) -> Vec<String> {
-    let mut names: Vec<String> = catalog.relations().filter_map(|r| connector(r)).map(|(c, _)| c.to_owned()).collect();
+    let mut names: Vec<String> = catalog
+        .relations()
+        .filter_map(|r| connector(r))
+        .map(|(c, _)| c.to_owned())
+        .collect();
     names.sort();
     names.dedup();
     names
@@ -568,13 +731,23 @@ fn connectors(catalog: &Catalog) -> Vec<String> {
 
 fn pg_foreign_data_wrapper(scope: &Scope) -> Rows {
     let names = connectors(&scope.catalog());
-    Ok(names.into_iter().map(|n| Row::new().with("oid", oids::connector(&n)).with("fdwname", n)).collect())
+    Ok(names
+        .into_iter()
+        .map(|n| {
+            Row::new()
+                .with("oid", oids::connector(&n))
+                .with("fdwname", n)
+        })
+        .collect())
 }
 
 fn pg_foreign_server(scope: &Scope) -> Rows {
     let row = |name: String| {
         let oid = oids::connector(&name);
-        Row::new().with("oid", oid).with("srvfdw", oid).with("srvname", name)
+        Row::new()
+            .with("oid", oid)
+            .with("srvfdw", oid)
+            .with("srvname", name)
     };
     Ok(connectors(&scope.catalog()).into_iter().map(row).collect())
 }
@@ -583,7 +756,9 @@ fn pg_foreign_table(scope: &Scope) -> Rows {
     let catalog = scope.catalog();
     let row = |relation: &Relation| {
         let (name, options) = connector(relation)?;
-        let options: Vec<String> = visible_options(options).map(|(name, value)| format!("{name}={value}")).collect();
+        let options: Vec<String> = visible_options(options)
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         Some(
             Row::new()
                 .with("ftrelid", oids::relation(relation.id))
@@ -595,7 +770,10 @@ fn pg_foreign_table(scope: &Scope) -> Rows {
 }
 
 /// Options as they were given, without what the engine keeps among them.
-pub(super) fn visible_options(options: &BTreeMap<String, String>) -> impl Iterator<Item = (&String, &String)> {
-    let own = |name: &str| name.starts_with("tidegate.") || name == crate::relations::SEARCH_PATH_OPTION;
+pub(super) fn visible_options(
+    options: &BTreeMap<String, String>,
+) -> impl Iterator<Item = (&String, &String)> {
+    let own =
+        |name: &str| name.starts_with("tidegate.") || name == crate::relations::SEARCH_PATH_OPTION;
     options.iter().filter(move |(name, _)| !own(name))
 }

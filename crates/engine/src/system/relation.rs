@@ -52,7 +52,11 @@ impl std::fmt::Debug for SystemRelation {
 
 impl SystemTable {
     pub fn new(relation: &'static SystemRelation, scope: Arc<Scope>) -> Self {
-        Self { relation, schema: row::schema(&row::columns(relation.columns)), scope }
+        Self {
+            relation,
+            schema: row::schema(&row::columns(relation.columns)),
+            scope,
+        }
     }
 }
 
@@ -79,6 +83,8 @@ impl TableProvider for SystemTable {
             None => Vec::new(),
         };
         let batch = row::batch(&row::columns(self.relation.columns), &rows).map_err(external)?;
-        MemTable::try_new(self.schema.clone(), vec![vec![batch]])?.scan(state, projection, filters, limit).await
+        MemTable::try_new(self.schema.clone(), vec![vec![batch]])?
+            .scan(state, projection, filters, limit)
+            .await
     }
 }

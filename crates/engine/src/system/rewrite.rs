@@ -13,9 +13,10 @@
 use super::{functions, relation};
 use std::ops::ControlFlow;
 use tidegate_parser::sqlparser::ast::{
-    self, BinaryOperator, CaseWhen, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem,
-    SetExpr, TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
+    self, BinaryOperator, CaseWhen, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident,
+    JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor,
+    TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 /// What a query does besides returning rows.
@@ -43,6 +44,14 @@ struct Rewriter {
 impl VisitorMut for Rewriter {
     type Break = ();
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        // No rows have no order, and DataFusion cannot sort by a column whose name the select list gives to something else.
+        if matches!(query.body.as_ref(), SetExpr::Select(select) if reads_nothing(select)) {
+            query.order_by = None;
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         if reads_nothing(select) {
             for expr in items(select) {
@@ -51,7 +60,11 @@ impl VisitorMut for Rewriter {
         }
         for expr in items(select) {
             let _: ControlFlow<()> = expr.visit(&mut Existence);
-            if let Expr::Cast { expr: inner, data_type, .. } = &*expr
+            if let Expr::Cast {
+                expr: inner,
+                data_type,
+                ..
+            } = &*expr
                 && let kind @ ("regclass" | "regtype") = plain_name(data_type).as_str()
                 && string_literal(inner).is_some()
             {
@@ -77,7 +90,10 @@ impl VisitorMut for Rewriter {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
-            Expr::Collate { expr: inner, collation } if is_plain_collation(collation) => {
+            Expr::Collate {
+                expr: inner,
+                collation,
+            } if is_plain_collation(collation) => {
                 *expr = std::mem::replace(inner.as_mut(), null());
                 return self.pre_visit_expr(expr);
             }
@@ -89,7 +105,9 @@ impl VisitorMut for Rewriter {
                 }
             }
             Expr::Identifier(ident) if ident.quote_style.is_none() => {
-                if let name @ ("current_schema" | "current_catalog" | "current_role") = ident.value.to_lowercase().as_str() {
+                if let name @ ("current_schema" | "current_catalog" | "current_role") =
+                    ident.value.to_lowercase().as_str()
+                {
                     *expr = call(name, Vec::new());
                     self.effects.reads_system = true;
                 }
@@ -107,7 +125,9 @@ impl VisitorMut for Rewriter {
                     *expr = replaced;
                 }
             }
-            Expr::Exists { subquery, negated } if select_of(subquery).is_some_and(reads_nothing) => {
+            Expr::Exists { subquery, negated }
+                if select_of(subquery).is_some_and(reads_nothing) =>
+            {
                 *expr = Expr::Value(Value::Boolean(*negated).into());
             }
             _ => {}
@@ -153,16 +173,28 @@ impl VisitorMut for Existence {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        let Expr::Exists { subquery, negated } = expr else { return ControlFlow::Continue(()) };
+        let Expr::Exists { subquery, negated } = expr else {
+            return ControlFlow::Continue(());
+        };
         let negated = *negated;
-        let Some(select) = simple(subquery).filter(|s| reads_only_system(s) && !is_aggregated(s)) else {
+        let Some(select) = simple(subquery).filter(|s| reads_only_system(s) && !is_aggregated(s))
+        else {
             return ControlFlow::Continue(());
         };
         let boolean = |value: bool| Expr::Value(Value::Boolean(value).into());
-        select.projection = vec![SelectItem::UnnamedExpr(call("bool_and", vec![boolean(true)]))];
-        let exists = call("coalesce", vec![Expr::Subquery(subquery.clone()), boolean(false)]);
+        select.projection = vec![SelectItem::UnnamedExpr(call(
+            "bool_and",
+            vec![boolean(true)],
+        ))];
+        let exists = call(
+            "coalesce",
+            vec![Expr::Subquery(subquery.clone()), boolean(false)],
+        );
         *expr = match negated {
-            true => Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(exists) },
+            true => Expr::UnaryOp {
+                op: ast::UnaryOperator::Not,
+                expr: Box::new(exists),
+            },
             false => exists,
         };
         ControlFlow::Continue(())
@@ -181,12 +213,19 @@ fn null() -> Expr {
 }
 
 fn call(name: &str, arguments: Vec<Expr>) -> Expr {
-    let args = arguments.into_iter().map(|a| FunctionArg::Unnamed(FunctionArgExpr::Expr(a))).collect();
+    let args = arguments
+        .into_iter()
+        .map(|a| FunctionArg::Unnamed(FunctionArgExpr::Expr(a)))
+        .collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
         filter: None,
         null_treatment: None,
         over: None,
@@ -219,7 +258,11 @@ fn strip_catalog(name: &mut ObjectName) {
 }
 
 fn is_plain_collation(collation: &ObjectName) -> bool {
-    let last = collation.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_lowercase());
+    let last = collation
+        .0
+        .last()
+        .and_then(|p| p.as_ident())
+        .map(|i| i.value.to_lowercase());
     last.is_some_and(|l| matches!(l.as_str(), "default" | "c" | "posix" | "ucs_basic"))
 }
 
@@ -249,14 +292,28 @@ fn operator(symbol: &str) -> Option<BinaryOperator> {
 /// A type's name without its schema, folded.
 fn plain_name(data_type: &DataType) -> String {
     let text = data_type.to_string().to_lowercase().replace('"', "");
-    let text = text.strip_prefix("pg_catalog.").or_else(|| text.strip_prefix("information_schema.")).unwrap_or(&text);
+    let text = text
+        .strip_prefix("pg_catalog.")
+        .or_else(|| text.strip_prefix("information_schema."))
+        .unwrap_or(&text);
     text.to_owned()
 }
 
 fn cast(expr: &mut Expr) {
-    let Expr::Cast { expr: inner, data_type, .. } = expr else { return };
+    let Expr::Cast {
+        expr: inner,
+        data_type,
+        ..
+    } = expr
+    else {
+        return;
+    };
     let target = plain_name(data_type);
-    if let Expr::Cast { expr: innermost, data_type: between, .. } = peeled(inner)
+    if let Expr::Cast {
+        expr: innermost,
+        data_type: between,
+        ..
+    } = peeled(inner)
         && let kind @ ("regclass" | "regtype") = plain_name(between).as_str()
     {
         let suffix = match target.as_str() {
@@ -271,7 +328,9 @@ fn cast(expr: &mut Expr) {
         kind @ ("regclass" | "regtype") if string_literal(inner).is_some() => {
             *expr = call(&format!("{kind}_oid"), vec![(**inner).clone()]);
         }
-        kind @ ("regclass" | "regtype" | "regnamespace" | "regrole") => *expr = call(kind, vec![(**inner).clone()]),
+        kind @ ("regclass" | "regtype" | "regnamespace" | "regrole") => {
+            *expr = call(kind, vec![(**inner).clone()])
+        }
         // Functions are shown by name wherever an OID of one would be.
         "regproc" | "regprocedure" | "regoper" | "regoperator" => match string_literal(inner) {
             Some(name) => {
@@ -291,20 +350,26 @@ fn cast(expr: &mut Expr) {
 /// Types that only catalogs have, and those that were written with their schema.
 fn plain_type(name: &str) -> Option<DataType> {
     if let Some(element) = name.strip_suffix("[]") {
-        return plain_type(element).map(|t| DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(t), None)));
+        return plain_type(element)
+            .map(|t| DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(t), None)));
     }
     Some(match name {
         "oid" | "xid" | "cid" | "int8" => DataType::Int8(None),
         "int4" | "cardinal_number" => DataType::Int4(None),
         "int2" => DataType::Int2(None),
         "bool" => DataType::Boolean,
-        "text" | "name" | "char" | "cstring" | "pg_node_tree" | "sql_identifier" | "character_data" | "yes_or_no" | "aclitem" => {
-            DataType::Text
-        }
+        "text" | "name" | "char" | "cstring" | "pg_node_tree" | "sql_identifier"
+        | "character_data" | "yes_or_no" | "aclitem" => DataType::Text,
         "float8" => DataType::DoublePrecision,
         "timestamptz" => DataType::Timestamp(None, ast::TimezoneInfo::Tz),
-        "int2vector" => DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(DataType::Int2(None)), None)),
-        "oidvector" => DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(DataType::Int8(None)), None)),
+        "int2vector" => DataType::Array(ast::ArrayElemTypeDef::SquareBracket(
+            Box::new(DataType::Int2(None)),
+            None,
+        )),
+        "oidvector" => DataType::Array(ast::ArrayElemTypeDef::SquareBracket(
+            Box::new(DataType::Int8(None)),
+            None,
+        )),
         _ => return None,
     })
 }
@@ -326,19 +391,36 @@ fn is_system(name: &ObjectName) -> bool {
 }
 
 fn is_always_empty(factor: &TableFactor) -> bool {
-    let TableFactor::Table { name, args: None, .. } = factor else { return false };
+    let TableFactor::Table {
+        name, args: None, ..
+    } = factor
+    else {
+        return false;
+    };
     system_relation(name).is_some_and(|r| r.rows.is_none())
 }
 
 fn is_empty_join(tables: &TableWithJoins) -> bool {
     let keeps_right = |op: &JoinOperator| {
-        matches!(op, JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_))
+        matches!(
+            op,
+            JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_)
+        )
     };
-    let is_inner = |op: &JoinOperator| matches!(op, JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_));
+    let is_inner = |op: &JoinOperator| {
+        matches!(
+            op,
+            JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_)
+        )
+    };
     if tables.joins.iter().any(|j| keeps_right(&j.join_operator)) {
         return false;
     }
-    is_always_empty(&tables.relation) || tables.joins.iter().any(|j| is_inner(&j.join_operator) && is_always_empty(&j.relation))
+    is_always_empty(&tables.relation)
+        || tables
+            .joins
+            .iter()
+            .any(|j| is_inner(&j.join_operator) && is_always_empty(&j.relation))
 }
 
 /// Whether a select, one without aggregates, has no rows whatever there is.
@@ -374,10 +456,16 @@ impl Visitor for Aggregates {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+        let Expr::Function(function) = expr else {
+            return ControlFlow::Continue(());
+        };
         let name = names_of(&function.name).pop().unwrap_or_default();
         let counts = self.depth == 0 && tidegate_planner::registry().aggregate.contains_key(&name);
-        if counts { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if counts {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 }
 
@@ -394,7 +482,9 @@ fn simple(query: &mut Query) -> Option<&mut Select> {
         return None;
     }
     match query.body.as_mut() {
-        SetExpr::Select(select) if select.distinct.is_none() && select.projection.len() == 1 => Some(select),
+        SetExpr::Select(select) if select.distinct.is_none() && select.projection.len() == 1 => {
+            Some(select)
+        }
         _ => None,
     }
 }
@@ -403,7 +493,10 @@ fn empty_array() -> Expr {
     let element = Box::new(DataType::Text);
     Expr::Cast {
         kind: ast::CastKind::DoubleColon,
-        expr: Box::new(Expr::Array(ast::Array { elem: Vec::new(), named: true })),
+        expr: Box::new(Expr::Array(ast::Array {
+            elem: Vec::new(),
+            named: true,
+        })),
         data_type: DataType::Array(ast::ArrayElemTypeDef::SquareBracket(element, None)),
         array: false,
         format: None,
@@ -415,7 +508,9 @@ fn array_of(function: &mut Function) -> Option<Expr> {
     if !function.name.to_string().eq_ignore_ascii_case("array") {
         return None;
     }
-    let FunctionArguments::Subquery(query) = &mut function.args else { return None };
+    let FunctionArguments::Subquery(query) = &mut function.args else {
+        return None;
+    };
     if select_of(query).is_some_and(reads_nothing) {
         return Some(empty_array());
     }
@@ -423,14 +518,30 @@ fn array_of(function: &mut Function) -> Option<Expr> {
     let select = simple(query)?;
     match select.from.as_slice() {
         // The options of a table's TOAST table; no table here has one.
-        [TableWithJoins { relation: TableFactor::Table { name, args: Some(args), .. }, joins }] if joins.is_empty() => {
+        [
+            TableWithJoins {
+                relation:
+                    TableFactor::Table {
+                        name,
+                        args: Some(args),
+                        ..
+                    },
+                joins,
+            },
+        ] if joins.is_empty() => {
             let first = args.args.first().cloned();
             match names_of(name).pop().as_deref() {
-                Some("unnest") if first.as_ref().is_some_and(|a| a.to_string().ends_with(".reloptions")) => {
+                Some("unnest")
+                    if first
+                        .as_ref()
+                        .is_some_and(|a| a.to_string().ends_with(".reloptions")) =>
+                {
                     return Some(empty_array());
                 }
                 Some("pg_options_to_table") => {
-                    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(options))) = first else { return None };
+                    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(options))) = first else {
+                        return None;
+                    };
                     return Some(call("pg_options_list", vec![options]));
                 }
                 _ => {}
@@ -441,7 +552,8 @@ fn array_of(function: &mut Function) -> Option<Expr> {
     let element = items(select).next()?.clone();
     let mut aggregated = call("array_agg", vec![element.clone()]);
     if let (Expr::Function(function), Some(order)) = (&mut aggregated, order)
-        && let (FunctionArguments::List(list), OrderByKind::Expressions(mut keys)) = (&mut function.args, order.kind)
+        && let (FunctionArguments::List(list), OrderByKind::Expressions(mut keys)) =
+            (&mut function.args, order.kind)
     {
         for key in &mut keys {
             if matches!(&key.expr, Expr::Value(v) if matches!(v.value, Value::Number(..))) {
@@ -450,7 +562,10 @@ fn array_of(function: &mut Function) -> Option<Expr> {
         }
         list.clauses.push(FunctionArgumentClause::OrderBy(keys));
     }
-    select.projection = vec![SelectItem::ExprWithAlias { expr: aggregated, alias: Ident::new("array") }];
+    select.projection = vec![SelectItem::ExprWithAlias {
+        expr: aggregated,
+        alias: Ident::new("array"),
+    }];
     let list = Expr::Subquery(query.clone());
     Some(call("coalesce", vec![list, empty_array()]))
 }
@@ -466,11 +581,20 @@ fn scalar_subquery(query: &mut Query) -> Option<Expr> {
     }
     let own: Vec<String> = select.from.iter().flat_map(aliases).collect();
     let is_outer = |expr: &Expr| match expr {
-        Expr::CompoundIdentifier(parts) => parts.first().is_some_and(|p| !own.contains(&tidegate_parser::fold(p))),
+        Expr::CompoundIdentifier(parts) => parts
+            .first()
+            .is_some_and(|p| !own.contains(&tidegate_parser::fold(p))),
         _ => false,
     };
     let mentions = |expr: &Expr| {
-        ast::visit_expressions(expr, |e| if is_outer(e) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }).is_break()
+        ast::visit_expressions(expr, |e| {
+            if is_outer(e) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+        .is_break()
     };
     if !select.selection.as_ref().is_some_and(mentions) {
         return None;
@@ -479,8 +603,9 @@ fn scalar_subquery(query: &mut Query) -> Option<Expr> {
     if own.len() > 1 && select.from.iter().any(reads_collations) {
         return Some(null());
     }
-    let (guards, kept): (Vec<Expr>, Vec<Expr>) =
-        conjuncts(select.selection.take()?).into_iter().partition(|c| is_outer(peeled(c)));
+    let (guards, kept): (Vec<Expr>, Vec<Expr>) = conjuncts(select.selection.take()?)
+        .into_iter()
+        .partition(|c| is_outer(peeled(c)));
     select.selection = kept.into_iter().reduce(and);
     if let Some(item) = items(select).next() {
         let inner = std::mem::replace(item, null());
@@ -493,19 +618,30 @@ fn scalar_subquery(query: &mut Query) -> Option<Expr> {
             case_token: ast::helpers::attached_token::AttachedToken::empty(),
             end_token: ast::helpers::attached_token::AttachedToken::empty(),
             operand: None,
-            conditions: vec![CaseWhen { condition, result: subquery }],
+            conditions: vec![CaseWhen {
+                condition,
+                result: subquery,
+            }],
             else_result: None,
         },
     })
 }
 
 fn and(left: Expr, right: Expr) -> Expr {
-    Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::And, right: Box::new(right) }
+    Expr::BinaryOp {
+        left: Box::new(left),
+        op: BinaryOperator::And,
+        right: Box::new(right),
+    }
 }
 
 fn conjuncts(expr: Expr) -> Vec<Expr> {
     match expr {
-        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+        Expr::BinaryOp {
+            left,
+            op: BinaryOperator::And,
+            right,
+        } => {
             let mut all = conjuncts(*left);
             all.extend(conjuncts(*right));
             all
@@ -520,7 +656,9 @@ fn factors(tables: &TableWithJoins) -> impl Iterator<Item = &TableFactor> {
 
 fn aliases(tables: &TableWithJoins) -> Vec<String> {
     let name = |factor: &TableFactor| match factor {
-        TableFactor::Table { alias: Some(alias), .. } => Some(tidegate_parser::fold(&alias.name)),
+        TableFactor::Table {
+            alias: Some(alias), ..
+        } => Some(tidegate_parser::fold(&alias.name)),
         TableFactor::Table { name, .. } => names_of(name).pop(),
         _ => None,
     };
@@ -540,13 +678,19 @@ fn reads_collations(tables: &TableWithJoins) -> bool {
 
 /// The name and value of a `set_config` of literals.
 fn assignment(expr: &Expr) -> Option<(String, String)> {
-    let Expr::Function(function) = expr else { return None };
+    let Expr::Function(function) = expr else {
+        return None;
+    };
     if !function.name.to_string().eq_ignore_ascii_case("set_config") {
         return None;
     }
-    let FunctionArguments::List(list) = &function.args else { return None };
+    let FunctionArguments::List(list) = &function.args else {
+        return None;
+    };
     let text = |index: usize| match list.args.get(index) {
-        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))) => string_literal(expr).map(str::to_owned),
+        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))) => {
+            string_literal(expr).map(str::to_owned)
+        }
         _ => None,
     };
     Some((text(0)?, text(1)?))
@@ -565,21 +709,35 @@ mod tests {
     #[test]
     fn spellings_of_the_catalog_are_taken_out() {
         assert_eq!(
-            rewritten("SELECT a FROM t WHERE a OPERATOR(pg_catalog.~) '^(x)$' COLLATE pg_catalog.default AND pg_catalog.f(a)"),
+            rewritten(
+                "SELECT a FROM t WHERE a OPERATOR(pg_catalog.~) '^(x)$' COLLATE pg_catalog.default AND pg_catalog.f(a)"
+            ),
             "SELECT a FROM t WHERE a ~ '^(x)$' AND f(a)"
         );
-        assert_eq!(rewritten("SELECT a::pg_catalog.int2[] AS b FROM t"), "SELECT a::INT2[] AS b FROM t");
+        assert_eq!(
+            rewritten("SELECT a::pg_catalog.int2[] AS b FROM t"),
+            "SELECT a::INT2[] AS b FROM t"
+        );
     }
 
     #[test]
     fn names_and_numbers_of_relations() {
-        assert_eq!(rewritten("SELECT 'v'::regclass AS c"), "SELECT regclass_name('v') AS c");
-        assert_eq!(rewritten("SELECT 'v'::pg_catalog.regclass::pg_catalog.oid AS c"), "SELECT regclass_oid('v') AS c");
+        assert_eq!(
+            rewritten("SELECT 'v'::regclass AS c"),
+            "SELECT regclass_name('v') AS c"
+        );
+        assert_eq!(
+            rewritten("SELECT 'v'::pg_catalog.regclass::pg_catalog.oid AS c"),
+            "SELECT regclass_oid('v') AS c"
+        );
         assert_eq!(
             rewritten("SELECT a FROM t WHERE a = 'v'::regclass"),
             "SELECT a FROM t WHERE a = regclass_oid('v')"
         );
-        assert_eq!(rewritten("SELECT a::regclass AS c FROM t"), "SELECT regclass(a) AS c FROM t");
+        assert_eq!(
+            rewritten("SELECT a::regclass AS c FROM t"),
+            "SELECT regclass(a) AS c FROM t"
+        );
     }
 
     #[test]
@@ -597,29 +755,44 @@ mod tests {
     #[test]
     fn what_is_always_empty_is_not_asked() {
         assert_eq!(
-            rewritten("SELECT ARRAY(SELECT m.roleid FROM pg_auth_members m WHERE m.member = r.oid) AS a FROM pg_roles r"),
+            rewritten(
+                "SELECT ARRAY(SELECT m.roleid FROM pg_auth_members m WHERE m.member = r.oid) AS a FROM pg_roles r"
+            ),
             "SELECT ARRAY[]::TEXT[] AS a FROM pg_roles r"
         );
         // The aggregate inside the sub-query is not one of the select around it.
         assert_eq!(
-            rewritten("SELECT (SELECT string_agg(attname, ',') FROM pg_attribute) AS a FROM pg_publication_rel"),
+            rewritten(
+                "SELECT (SELECT string_agg(attname, ',') FROM pg_attribute) AS a FROM pg_publication_rel"
+            ),
             "SELECT NULL AS a FROM pg_publication_rel"
         );
-        assert_eq!(rewritten("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM pg_enum)"), "SELECT a FROM t WHERE false");
+        assert_eq!(
+            rewritten("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM pg_enum)"),
+            "SELECT a FROM t WHERE false"
+        );
     }
 
     #[test]
     fn existence_in_a_select_list_is_an_aggregate() {
         assert_eq!(
-            rewritten("SELECT a.x AND EXISTS (SELECT 1 FROM pg_constraint c WHERE c.conrelid = a.oid) AS e FROM a"),
+            rewritten(
+                "SELECT a.x AND EXISTS (SELECT 1 FROM pg_constraint c WHERE c.conrelid = a.oid) AS e FROM a"
+            ),
             "SELECT a.x AND coalesce((SELECT bool_and(true) FROM pg_constraint c WHERE c.conrelid = a.oid), false) AS e FROM a"
         );
     }
 
     #[test]
     fn assignments_are_handed_over() {
-        let mut query = crate::relations::parse_query("SELECT pg_catalog.set_config('search_path', 'a', false)").expect("it parses");
+        let mut query = crate::relations::parse_query(
+            "SELECT pg_catalog.set_config('search_path', 'a', false)",
+        )
+        .expect("it parses");
         let effects = rewrite(&mut query);
-        assert_eq!(effects.assignments, [("search_path".to_owned(), "a".to_owned())]);
+        assert_eq!(
+            effects.assignments,
+            [("search_path".to_owned(), "a".to_owned())]
+        );
     }
 }

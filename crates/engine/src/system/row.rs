@@ -4,8 +4,9 @@
 //! value of rows that do not say otherwise (NULL without one). OIDs are `bigint` here, names and `"char"` are `text`.
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int16Array, Int32Array, Int64Array, ListBuilder, Int16Builder, Int64Builder, RecordBatch,
-    RecordBatchOptions, StringArray, StringBuilder, TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Float64Array, Int16Array, Int16Builder, Int32Array, Int64Array,
+    Int64Builder, ListBuilder, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
+    TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use std::sync::Arc;
@@ -87,7 +88,10 @@ impl Row {
     }
 
     pub fn get(&self, column: &str) -> Option<&Cell> {
-        self.cells.iter().find(|(name, _)| *name == column).map(|(_, cell)| cell)
+        self.cells
+            .iter()
+            .find(|(name, _)| *name == column)
+            .map(|(_, cell)| cell)
     }
 }
 
@@ -127,20 +131,32 @@ pub(super) fn columns(line: &'static str) -> Vec<Column> {
                 Some((declared, default)) => (declared, Some(default.trim())),
                 None => (column, None),
             };
-            let (name, type_name) = declared.trim().split_once(' ').expect("a column has a name and a type");
+            let (name, type_name) = declared
+                .trim()
+                .split_once(' ')
+                .expect("a column has a name and a type");
             let type_name = type_name.trim();
             let default = default.map_or(Cell::Null, |text| match sql_type(type_name) {
                 SqlType::Boolean => Cell::Bool(text == "t"),
                 SqlType::Text => Cell::Text(text.trim_matches('\'').to_owned()),
                 _ => Cell::Int(text.parse().expect("a default is a number here")),
             });
-            Column { name, type_name, default }
+            Column {
+                name,
+                type_name,
+                default,
+            }
         })
         .collect()
 }
 
 pub(super) fn schema(columns: &[Column]) -> SchemaRef {
-    Arc::new(Schema::new(columns.iter().map(|c| c.sql_type().field(c.name, true)).collect::<Vec<Field>>()))
+    Arc::new(Schema::new(
+        columns
+            .iter()
+            .map(|c| c.sql_type().field(c.name, true))
+            .collect::<Vec<Field>>(),
+    ))
 }
 
 /// Rows as Arrow columns.
@@ -148,7 +164,10 @@ pub(super) fn batch(columns: &[Column], rows: &[Row]) -> Result<RecordBatch, Sql
     let arrays = columns
         .iter()
         .map(|column| {
-            let cells: Vec<&Cell> = rows.iter().map(|row| row.get(column.name).unwrap_or(&column.default)).collect();
+            let cells: Vec<&Cell> = rows
+                .iter()
+                .map(|row| row.get(column.name).unwrap_or(&column.default))
+                .collect();
             array(&column.sql_type(), &cells)
         })
         .collect();
@@ -158,20 +177,52 @@ pub(super) fn batch(columns: &[Column], rows: &[Row]) -> Result<RecordBatch, Sql
 
 /// Cells as one Arrow array; what is of another type is NULL.
 pub(super) fn array(sql_type: &SqlType, cells: &[&Cell]) -> ArrayRef {
-    let ints = || cells.iter().map(|c| if let Cell::Int(n) = c { Some(*n) } else { None });
+    let ints = || {
+        cells
+            .iter()
+            .map(|c| if let Cell::Int(n) = c { Some(*n) } else { None })
+    };
     match sql_type {
-        SqlType::Boolean => {
-            Arc::new(cells.iter().map(|c| if let Cell::Bool(b) = c { Some(*b) } else { None }).collect::<BooleanArray>())
-        }
+        SqlType::Boolean => Arc::new(
+            cells
+                .iter()
+                .map(|c| {
+                    if let Cell::Bool(b) = c {
+                        Some(*b)
+                    } else {
+                        None
+                    }
+                })
+                .collect::<BooleanArray>(),
+        ),
         SqlType::SmallInt => Arc::new(ints().map(|n| n.map(|n| n as i16)).collect::<Int16Array>()),
         SqlType::Integer => Arc::new(ints().map(|n| n.map(|n| n as i32)).collect::<Int32Array>()),
         SqlType::BigInt => Arc::new(ints().collect::<Int64Array>()),
-        SqlType::Double => {
-            Arc::new(cells.iter().map(|c| if let Cell::Float(x) = c { Some(*x) } else { None }).collect::<Float64Array>())
-        }
+        SqlType::Double => Arc::new(
+            cells
+                .iter()
+                .map(|c| {
+                    if let Cell::Float(x) = c {
+                        Some(*x)
+                    } else {
+                        None
+                    }
+                })
+                .collect::<Float64Array>(),
+        ),
         SqlType::TimestampTz => {
-            let times = cells.iter().map(|c| if let Cell::Time(t) = c { Some(*t) } else { None });
-            Arc::new(times.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+            let times = cells.iter().map(|c| {
+                if let Cell::Time(t) = c {
+                    Some(*t)
+                } else {
+                    None
+                }
+            });
+            Arc::new(
+                times
+                    .collect::<TimestampMicrosecondArray>()
+                    .with_timezone("UTC"),
+            )
         }
         SqlType::Array(element) => lists(element, cells),
         _ => Arc::new(cells.iter().map(|c| c.text()).collect::<StringArray>()),
@@ -179,7 +230,13 @@ pub(super) fn array(sql_type: &SqlType, cells: &[&Cell]) -> ArrayRef {
 }
 
 fn lists(element: &SqlType, cells: &[&Cell]) -> ArrayRef {
-    let numbers = |cell: &Cell| if let Cell::Ints(numbers) = cell { Some(numbers.clone()) } else { None };
+    let numbers = |cell: &Cell| {
+        if let Cell::Ints(numbers) = cell {
+            Some(numbers.clone())
+        } else {
+            None
+        }
+    };
     match element {
         SqlType::SmallInt => {
             let mut list = ListBuilder::new(Int16Builder::new());
@@ -198,7 +255,11 @@ fn lists(element: &SqlType, cells: &[&Cell]) -> ArrayRef {
         _ => {
             let mut list = ListBuilder::new(StringBuilder::new());
             for cell in cells {
-                let texts = if let Cell::Texts(texts) = cell { Some(texts) } else { None };
+                let texts = if let Cell::Texts(texts) = cell {
+                    Some(texts)
+                } else {
+                    None
+                };
                 list.append_option(texts.map(|t| t.iter().map(Some)));
             }
             Arc::new(list.finish())

@@ -18,13 +18,21 @@ pub(super) struct Scope {
 
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Scope")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }
 
 impl Scope {
     pub fn new(database: Arc<Database>, options: &SessionOptions, settings: &Settings) -> Self {
-        let or_default = |name: &str| if name.is_empty() { OWNER.to_owned() } else { name.to_owned() };
+        let or_default = |name: &str| {
+            if name.is_empty() {
+                OWNER.to_owned()
+            } else {
+                name.to_owned()
+            }
+        };
         Self {
             database,
             user: or_default(&options.user),
@@ -39,8 +47,22 @@ impl Scope {
     }
 
     pub fn path(&self) -> SearchPath {
-        let names = self.settings.text("search_path").split(',').map(|s| s.trim().trim_matches('"'));
-        SearchPath(names.map(|s| if s == "$user" { self.user.clone() } else { s.to_owned() }).collect())
+        let names = self
+            .settings
+            .text("search_path")
+            .split(',')
+            .map(|s| s.trim().trim_matches('"'));
+        SearchPath(
+            names
+                .map(|s| {
+                    if s == "$user" {
+                        self.user.clone()
+                    } else {
+                        s.to_owned()
+                    }
+                })
+                .collect(),
+        )
     }
 
     /// Schemas of the search path that exist, `pg_catalog` in front as it is searched.
@@ -56,7 +78,10 @@ impl Scope {
 
     pub fn setting(&self, name: &str) -> Option<String> {
         let name = name.to_ascii_lowercase();
-        let preset = PRESETS.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        let preset = PRESETS
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| (*v).to_owned());
         preset.or_else(|| self.settings.get(&name).map(str::to_owned))
     }
 

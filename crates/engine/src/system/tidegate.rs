@@ -11,12 +11,25 @@ use tidegate_catalog::{Relation, RelationKind};
 use tidegate_plan::Dataflow;
 use tidegate_types::{RelationId, SqlError, TableId};
 
-const fn table(name: &'static str, columns: &'static str, rows: fn(&Scope) -> Rows) -> SystemRelation {
-    SystemRelation { schema: "tidegate", name, columns, rows: Some(rows) }
+const fn table(
+    name: &'static str,
+    columns: &'static str,
+    rows: fn(&Scope) -> Rows,
+) -> SystemRelation {
+    SystemRelation {
+        schema: "tidegate",
+        name,
+        columns,
+        rows: Some(rows),
+    }
 }
 
 pub(super) const RELATIONS: &[SystemRelation] = &[
-    table("views", "id int8, schema text, name text, owner text, query text, definition text, created_at timestamptz", views),
+    table(
+        "views",
+        "id int8, schema text, name text, owner text, query text, definition text, created_at timestamptz",
+        views,
+    ),
     table(
         "materialized_views",
         "id int8, schema text, name text, owner text, status text, state_backend text, key text[], append_only bool, \
@@ -75,7 +88,11 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
         "name text, epoch int8, checkpoint_id int8, rows int8, bytes int8, taken_at timestamptz, location text, damage text",
         savepoints,
     ),
-    table("jobs", "relation_id int8, schema text, name text, kind text, rows_read int8, rows_total int8, progress float8", jobs),
+    table(
+        "jobs",
+        "relation_id int8, schema text, name text, kind text, rows_read int8, rows_total int8, progress float8",
+        jobs,
+    ),
     table(
         "errors",
         "relation_id int8, schema text, relation text, kind text, operator text, sqlstate text, message text, row text, \
@@ -90,13 +107,19 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
 ];
 
 fn named(relation: &Relation) -> Row {
-    Row::new().with("id", relation.id.0).with("schema", relation.schema.as_str()).with("name", relation.name.as_str())
+    Row::new()
+        .with("id", relation.id.0)
+        .with("schema", relation.schema.as_str())
+        .with("name", relation.name.as_str())
 }
 
 fn with_origin(row: Row, relation: &Relation) -> Row {
     row.with("owner", relation.owner.as_str())
         .with("definition", relation.definition.as_str())
-        .with("created_at", Cell::from_millis(relation.created_at_ms as i64))
+        .with(
+            "created_at",
+            Cell::from_millis(relation.created_at_ms as i64),
+        )
 }
 
 /// How much the view stores of relations hold, over all workers.
@@ -115,13 +138,19 @@ impl Sizes {
 
     fn of(&self, row: Row, relation: RelationId) -> Row {
         let size = self.0.get(&relation);
-        row.with("rows", size.map(|s| s.0)).with("bytes", size.map(|s| s.1))
+        row.with("rows", size.map(|s| s.0))
+            .with("bytes", size.map(|s| s.1))
     }
 }
 
 /// Names of stored columns, in this order.
 fn column_names(relation: &Relation, columns: &[usize]) -> Vec<String> {
-    columns.iter().filter_map(|c| relation.columns.get(*c)).filter(|c| !c.hidden).map(|c| c.name.clone()).collect()
+    columns
+        .iter()
+        .filter_map(|c| relation.columns.get(*c))
+        .filter(|c| !c.hidden)
+        .map(|c| c.name.clone())
+        .collect()
 }
 
 fn views(scope: &Scope) -> Rows {
@@ -140,11 +169,20 @@ fn materialized_views(scope: &Scope) -> Rows {
     let sizes = Sizes::now(scope)?;
     let mut rows = Vec::new();
     for relation in scope.catalog().relations() {
-        let RelationKind::MaterializedView(def) = &relation.kind else { continue };
+        let RelationKind::MaterializedView(def) = &relation.kind else {
+            continue;
+        };
         let is = |option: &str| def.options.get(option).is_some_and(|v| v == "true");
         let key = is(UNIQUE_OPTION).then(|| column_names(relation, &def.key));
         let row = with_origin(named(relation), relation)
-            .with("status", if building.contains(&relation.id) { "building" } else { "running" })
+            .with(
+                "status",
+                if building.contains(&relation.id) {
+                    "building"
+                } else {
+                    "running"
+                },
+            )
             .with("state_backend", backend(scope, relation))
             .with("key", key)
             .with("append_only", is(APPEND_ONLY_OPTION))
@@ -159,7 +197,9 @@ fn tables(scope: &Scope) -> Rows {
     let sizes = Sizes::now(scope)?;
     let mut rows = Vec::new();
     for relation in scope.catalog().relations() {
-        let RelationKind::Table(def) = &relation.kind else { continue };
+        let RelationKind::Table(def) = &relation.kind else {
+            continue;
+        };
         let row = with_origin(named(relation), relation)
             .with("primary_key", column_names(relation, &def.primary_key))
             .with("append_only", def.append_only)
@@ -170,8 +210,12 @@ fn tables(scope: &Scope) -> Rows {
 }
 
 fn connected(scope: &Scope, relation: &Relation) -> Result<Option<Row>, SqlError> {
-    let Some((connector, options)) = connector(relation) else { return Ok(None) };
-    let options: Vec<String> = visible_options(options).map(|(name, value)| format!("{name}={value}")).collect();
+    let Some((connector, options)) = connector(relation) else {
+        return Ok(None);
+    };
+    let options: Vec<String> = visible_options(options)
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     let row = with_origin(named(relation), relation)
         .with("connector", connector)
         .with("options", options)
@@ -182,8 +226,13 @@ fn connected(scope: &Scope, relation: &Relation) -> Result<Option<Row>, SqlError
 fn sources(scope: &Scope) -> Rows {
     let mut rows = Vec::new();
     for relation in scope.catalog().relations() {
-        if let (RelationKind::Source(def), Some(row)) = (&relation.kind, connected(scope, relation)?) {
-            rows.push(row.with("format", def.format.clone()).with("encode", def.encode.clone()));
+        if let (RelationKind::Source(def), Some(row)) =
+            (&relation.kind, connected(scope, relation)?)
+        {
+            rows.push(
+                row.with("format", def.format.clone())
+                    .with("encode", def.encode.clone()),
+            );
         }
     }
     Ok(rows)
@@ -192,8 +241,11 @@ fn sources(scope: &Scope) -> Rows {
 fn sinks(scope: &Scope) -> Rows {
     let mut rows = Vec::new();
     for relation in scope.catalog().relations() {
-        if let (RelationKind::Sink(def), Some(row)) = (&relation.kind, connected(scope, relation)?) {
-            let row = row.with("format", def.format.clone()).with("encode", def.encode.clone());
+        if let (RelationKind::Sink(def), Some(row)) = (&relation.kind, connected(scope, relation)?)
+        {
+            let row = row
+                .with("format", def.format.clone())
+                .with("encode", def.encode.clone());
             rows.push(row.with("query", def.query.as_str()));
         }
     }
@@ -210,7 +262,10 @@ fn described(relation: &Relation) -> Row {
 }
 
 /// Visits what runs for each relation; plain views are part of who reads them.
-fn each_dataflow(scope: &Scope, visit: &mut dyn FnMut(&Relation, &Dataflow)) -> Result<(), SqlError> {
+fn each_dataflow(
+    scope: &Scope,
+    visit: &mut dyn FnMut(&Relation, &Dataflow),
+) -> Result<(), SqlError> {
     let catalog = scope.catalog();
     for relation in catalog.relations() {
         if let Some(spec) = scope.database.spec(&catalog, relation)? {
@@ -230,8 +285,18 @@ fn dataflows(scope: &Scope) -> Rows {
         let row = described(relation)
             .with("state_backend", backend(scope, relation))
             .with("operators", dataflow.nodes.len())
-            .with("state_tables", dataflow.nodes.iter().map(|n| n.state.len()).sum::<usize>())
-            .with("reads", dataflow.reads().iter().map(|r| r.0 as i64).collect::<Vec<_>>())
+            .with(
+                "state_tables",
+                dataflow.nodes.iter().map(|n| n.state.len()).sum::<usize>(),
+            )
+            .with(
+                "reads",
+                dataflow
+                    .reads()
+                    .iter()
+                    .map(|r| r.0 as i64)
+                    .collect::<Vec<_>>(),
+            )
             .with("status", if building { "building" } else { "running" })
             .with("workers", status.workers)
             .with("errors", runtime.error_count(relation.id));
@@ -252,8 +317,15 @@ fn operators(scope: &Scope) -> Rows {
         for (position, node) in dataflow.nodes.iter().enumerate() {
             let description = node.op.to_string();
             let operator = node.id.to_string();
-            let inputs: Vec<String> = node.inputs.iter().map(|e| dataflow.nodes[e.from].id.to_string()).collect();
-            let failed = failures.get(&(relation.id, operator.clone())).copied().unwrap_or(0);
+            let inputs: Vec<String> = node
+                .inputs
+                .iter()
+                .map(|e| dataflow.nodes[e.from].id.to_string())
+                .collect();
+            let failed = failures
+                .get(&(relation.id, operator.clone()))
+                .copied()
+                .unwrap_or(0);
             rows.push(
                 described(relation)
                     .with("operator", operator)
@@ -293,8 +365,14 @@ fn state_tables(scope: &Scope) -> Rows {
                         .with("key", names(&state.key))
                         .with("sub_key", names(&state.sub_key))
                         .with("value", names(&state.value))
-                        .with("checkpointed_rows", kept.map(tidegate_checkpoint::TableEntry::rows))
-                        .with("checkpointed_bytes", kept.map(tidegate_checkpoint::TableEntry::bytes)),
+                        .with(
+                            "checkpointed_rows",
+                            kept.map(tidegate_checkpoint::TableEntry::rows),
+                        )
+                        .with(
+                            "checkpointed_bytes",
+                            kept.map(tidegate_checkpoint::TableEntry::bytes),
+                        ),
                 );
             }
         }
@@ -331,7 +409,13 @@ fn checkpoints(scope: &Scope) -> Rows {
             .with("bytes_total", record.bytes_total)
             .with("in_flight_bytes", record.in_flight_bytes)
     };
-    Ok(scope.database.store.checkpoints().into_iter().map(row).collect())
+    Ok(scope
+        .database
+        .store
+        .checkpoints()
+        .into_iter()
+        .map(row)
+        .collect())
 }
 
 fn savepoints(scope: &Scope) -> Rows {
@@ -343,11 +427,20 @@ fn savepoints(scope: &Scope) -> Rows {
             .with("checkpoint_id", manifest.map(|m| m.checkpoint.0))
             .with("rows", manifest.map(|m| m.rows()))
             .with("bytes", manifest.map(|m| m.bytes()))
-            .with("taken_at", manifest.map_or(Cell::Null, |m| Cell::from_millis(m.created_ms)))
+            .with(
+                "taken_at",
+                manifest.map_or(Cell::Null, |m| Cell::from_millis(m.created_ms)),
+            )
             .with("location", info.location)
             .with("damage", info.damage.map(|d| d.to_string()))
     };
-    Ok(scope.database.store.savepoints().into_iter().map(row).collect())
+    Ok(scope
+        .database
+        .store
+        .savepoints()
+        .into_iter()
+        .map(row)
+        .collect())
 }
 
 /// A relation's names for a list by its id; what was just dropped has none.
@@ -361,7 +454,10 @@ fn of_relation(scope: &Scope, id: RelationId) -> Row {
 fn jobs(scope: &Scope) -> Rows {
     let status = scope.database.runtime()?.status();
     let row = |job: &tidegate_runtime::JobStatus| {
-        let progress = job.rows_total.filter(|t| *t > 0).map(|total| (job.rows_read as f64 / total as f64).min(1.0));
+        let progress = job
+            .rows_total
+            .filter(|t| *t > 0)
+            .map(|total| (job.rows_read as f64 / total as f64).min(1.0));
         of_relation(scope, job.relation)
             .with("rows_read", job.rows_read)
             .with("rows_total", job.rows_total)
@@ -381,17 +477,41 @@ fn errors(scope: &Scope) -> Rows {
             .with("offset", error.offset)
             .with("count", error.count)
     };
-    Ok(scope.database.runtime()?.errors().into_iter().map(row).collect())
+    Ok(scope
+        .database
+        .runtime()?
+        .errors()
+        .into_iter()
+        .map(row)
+        .collect())
 }
 
 fn settings(scope: &Scope) -> Rows {
     let row = |setting: &crate::settings::Setting| {
         Row::new()
             .with("name", setting.name)
-            .with("value", scope.settings.get(setting.name).unwrap_or(setting.default))
+            .with(
+                "value",
+                scope.settings.get(setting.name).unwrap_or(setting.default),
+            )
             .with("default_value", setting.default)
-            .with("server_value", scope.database.config.settings.get(setting.name).unwrap_or(setting.default))
-            .with("scope", if setting.scope == SettingScope::Session { "session" } else { "server" })
+            .with(
+                "server_value",
+                scope
+                    .database
+                    .config
+                    .settings
+                    .get(setting.name)
+                    .unwrap_or(setting.default),
+            )
+            .with(
+                "scope",
+                if setting.scope == SettingScope::Session {
+                    "session"
+                } else {
+                    "server"
+                },
+            )
             .with("description", setting.description)
     };
     Ok(SETTINGS.iter().map(row).collect())

@@ -15,12 +15,35 @@ pub(super) struct TypeRow {
     pub collation: i64,
 }
 
-const fn row(oid: i64, array: i64, name: &'static str, display: &'static str, length: i64, category: &'static str) -> TypeRow {
-    TypeRow { oid, array, name, display, length, category, collation: 0 }
+const fn row(
+    oid: i64,
+    array: i64,
+    name: &'static str,
+    display: &'static str,
+    length: i64,
+    category: &'static str,
+) -> TypeRow {
+    TypeRow {
+        oid,
+        array,
+        name,
+        display,
+        length,
+        category,
+        collation: 0,
+    }
 }
 
 const fn text(oid: i64, array: i64, name: &'static str, display: &'static str) -> TypeRow {
-    TypeRow { oid, array, name, display, length: -1, category: "S", collation: super::oids::DEFAULT_COLLATION }
+    TypeRow {
+        oid,
+        array,
+        name,
+        display,
+        length: -1,
+        category: "S",
+        collation: super::oids::DEFAULT_COLLATION,
+    }
 }
 
 /// From Postgres 15's `pg_type`.
@@ -28,7 +51,15 @@ pub(super) const TYPES: &[TypeRow] = &[
     row(16, 1000, "bool", "boolean", 1, "B"),
     row(17, 1001, "bytea", "bytea", -1, "U"),
     row(18, 1002, "char", "\"char\"", 1, "Z"),
-    TypeRow { oid: 19, array: 1003, name: "name", display: "name", length: 64, category: "S", collation: 950 },
+    TypeRow {
+        oid: 19,
+        array: 1003,
+        name: "name",
+        display: "name",
+        length: 64,
+        category: "S",
+        collation: 950,
+    },
     row(20, 1016, "int8", "bigint", 8, "N"),
     row(21, 1005, "int2", "smallint", 2, "N"),
     row(22, 1006, "int2vector", "int2vector", -1, "A"),
@@ -45,8 +76,22 @@ pub(super) const TYPES: &[TypeRow] = &[
     text(1043, 1015, "varchar", "character varying"),
     row(1082, 1182, "date", "date", 4, "D"),
     row(1083, 1183, "time", "time without time zone", 8, "D"),
-    row(1114, 1115, "timestamp", "timestamp without time zone", 8, "D"),
-    row(1184, 1185, "timestamptz", "timestamp with time zone", 8, "D"),
+    row(
+        1114,
+        1115,
+        "timestamp",
+        "timestamp without time zone",
+        8,
+        "D",
+    ),
+    row(
+        1184,
+        1185,
+        "timestamptz",
+        "timestamp with time zone",
+        8,
+        "D",
+    ),
     row(1186, 1187, "interval", "interval", 16, "T"),
     row(1700, 1231, "numeric", "numeric", -1, "N"),
     row(2205, 2210, "regclass", "regclass", 4, "N"),
@@ -93,12 +138,19 @@ pub(super) fn udt_name(sql_type: &SqlType) -> String {
 /// The row of a type, of its innermost element for an array.
 pub(super) fn row_of(sql_type: &SqlType) -> &'static TypeRow {
     let name = name_of(sql_type);
-    TYPES.iter().find(|t| t.name == name).expect("every type of ours is listed")
+    TYPES
+        .iter()
+        .find(|t| t.name == name)
+        .expect("every type of ours is listed")
 }
 
 pub(super) fn oid_of(sql_type: &SqlType) -> i64 {
     let row = row_of(sql_type);
-    if matches!(sql_type, SqlType::Array(_)) { row.array } else { row.oid }
+    if matches!(sql_type, SqlType::Array(_)) {
+        row.array
+    } else {
+        row.oid
+    }
 }
 
 /// `atttypmod`.
@@ -121,7 +173,9 @@ pub(super) fn format(oid: i64, modifier: Option<i64>) -> String {
     if let Some(row) = TYPES.iter().find(|t| t.array == oid) {
         return format!("{}[]", format(row.oid, modifier));
     }
-    let Some(row) = TYPES.iter().find(|t| t.oid == oid) else { return "???".to_owned() };
+    let Some(row) = TYPES.iter().find(|t| t.oid == oid) else {
+        return "???".to_owned();
+    };
     match modifier {
         Some(modifier) if modifier >= 4 => match row.name {
             "varchar" | "bpchar" => format!("{}({})", row.display, modifier - 4),
@@ -142,7 +196,10 @@ pub(super) fn find(name: &str) -> Option<i64> {
     let name = name.trim().to_ascii_lowercase();
     let name = name.strip_prefix("pg_catalog.").unwrap_or(&name);
     if let Some(element) = name.strip_suffix("[]") {
-        return TYPES.iter().find(|t| t.oid == find(element).unwrap_or(-1)).map(|t| t.array);
+        return TYPES
+            .iter()
+            .find(|t| t.oid == find(element).unwrap_or(-1))
+            .map(|t| t.array);
     }
     if let Some(element) = name.strip_prefix('_') {
         return TYPES.iter().find(|t| t.name == element).map(|t| t.array);
@@ -154,7 +211,10 @@ pub(super) fn find(name: &str) -> Option<i64> {
         "time" => "time without time zone",
         other => other,
     };
-    TYPES.iter().find(|t| t.name == name || t.display == name).map(|t| t.oid)
+    TYPES
+        .iter()
+        .find(|t| t.name == name || t.display == name)
+        .map(|t| t.oid)
 }
 
 #[cfg(test)]
@@ -186,11 +246,17 @@ mod tests {
     fn the_text_of_a_type_is_what_its_numbers_say() {
         for sql_type in [
             SqlType::Boolean,
-            SqlType::Numeric { precision: 12, scale: 2 },
+            SqlType::Numeric {
+                precision: 12,
+                scale: 2,
+            },
             SqlType::Varchar { length: 9 },
             SqlType::Array(Box::new(SqlType::TimestampTz)),
         ] {
-            assert_eq!(format(oid_of(&sql_type), Some(modifier_of(&sql_type))), sql_type.to_string());
+            assert_eq!(
+                format(oid_of(&sql_type), Some(modifier_of(&sql_type))),
+                sql_type.to_string()
+            );
         }
     }
 }

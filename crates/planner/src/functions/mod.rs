@@ -17,7 +17,6 @@ mod text;
 mod to_char;
 pub mod types;
 
-use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::catalog::TableFunction;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -28,6 +27,7 @@ use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, WindowUDF};
 use datafusion::optimizer::Analyzer;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};

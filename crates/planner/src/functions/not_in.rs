@@ -58,10 +58,13 @@ fn filter(filter: Filter) -> Result<Transformed<LogicalPlan>> {
     )?)))
 }
 
+/// Whether the condition becomes a null-aware anti join. With a constant before `NOT IN` it would not stay one: the equality
+/// then speaks of the sub-query alone, is pushed into it and takes the NULLs away.
 fn stands_alone(condition: &Expr) -> bool {
+    let joins = |found: &InSubquery| !found.expr.column_refs().is_empty();
     match condition {
-        Expr::InSubquery(_) => true,
-        Expr::Not(inner) => matches!(inner.as_ref(), Expr::InSubquery(_)),
+        Expr::InSubquery(found) => joins(found),
+        Expr::Not(inner) => matches!(inner.as_ref(), Expr::InSubquery(found) if joins(found)),
         _ => false,
     }
 }

@@ -269,7 +269,10 @@ fn output(directory: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "json") {
+        if path
+            .extension()
+            .is_some_and(|e| e.to_string_lossy().contains("json"))
+        {
             lines.extend(
                 std::fs::read_to_string(path)
                     .unwrap()
@@ -292,7 +295,7 @@ async fn a_file_sink_has_each_row_once_across_kills() {
     let mut server = Server::start(&data, &settings);
     let client = server.connect().await;
     let source = format!(
-        "CREATE SOURCE ticks (n bigint) WITH (connector = 'datagen', rows = '{ROWS}', rate = '1500', \"fields.n.kind\" = 'sequence')"
+        "CREATE SOURCE ticks (n bigint) WITH (connector = 'datagen', rows = '{ROWS}', \"rows.per.second\" = '1500', \"fields.n.kind\" = 'sequence')"
     );
     run(&client, &source).await;
     let sink = format!(

@@ -4,7 +4,10 @@ use crate::compare::difference;
 use crate::servers::{Postgres, Tidegate, run};
 
 /// What is not generated, with the reason.
-pub const EXCLUDED: &[(&str, &str)] = &[];
+pub const EXCLUDED: &[(&str, &str)] = &[(
+    "date_trunc of NULL",
+    "DataFusion computes it on the slots of NULLs too, where builds that check overflow panic",
+)];
 
 /// Statements, then a query that is asked as such and as a view that was created before the last statement.
 const CASES: &[(&[&str], &str)] = &[
@@ -23,6 +26,16 @@ const CASES: &[(&[&str], &str)] = &[
             "INSERT INTO c1 VALUES (1, 'x'), (2, 'xx'), (2, NULL)",
         ],
         "SELECT sum(a) AS total, count(DISTINCT length(s)) AS lengths FROM c1",
+    ),
+    // A constant before NOT IN lost the NULLs of the sub-query.
+    (
+        &[
+            "CREATE TABLE c3 (a integer)",
+            "CREATE TABLE c4 (b integer)",
+            "INSERT INTO c3 VALUES (7), (21)",
+            "INSERT INTO c4 VALUES (1), (NULL)",
+        ],
+        "SELECT a FROM c3 WHERE 4 NOT IN (SELECT b FROM c4)",
     ),
     // A constant in an aggregate's ORDER BY was the position of a column.
     (

@@ -223,7 +223,7 @@ impl Generator {
             },
             Timestamp => match self.below(4) {
                 0 => format!(
-                    "date_trunc('{}', {})",
+                    "date_trunc('{}', coalesce({}, timestamp '2024-01-01'))",
                     self.pick(&["day", "hour", "month", "year"]),
                     self.leaf(scope, Timestamp)
                 ),

@@ -476,3 +476,55 @@ fn a_keyed_sum_takes_few_bytes() {
     // Every key is a change here: its place in the list is in this figure.
     assert!(bytes_per_key <= 80, "{bytes_per_key}");
 }
+
+/// State grows far beyond the limits; what is in memory does not.
+#[test]
+fn rocksdb_keeps_to_its_memory() {
+    const OVERLAY: usize = 2 << 20;
+    for form in [Form::Value, Form::Map] {
+        let worker = Worker::new(KeyGroupRange::ALL, OVERLAY);
+        let mut table = worker
+            .backends
+            .open_table(BackendKind::RocksDb, &spec(form))
+            .unwrap();
+        let sub: &[u8] = if form == Form::Map { b"sub" } else { b"" };
+        let keys: Vec<[u8; 4]> = (0..200_000u32).map(u32::to_be_bytes).collect();
+        let mut rng = StdRng::seed_from_u64(1);
+        for (step, keys) in keys.chunks(1000).enumerate() {
+            let value: Vec<u8> = (0..150).map(|_| rng.random()).collect();
+            let change = |key| Change {
+                cell: Cell { key, sub },
+                value: Some(&value),
+            };
+            let changes: Vec<_> = keys.iter().map(|k| change(k.as_slice())).collect();
+            table.write_many(&changes).unwrap();
+            let used = worker.backends.bytes_used();
+            assert!(
+                used <= OVERLAY + OVERLAY / 4,
+                "{form:?}: {used} bytes in overlays"
+            );
+            let cached = worker.backends.cache_bytes();
+            assert!(
+                cached <= 24 << 20,
+                "{form:?}: {cached} bytes of cache and buffers"
+            );
+            if step % 5 == 4 {
+                let checkpoint = CheckpointId(step as u64);
+                table.seal(checkpoint).unwrap();
+                table.completed(checkpoint).unwrap();
+            }
+        }
+        let cells: Vec<_> = keys
+            .iter()
+            .step_by(97)
+            .map(|key| Cell { key, sub })
+            .collect();
+        let mut found = 0;
+        table
+            .get_many(&cells, &mut |_, value| {
+                found += usize::from(value.is_some_and(|v| v.len() == 150))
+            })
+            .unwrap();
+        assert_eq!(found, cells.len());
+    }
+}
