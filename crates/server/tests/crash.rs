@@ -4,7 +4,7 @@
 //! more often than the ten times of an ordinary run. What a seed cannot fix is how far the server gets between two
 //! messages, so a failure may take a few runs of its seed to come back.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "crash/kills.rs"]
 mod kills;
