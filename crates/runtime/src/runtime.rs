@@ -311,6 +311,8 @@ impl Runtime {
         &self,
         relations: &[RelationId],
     ) -> Result<(Snapshot, Vec<RelationId>), SqlError> {
+        // While workers start, the published epoch is not theirs yet and recovered relations would seem incomplete.
+        self.snapshot(&[]).await?;
         let coordinator = self.coordinator().await?;
         let published = *self.shared.published.borrow();
         let is_complete = |r: &RelationId| {
