@@ -143,7 +143,6 @@ async fn complete(
             .into_iter()
             .filter(|(relation, _)| listed.contains(relation));
         let runs: Vec<Run> = runs.map(|(_, run)| run).collect();
-        let rows = runs.iter().map(|r| r.len() as u64).sum();
         let uploaded = match shared.store.upload(&pending, sealed.worker, runs).await {
             Ok(uploaded) => uploaded,
             Err(error) => {
@@ -156,7 +155,7 @@ async fn complete(
             sync_ms: sealed.micros as f64 / 1000.0,
             encode_ms: millis(uploaded.encoding),
             write_ms: millis(uploaded.writing),
-            rows,
+            rows: uploaded.runs.iter().map(|(_, run)| run.rows).sum(),
             bytes: uploaded.bytes,
         });
         uploads.push(uploaded);

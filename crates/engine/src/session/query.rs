@@ -16,6 +16,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
 use tidegate_catalog::Catalog;
 use tidegate_parser::sqlparser::ast;
@@ -213,8 +214,11 @@ impl Session {
         let schema = planned.schema;
         let owned = text.to_owned();
         let cancel = self.cancel.clone();
-        let stream = stream.map(move |batch| {
+        // A panic is a bug of ours or a library's, and costs the statement, not the connection.
+        let stream = AssertUnwindSafe(stream).catch_unwind().map(move |batch| {
             cancel.check()?;
+            let batch = batch
+                .map_err(|_| SqlError::internal("the query panicked; see the server's log"))?;
             let batch = batch.map_err(|e| sql_error(&e, &owned))?;
             conform(&batch, &schema).map_err(|e| sql_error(&e.into(), &owned))
         });

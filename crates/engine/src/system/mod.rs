@@ -39,6 +39,9 @@ use std::sync::Arc;
 use tidegate_catalog::SearchPath;
 use tidegate_types::SqlError;
 
+/// A relation's rows under its name.
+pub(crate) type Named = (String, Arc<dyn TableProvider>);
+
 /// System relations as one session sees them.
 pub(crate) struct SystemTables {
     scope: Arc<Scope>,
@@ -56,7 +59,7 @@ impl SystemTables {
         &self,
         name: &TableReference,
         path: &SearchPath,
-    ) -> Option<Result<(String, Arc<dyn TableProvider>), SqlError>> {
+    ) -> Option<Result<Named, SqlError>> {
         let found = match name.schema() {
             Some(schema) => relation::find(schema, name.table()),
             None => relation::find("pg_catalog", name.table()).or_else(|| {
