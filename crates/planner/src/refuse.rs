@@ -232,6 +232,13 @@ impl Visitor for Refuser<'_> {
             Expr::InSubquery { expr: row, .. } if matches!(row.as_ref(), Expr::Tuple(_)) => {
                 self.everywhere("a row compared with a sub-query", expr)
             }
+            // Their rewriting loses rows, or lets rows through, where NULLs or several values are compared.
+            Expr::AnyOp { right, .. } if matches!(right.as_ref(), Expr::Subquery(_)) => {
+                self.everywhere("ANY (sub-query)", expr)
+            }
+            Expr::AllOp { right, .. } if matches!(right.as_ref(), Expr::Subquery(_)) => {
+                self.everywhere("ALL (sub-query)", expr)
+            }
             _ => ControlFlow::Continue(()),
         }
     }

@@ -384,6 +384,14 @@ impl Coordinator {
         self.state.lock().in_flight.len()
     }
 
+    /// Everything has passed a barrier, so views can be read; unless a worker has failed meanwhile.
+    pub fn open_for_readers(&self) {
+        let state = self.state.lock();
+        if !state.stopped {
+            self.published.send_modify(|p| p.running = true);
+        }
+    }
+
     /// The epoch of the newest barrier.
     pub fn last_cut(&self) -> Epoch {
         Epoch(self.state.lock().next_epoch - 1)

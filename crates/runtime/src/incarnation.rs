@@ -34,6 +34,8 @@ pub(crate) struct Incarnation {
     workers: WorkerGuards<()>,
     checkpointing: JoinHandle<()>,
     failures: mpsc::UnboundedReceiver<WorkerFailure>,
+    /// A failure that came before the first barrier had passed.
+    early_failure: Option<WorkerFailure>,
     started_at: Instant,
 }
 
@@ -124,14 +126,16 @@ impl Incarnation {
             p.log_position = beginning.log_position;
             p.incarnation += 1;
         });
-        let incarnation = Self {
+        let mut incarnation = Self {
             coordinator,
             workers,
             checkpointing,
             failures,
+            early_failure: None,
             started_at: Instant::now(),
         };
         incarnation.replay(shared, beginning.log_position)?;
+        incarnation.first_barrier(shared, beginning.epoch).await;
         Ok(incarnation)
     }
 
@@ -167,8 +171,21 @@ impl Incarnation {
         self.coordinator.append(last, Vec::new());
         shared.seen_position.fetch_max(last.0, Ordering::SeqCst);
         *current = Some(self.coordinator.clone());
-        shared.published.send_modify(|p| p.running = true);
         Ok(())
+    }
+
+    /// Readers are let in once everything has passed a barrier: before that no view of this incarnation can be read. A
+    /// failure on the way is left to the supervisor.
+    async fn first_barrier(&mut self, shared: &Shared, first: Epoch) {
+        let mut published = shared.published.subscribe();
+        tokio::select! {
+            reached = published.wait_for(|p| p.epoch >= first) => {
+                if reached.is_ok() {
+                    self.coordinator.open_for_readers();
+                }
+            }
+            failure = self.failures.recv() => self.early_failure = failure,
+        }
     }
 
     /// Waits for the end or a failure, and after a failure goes on with the next incarnation.
@@ -176,9 +193,12 @@ impl Incarnation {
         let mut incarnation = self;
         let mut delay = FIRST_RESTART_DELAY;
         loop {
-            let failure = tokio::select! {
-                _ = stopped.recv() => None,
-                failure = incarnation.failures.recv() => failure,
+            let failure = match incarnation.early_failure.take() {
+                Some(failure) => Some(failure),
+                None => tokio::select! {
+                    _ = stopped.recv() => None,
+                    failure = incarnation.failures.recv() => failure,
+                },
             };
             let healthy = incarnation.started_at.elapsed() >= HEALTHY_AFTER;
             let relations = incarnation.coordinator.all_installed();

@@ -97,7 +97,7 @@ impl Session {
         parameters: &[ScalarValue],
         turn: Option<&Turn<'_>>,
     ) -> Result<RecordBatch, SqlError> {
-        let columns = Self::given_columns(insert, target)?;
+        let mut columns = Self::given_columns(insert, target)?;
         let Some(source) = &insert.source else {
             return self.default_rows(target);
         };
@@ -114,6 +114,8 @@ impl Session {
             columns.len(),
             !insert.columns.is_empty(),
         )?;
+        // Without a list the columns behind those that values are given for have their defaults.
+        columns.truncate(planned.schema.fields().len());
         let relations = crate::session::relations_of(&planned.plan);
         let reading = self.reading_for_write_of(&relations, turn).await?;
         let batches = self
@@ -442,13 +444,6 @@ fn check_count(found: usize, wanted: usize, listed: bool) -> Result<(), SqlError
             SqlState::SYNTAX_ERROR,
             "INSERT has more target columns than expressions",
         ));
-    }
-    if found < wanted {
-        return Err(SqlError::new(
-            SqlState::SYNTAX_ERROR,
-            "INSERT has fewer expressions than target columns",
-        )
-        .with_hint("Name the columns that values are given for."));
     }
     Ok(())
 }
