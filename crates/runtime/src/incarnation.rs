@@ -29,8 +29,19 @@ const LONGEST_RESTART_DELAY: Duration = Duration::from_secs(30);
 /// After running so long an incarnation counts as healthy, and the next restart is quick again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
+/// Tells workers to stop when an incarnation is dropped, since dropping it waits for their threads.
+struct StopOnDrop(Arc<Coordinator>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 pub(crate) struct Incarnation {
     coordinator: Arc<Coordinator>,
+    /// Before the workers: fields are dropped in order.
+    _stop: StopOnDrop,
     workers: WorkerGuards<()>,
     checkpointing: JoinHandle<()>,
     failures: mpsc::UnboundedReceiver<WorkerFailure>,
@@ -127,6 +138,7 @@ impl Incarnation {
             p.incarnation += 1;
         });
         let mut incarnation = Self {
+            _stop: StopOnDrop(coordinator.clone()),
             coordinator,
             workers,
             checkpointing,
