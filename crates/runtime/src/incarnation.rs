@@ -121,6 +121,12 @@ impl Incarnation {
             work_sender,
             failure_sender,
         ));
+        // Before the first barrier can pass, or what it publishes would be taken back.
+        shared.published.send_modify(|p| {
+            p.epoch = Epoch(beginning.epoch.0 - 1);
+            p.log_position = beginning.log_position;
+            p.incarnation += 1;
+        });
         let workers = start_workers(shared, &coordinator, inboxes)?;
         let checkpointing = tokio::spawn(checkpointing::serve(
             shared.clone(),
@@ -132,11 +138,6 @@ impl Incarnation {
         if let Err(failure) = installed {
             return Err(SqlError::internal(failure.message));
         }
-        shared.published.send_modify(|p| {
-            p.epoch = Epoch(beginning.epoch.0 - 1);
-            p.log_position = beginning.log_position;
-            p.incarnation += 1;
-        });
         let mut incarnation = Self {
             _stop: StopOnDrop(coordinator.clone()),
             coordinator,
