@@ -191,9 +191,11 @@ impl Incarnation {
     /// failure on the way is left to the supervisor.
     async fn first_barrier(&mut self, shared: &Shared, first: Epoch) {
         let mut published = shared.published.subscribe();
+        // The value that is waited for is locked while it is looked at, so nothing of it is kept.
+        let passed = async { published.wait_for(|p| p.epoch >= first).await.is_ok() };
         tokio::select! {
-            reached = published.wait_for(|p| p.epoch >= first) => {
-                if reached.is_ok() {
+            passed = passed => {
+                if passed {
                     self.coordinator.open_for_readers();
                 }
             }
