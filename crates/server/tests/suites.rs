@@ -6,6 +6,7 @@
 //!
 //! `TIDEGATE_SLT_FILE=joins` restricts the run to suites whose name contains that. `TIDEGATE_SLT_ORACLE=postgres` with
 //! `TIDEGATE_SLT_REWRITE=1` writes what Postgres answers into the suites; without it they are only verified.
+//! `TIDEGATE_SLT_RUN_SKIPPED=1` runs what is marked to be skipped, to see whether the reason still holds.
 #![allow(clippy::unwrap_used)]
 
 mod suites {

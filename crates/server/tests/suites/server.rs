@@ -86,13 +86,16 @@ impl Server {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the server ended with {status}:\n{}", self.log());
             }
-            match connect(self.port, "tidegate", "tidegate").await {
-                Ok(_) => return,
-                Err(error) if begin.elapsed() > START_LIMIT => {
-                    panic!("the server does not answer: {error}\n{}", self.log())
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            let answer = connect(self.port, "tidegate", "tidegate");
+            if let Ok(Ok(_)) = tokio::time::timeout(START_LIMIT, answer).await {
+                return;
             }
+            assert!(
+                begin.elapsed() < START_LIMIT,
+                "the server does not answer:\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
