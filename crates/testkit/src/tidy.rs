@@ -195,6 +195,7 @@ fn sources() -> Vec<Source> {
     let root = root();
     let mut paths = Vec::new();
     files(&root.join("crates"), "rs", &mut paths);
+    files(&root.join("tests"), "rs", &mut paths);
     paths.sort();
     let texts: Vec<(PathBuf, String)> = paths
         .into_iter()
@@ -210,9 +211,10 @@ fn sources() -> Vec<Source> {
     texts
         .into_iter()
         .map(|(path, text)| Source {
-            is_test: tests
-                .iter()
-                .any(|t| path.starts_with(t) || path == t.with_extension("rs")),
+            is_test: path.starts_with(root.join("tests"))
+                || tests
+                    .iter()
+                    .any(|t| path.starts_with(t) || path == t.with_extension("rs")),
             path: path
                 .strip_prefix(&root)
                 .unwrap()

@@ -72,7 +72,6 @@ async fn a_second_server_on_the_same_data_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "right after a restart with nothing to replay a view answers 55000"]
 async fn a_clean_stop_leaves_nothing_to_replay() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = Server::start(directory.path(), &[("checkpoint_interval", "off")]);
@@ -90,7 +89,6 @@ async fn a_clean_stop_leaves_nothing_to_replay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "right after a restart with nothing to replay a view answers 55000"]
 async fn a_rollback_to_a_savepoint_survives_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = Server::start(directory.path(), &[]);
@@ -271,7 +269,10 @@ fn output(directory: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "jsonl") {
+        if path
+            .extension()
+            .is_some_and(|e| e.to_string_lossy().contains("json"))
+        {
             lines.extend(
                 std::fs::read_to_string(path)
                     .unwrap()
@@ -284,7 +285,6 @@ fn output(directory: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "has not been seen to pass: it looked for files by another extension than the sink gives them"]
 async fn a_file_sink_has_each_row_once_across_kills() {
     const ROWS: usize = 6000;
     let directory = tempfile::tempdir().unwrap();

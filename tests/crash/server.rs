@@ -157,15 +157,22 @@ impl Server {
         lines.iter().rev().find_map(|line| phase_of(line))
     }
 
-    /// Rows of the command log that were replayed at the start.
+    /// Rows of the command log that were replayed at the start. Its line is written before the server says that it is
+    /// ready, and may be read a little after.
     pub fn replayed_rows(&self) -> u64 {
-        let lines = self.watched.lines.lock().unwrap();
-        let line = lines
-            .iter()
-            .find(|l| l.contains("replayed the command log"))
-            .unwrap();
-        let rows = line.split_once(" rows=").unwrap().1;
-        rows.split_whitespace().next().unwrap().parse().unwrap()
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let log = self.log();
+            if let Some(line) = log.lines().find(|l| l.contains("replayed the command log")) {
+                let rows = line.split_once(" rows=").unwrap().1;
+                return rows.split_whitespace().next().unwrap().parse().unwrap();
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the server does not say what it replayed: {log}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// A figure of `/metrics`.
@@ -217,12 +224,19 @@ fn read_log(watched: &Watched, mut stderr: BufReader<impl Read>) {
     }
 }
 
-/// The rows of an answer, their columns joined by `|`, sorted.
+/// The rows of an answer, their columns joined by `|`, sorted. Right after a restart a view may say for a moment that it is
+/// still being built; that is waited for.
 pub async fn rows(client: &Client, sql: &str) -> Vec<String> {
-    let messages = client
-        .simple_query(sql)
-        .await
-        .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let messages = loop {
+        match client.simple_query(sql).await {
+            Ok(messages) => break messages,
+            Err(error) if is_being_built(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => panic!("{sql}: {error:?}"),
+        }
+    };
     let mut rows: Vec<String> = messages
         .iter()
         .filter_map(|message| match message {
@@ -242,4 +256,8 @@ pub async fn run(client: &Client, sql: &str) {
         .simple_query(sql)
         .await
         .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+}
+
+pub fn is_being_built(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|c| c.code() == "55000")
 }
