@@ -5,9 +5,12 @@
 //! the bytes of key columns followed by those of other columns can be told apart and compare column by column.
 //! `CODEC_VERSION` is written into manifests; the tests pin the bytes.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Float64Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float32Array, Float64Array, ListArray, PrimitiveArray,
+    downcast_primitive_array,
+};
 use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, RowParser, Rows, SortField};
 use std::ops::Range;
@@ -134,9 +137,41 @@ impl RowCodec {
         &self,
         rows: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Vec<ArrayRef>, ArrowError> {
-        self.converter
-            .convert_rows(rows.into_iter().map(|r| self.parser.parse(r)))
+        let columns = self
+            .converter
+            .convert_rows(rows.into_iter().map(|r| self.parser.parse(r)))?;
+        Ok(columns.into_iter().map(zero_null_slots).collect())
     }
+}
+
+/// The same array with zero in the slots of its NULLs, where Arrow's row format leaves the smallest number of the type.
+/// Functions that compute on all slots and mask afterwards would overflow there.
+fn zero_null_slots(array: ArrayRef) -> ArrayRef {
+    if let DataType::List(field) = array.data_type() {
+        let list = array.as_list::<i32>();
+        let values = zero_null_slots(list.values().clone());
+        let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
+        return Arc::new(ListArray::new(field.clone(), offsets, values, nulls));
+    }
+    if array.null_count() == 0 {
+        return array;
+    }
+    let primitive = array.as_ref();
+    downcast_primitive_array!(
+        primitive => Arc::new(zeroed(primitive)),
+        _ => array
+    )
+}
+
+fn zeroed<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>) -> PrimitiveArray<T> {
+    let mut values = array.values().to_vec();
+    for (row, value) in values.iter_mut().enumerate() {
+        if array.is_null(row) {
+            *value = T::default_value();
+        }
+    }
+    PrimitiveArray::new(values.into(), array.nulls().cloned())
+        .with_data_type(array.data_type().clone())
 }
 
 fn has_floats(data_type: &DataType) -> bool {
@@ -209,7 +244,8 @@ fn canonical64(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Float64Array, Int64Array, StringArray};
+    use arrow::array::{Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+    use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 
     fn encode(columns: &[ArrayRef]) -> Vec<Vec<u8>> {
         let types: Vec<DataType> = columns.iter().map(|c| c.data_type().clone()).collect();
@@ -258,6 +294,34 @@ mod tests {
             .expect("own bytes");
         assert_eq!(&back[0], &n);
         assert_eq!(&back[1], &s);
+    }
+
+    #[test]
+    fn slots_of_nulls_are_zero() {
+        let column: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![Some(7), None]));
+        let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([
+            Some(vec![None, Some(3)]),
+            None,
+        ]));
+        let types = [column.data_type().clone(), lists.data_type().clone()];
+        let codec = RowCodec::new(&types).expect("supported");
+        let rows = codec.encode(&[column, lists]).expect("same types");
+        let back = codec
+            .decode(rows.iter().map(|r| r.data()))
+            .expect("own bytes");
+        let times = back[0].as_primitive::<TimestampMicrosecondType>();
+        assert_eq!(
+            (times.values().as_ref(), times.is_null(1)),
+            (&[7, 0][..], true)
+        );
+        let inside = back[1]
+            .as_list::<i32>()
+            .values()
+            .as_primitive::<Int64Type>();
+        assert_eq!(
+            (inside.values().as_ref(), inside.is_null(0)),
+            (&[0, 3][..], true)
+        );
     }
 
     #[test]
