@@ -223,7 +223,7 @@ impl Generator {
             },
             Timestamp => match self.below(4) {
                 0 => format!(
-                    "date_trunc('{}', coalesce({}, timestamp '2024-01-01'))",
+                    "date_trunc('{}', {})",
                     self.pick(&["day", "hour", "month", "year"]),
                     self.leaf(scope, Timestamp)
                 ),

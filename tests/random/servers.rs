@@ -78,6 +78,12 @@ fn free_port() -> u16 {
         .port()
 }
 
+/// The server that cargo built, or the one that `TIDEGATE_SERVER` names: long runs are not disturbed by the next build.
+fn binary() -> PathBuf {
+    let named = std::env::var_os("TIDEGATE_SERVER").map(PathBuf::from);
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into())
+}
+
 /// The server under test, on a directory of its own.
 pub struct Tidegate {
     directory: tempfile::TempDir,
@@ -107,7 +113,7 @@ impl Tidegate {
             .append(true)
             .open(directory.join("server.log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        let child = Command::new(binary())
             .env_remove("TIDEGATE_SEED")
             .env_remove("TIDEGATE_RANDOM_SECONDS")
             .arg("--data-dir")
