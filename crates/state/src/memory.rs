@@ -1,6 +1,6 @@
 //! State tables in memory.
 //!
-//! - [`arena`]: where the bytes are; [`changes`]: what is to be sealed.
+//! - [`arena`]: where the bytes are; [`changes`]: what is to be sealed; [`sweep`]: what an overlay gives away.
 //! - [`value`]: value form; [`map`]: map form, whose sub-keys lie in [`block`]s.
 //!
 //! No cell has an allocation of its own, and nothing is done per cell that a checkpoint has to wait for.
@@ -9,6 +9,7 @@ pub mod arena;
 pub mod block;
 pub mod changes;
 pub mod map;
+pub mod sweep;
 pub mod value;
 
 use std::ops::Bound;

@@ -4,9 +4,11 @@
 //! missing value is a tombstone; in a [`Merge::Sum`](crate::Merge) table every value is a count.
 //!
 //! A run that a seal answers may be put in order only when it is first read, by whoever encodes it: the worker, which has
-//! to go on, then only collects what changed.
+//! to go on, then only collects what changed. One whose entries are not in memory is read in pieces of bounded size
+//! ([`Run::pieces`]); asked for its entries it brings them all to memory.
 
 use crate::order::sorted_indices;
+use crate::table::StateError;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -17,6 +19,13 @@ use tidegate_types::{ByteRows, KeyGroup, TableId, hash_key, key_group};
 pub struct Run {
     pub table: TableId,
     entries: Arc<Lazy>,
+    stored: Option<Arc<dyn StoredRun>>,
+}
+
+/// A run whose entries are on disk.
+pub trait StoredRun: Send + Sync {
+    /// Runs in memory that follow each other in order.
+    fn pieces(&self) -> Box<dyn Iterator<Item = Result<Run, StateError>> + '_>;
 }
 
 /// Entries, or what makes them.
@@ -104,6 +113,34 @@ impl Run {
         Self {
             table,
             entries: Arc::new(entries),
+            stored: None,
+        }
+    }
+
+    /// A run whose entries are on disk. It may turn out to be empty.
+    pub fn stored(table: TableId, map_form: bool, stored: Arc<dyn StoredRun>) -> Self {
+        let source = stored.clone();
+        let collect = move || {
+            let mut all = RunBuilder::new(table, map_form, 0);
+            for piece in source.pieces() {
+                let piece = piece.expect("a state table's files can be read");
+                for e in piece.iter() {
+                    all.push_in_group(e.group, e.key, e.sub, e.value);
+                }
+            }
+            all
+        };
+        Self {
+            stored: Some(stored),
+            ..Self::lazily(table, collect)
+        }
+    }
+
+    /// The run piece by piece, in order. Those of a run in memory are one: itself.
+    pub fn pieces(&self) -> Box<dyn Iterator<Item = Result<Self, StateError>> + '_> {
+        match &self.stored {
+            Some(stored) => stored.pieces(),
+            None => Box::new(std::iter::once(Ok(self.clone()))),
         }
     }
 
@@ -117,6 +154,7 @@ impl Run {
         Self {
             table,
             entries: Arc::new(entries),
+            stored: None,
         }
     }
 
@@ -142,7 +180,7 @@ impl Run {
         self.entries().entry(index)
     }
 
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = RunEntry<'_>> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = RunEntry<'_>> + Clone {
         (0..self.len()).map(|i| self.entry(i))
     }
 
@@ -214,6 +252,11 @@ impl RunBuilder {
 
     pub fn is_empty(&self) -> bool {
         self.entries.groups.is_empty()
+    }
+
+    /// The entries in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = RunEntry<'_>> + Clone {
+        (0..self.len()).map(|i| self.entries.entry(i))
     }
 
     /// The run, sorted, each cell once; `None` when there is no entry.

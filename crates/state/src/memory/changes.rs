@@ -25,6 +25,19 @@ pub struct Changes {
     lists: [Vec<Ref>; LISTS],
     active: usize,
     sealed: VecDeque<(CheckpointId, usize)>,
+    /// The list of records that are being written to the store below an overlay.
+    spilling: Option<usize>,
+}
+
+/// What a record is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// It changed since the last seal.
+    Active,
+    /// It is part of a checkpoint under way.
+    Sealed,
+    /// It is being written to the store below.
+    Spilling,
 }
 
 impl Changes {
@@ -49,22 +62,69 @@ impl Changes {
         mark != UNMARKED && self.lists[list(mark)].get(index(mark)) == Some(&record)
     }
 
+    /// In which list the record is.
+    pub fn listed(&self, mark: Mark, record: Ref) -> Option<Listed> {
+        let list = self.contains(mark, record).then(|| list(mark))?;
+        Some(match list {
+            list if list == self.active => Listed::Active,
+            list if Some(list) == self.spilling => Listed::Spilling,
+            _ => Listed::Sealed,
+        })
+    }
+
     /// Puts the record into the active list; answers its new mark.
     #[must_use]
     pub fn mark(&mut self, mark: Mark, record: Ref) -> Mark {
+        self.move_to(self.active, mark, record)
+    }
+
+    /// Puts the record into the list of those that are being written to the store below, whatever list it was in.
+    pub fn mark_spilling(&mut self, mark: Mark, record: Ref) -> Result<Mark, StateError> {
+        let spilling = match self.spilling {
+            Some(list) => list,
+            None => {
+                let list = self.free_list()?;
+                *self.spilling.insert(list)
+            }
+        };
+        Ok(self.move_to(spilling, mark, record))
+    }
+
+    /// Forgets the list of records that were being written to the store below, and hands out those that have not
+    /// changed since.
+    pub fn spilled(&mut self) -> Vec<Ref> {
+        let mut records = Vec::new();
+        if let Some(list) = self.spilling.take() {
+            append_live(&mut records, std::mem::take(&mut self.lists[list]));
+        }
+        records
+    }
+
+    fn move_to(&mut self, target: usize, mark: Mark, record: Ref) -> Mark {
         if self.contains(mark, record) {
-            if list(mark) == self.active {
+            if list(mark) == target {
                 return mark;
             }
             self.lists[list(mark)][index(mark)] = GONE;
         }
-        let active = &mut self.lists[self.active];
+        let records = &mut self.lists[target];
         assert!(
-            active.len() < INDEX_MASK as usize,
+            records.len() < INDEX_MASK as usize,
             "more changes than a list can number"
         );
-        active.push(record);
-        ((self.active as u32) << INDEX_BITS) | (active.len() as u32 - 1)
+        records.push(record);
+        ((target as u32) << INDEX_BITS) | (records.len() as u32 - 1)
+    }
+
+    fn free_list(&self) -> Result<usize, StateError> {
+        let taken = |l: usize| {
+            l == self.active
+                || Some(l) == self.spilling
+                || self.sealed.iter().any(|(_, sealed)| *sealed == l)
+        };
+        (0..LISTS).find(|l| !taken(*l)).ok_or_else(|| {
+            StateError::Backend(format!("{LISTS} checkpoints are under way at once"))
+        })
     }
 
     /// The record has a new address; its mark stays as it is.
@@ -89,20 +149,9 @@ impl Changes {
             .filter(|r| *r != GONE)
     }
 
-    /// Empties the active list.
-    pub fn clear_active(&mut self) {
-        self.lists[self.active] = Vec::new();
-    }
-
     /// The active list now belongs to this checkpoint.
     pub fn seal(&mut self, checkpoint: CheckpointId) -> Result<(), StateError> {
-        let free =
-            (0..LISTS).find(|l| *l != self.active && self.sealed.iter().all(|(_, s)| s != l));
-        let Some(free) = free else {
-            return Err(StateError::Backend(format!(
-                "{LISTS} checkpoints are under way at once"
-            )));
-        };
+        let free = self.free_list()?;
         self.sealed.push_back((checkpoint, self.active));
         self.active = free;
         Ok(())
@@ -162,6 +211,21 @@ mod tests {
         assert!(changes.contains(a, 7) && changes.contains(b, 2));
         assert_eq!(changes.completed(CheckpointId(1)), [7]);
         assert!(!changes.contains(a, 7));
+    }
+
+    #[test]
+    fn a_record_that_changes_while_it_is_written_is_not_let_go() {
+        let mut changes = Changes::default();
+        let a = changes.mark_spilling(UNMARKED, 1).expect("a free list");
+        let b = changes.mark_spilling(UNMARKED, 2).expect("a free list");
+        assert_eq!(changes.listed(a, 1), Some(Listed::Spilling));
+        let b = changes.mark(b, 2);
+        changes.moved(a, 1, 7);
+        changes.seal(CheckpointId(1)).expect("a free list");
+        assert_eq!(changes.listed(b, 2), Some(Listed::Sealed));
+        assert_eq!(changes.spilled(), [7]);
+        assert_eq!(changes.listed(a, 7), None);
+        assert_eq!(changes.completed(CheckpointId(1)), [2]);
     }
 
     #[test]

@@ -8,14 +8,17 @@
 //! Changes are kept per block (see [`Changes`]) with a flag in each changed cell. Sealing walks the changed blocks: its
 //! cost is proportional to what changed, times a constant for the cells beside them.
 //!
-//! [`edit`] changes cells, [`tracking`] follows checkpoints. Like the value form it can be the overlay of a RocksDB table (`backed`).
+//! [`edit`] changes cells, [`tracking`] follows checkpoints. Like the value form it can be the overlay of a RocksDB table
+//! (`backed`); then [`spill`] takes out what is to go there.
 
 mod edit;
+mod spill;
 mod tracking;
 
 use super::arena::{Arena, Ref};
 use super::block::{self, Block, BlockCell, CHANGED, SEALED, TOMBSTONE, set_mark, write_block};
 use super::changes::{Changes, Mark};
+use super::sweep::Hand;
 use super::value::Known;
 use super::{MemoryShare, short_hash, spread};
 use crate::run::{Run, RunBuilder};
@@ -54,6 +57,9 @@ pub struct MapTable {
     changed_bytes: usize,
     memory: MemoryShare,
     scratch: Vec<u8>,
+    /// Nothing was ever written below this overlay.
+    below_is_empty: bool,
+    hand: Hand,
 }
 
 impl MapTable {
@@ -71,6 +77,8 @@ impl MapTable {
             changed_bytes: 0,
             memory,
             scratch: Vec::new(),
+            below_is_empty: true,
+            hand: Hand::default(),
         }
     }
 
@@ -367,13 +375,12 @@ impl Table for MapTable {
 
     fn completed(&mut self, checkpoint: CheckpointId) -> Result<(), StateError> {
         let records = self.changes.completed(checkpoint);
-        if self.backed {
-            self.filter(&records, |flags| match flags & CHANGED {
-                0 => None,
-                _ => Some(flags & !SEALED),
-            })?;
-        } else {
+        if self.below_is_empty {
             self.filter_tombstones(records)?;
+        } else {
+            for record in records {
+                self.flag_block(record, |flags| flags & !SEALED);
+            }
         }
         self.settle()
     }
@@ -392,7 +399,7 @@ impl Table for MapTable {
 
     fn restore(&mut self, run: &Run) -> Result<(), StateError> {
         for entry in run.iter() {
-            self.put(entry.key, entry.sub, entry.value, 0)?;
+            self.load(entry.key, entry.sub, entry.value)?;
         }
         self.settle()
     }

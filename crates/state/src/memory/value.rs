@@ -8,10 +8,11 @@
 //! and seven eighths full.
 //!
 //! The same structure is the overlay of a RocksDB table (`backed`): absent then means "look below", so that deleting an
-//! unknown key leaves a tombstone, and records that are in RocksDB already may be evicted.
+//! unknown key leaves a tombstone. What it holds is never below it; a sweep takes out what is to go there.
 
 use super::arena::{Arena, Ref};
-use super::changes::{Changes, Mark, UNMARKED};
+use super::changes::{Changes, Listed, Mark, UNMARKED};
+use super::sweep::{Hand, Swept};
 use super::{MemoryShare, short_hash, spread};
 use crate::run::{Run, RunBuilder};
 use crate::table::{Cell, Change, StateError, Table, TableStats};
@@ -23,7 +24,9 @@ const HEADER: usize = 12;
 const TOMBSTONE: u32 = 1 << 31;
 /// No checkpoint has seen the cell.
 const FRESH: u32 = 1 << 30;
-const LENGTH: u32 = FRESH - 1;
+/// Written again since a sweep came by. Only in an overlay.
+const HOT: u32 = 1 << 29;
+const LENGTH: u32 = HOT - 1;
 /// How many lookups are in flight at once, so that their cache misses overlap.
 const LOOKAHEAD: usize = 16;
 
@@ -41,6 +44,15 @@ pub enum Known<'a> {
     Nothing,
 }
 
+impl<'a> Known<'a> {
+    pub fn value(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Deleted | Self::Nothing => None,
+        }
+    }
+}
+
 pub struct ValueTable {
     id: TableId,
     backed: bool,
@@ -52,8 +64,9 @@ pub struct ValueTable {
     tombstones: u64,
     changed_bytes: usize,
     memory: MemoryShare,
-    /// The page that was last looked at for cells to evict.
-    evicted: Option<u32>,
+    /// Nothing was ever written below this overlay.
+    below_is_empty: bool,
+    hand: Hand,
 }
 
 impl ValueTable {
@@ -68,11 +81,12 @@ impl ValueTable {
             tombstones: 0,
             changed_bytes: 0,
             memory,
-            evicted: None,
+            below_is_empty: true,
+            hand: Hand::default(),
         }
     }
 
-    /// An overlay over a store that may know cells which this table does not.
+    /// An overlay over a store that will know cells which this table does not.
     pub fn backed(id: TableId, memory: MemoryShare) -> Self {
         Self {
             backed: true,
@@ -154,7 +168,7 @@ impl ValueTable {
                 self.mark(record);
                 Ok(())
             }
-            (None, None) if self.backed => {
+            (None, None) if !self.below_is_empty => {
                 let record = self.insert(hash, key, &[], TOMBSTONE)?;
                 self.tombstones += 1;
                 self.mark(record);
@@ -176,17 +190,18 @@ impl ValueTable {
             self.tombstones -= 1;
             self.cells += 1;
         }
-        let fresh = header.flags & FRESH;
+        let hot = if self.backed { HOT } else { 0 };
+        let flags = header.flags & FRESH | hot;
         let needed = HEADER + key.len() + value.len();
         let room = self.arena.get(record).len();
         if needed <= room && room <= needed * 2 + 64 {
             let start = HEADER + key.len();
             self.arena.get_mut(record)[start..start + value.len()].copy_from_slice(value);
-            self.set_value_word(record, value.len() as u32 | fresh);
+            self.set_value_word(record, value.len() as u32 | flags);
             self.mark(record);
             return Ok(());
         }
-        let new = self.write_record(key, value, fresh, header.mark)?;
+        let new = self.write_record(key, value, flags, header.mark)?;
         let slot = self.index.find_mut(spread(hash), |s| s.record == record);
         slot.expect("an indexed record").record = new;
         self.changes.moved(header.mark, record, new);
@@ -305,39 +320,60 @@ impl ValueTable {
         Ok(())
     }
 
-    /// Drops cells that the store below has too, page by page, until at most `limit` bytes are in use or every
-    /// page was looked at once. Only for a backed table.
-    pub fn evict(&mut self, limit: usize) -> Result<(), StateError> {
-        assert!(self.backed, "only an overlay may forget");
-        let mut wrapped = false;
-        while self.memory_bytes() > limit {
-            let Some(page) = self.arena.next_full_page(self.evicted) else {
-                if wrapped || self.evicted.is_none() {
-                    break;
-                }
-                (self.evicted, wrapped) = (None, true);
-                continue;
+    /// From now on the store below may know cells which this table does not.
+    pub fn begin_below(&mut self) {
+        self.below_is_empty = false;
+    }
+
+    /// Takes cells that completed checkpoints hold, and others where it is told to, those not written lately first. They
+    /// stay until [`ValueTable::spilled`].
+    pub fn sweep(&mut self, swept: &mut Swept) -> Result<(), StateError> {
+        self.hand.start();
+        while !swept.is_full() {
+            let arena = &self.arena;
+            let Some(page) = self.hand.next(|last| arena.next_full_page(last)) else {
+                break;
             };
-            self.evicted = Some(page);
             for record in self.arena.records(page) {
-                let header = self.header(record);
-                if self.changes.contains(header.mark, record) {
-                    continue;
-                }
-                self.forget(record);
-            }
-            while let Some(page) = self.arena.page_to_evacuate() {
-                for record in self.arena.records(page) {
-                    self.relocate(record)?;
-                }
-            }
-            if self.index.len() * 4 < self.index.capacity() {
-                self.index
-                    .shrink_to(self.index.len() * 2, |s| spread(s.hash));
+                self.sweep_record(record, swept)?;
             }
         }
-        self.memory.set(self.memory_bytes());
         Ok(())
+    }
+
+    fn sweep_record(&mut self, record: Ref, swept: &mut Swept) -> Result<(), StateError> {
+        let header = self.header(record);
+        let listed = self.changes.listed(header.mark, record);
+        if listed == Some(Listed::Spilling) || (listed.is_some() && !swept.through) {
+            return Ok(());
+        }
+        if header.flags & HOT != 0 {
+            let word = word(self.arena.get(record), 4);
+            self.set_value_word(record, word & !HOT);
+            return Ok(());
+        }
+        let key = self.key(record);
+        let (group, value) = (key_group(hash_key(key)), self.known_at(record).value());
+        swept.cells.push_in_group(group, key, &[], value);
+        if listed == Some(Listed::Active) {
+            swept.unsealed.push_in_group(group, key, &[], None);
+        }
+        swept.bytes += self.arena.get(record).len() + size_of::<Slot>() + 1;
+        let mark = self.changes.mark_spilling(header.mark, record)?;
+        self.arena.get_mut(record)[8..12].copy_from_slice(&mark.to_le_bytes());
+        Ok(())
+    }
+
+    /// What the last sweep took is in the store below: it goes from here, unless it has changed since.
+    pub fn spilled(&mut self) -> Result<(), StateError> {
+        for record in self.changes.spilled() {
+            self.forget(record);
+        }
+        if self.index.len() * 4 < self.index.capacity() {
+            let capacity = self.index.len() * 2;
+            self.index.shrink_to(capacity, |s| spread(s.hash));
+        }
+        self.settle()
     }
 
     fn forget(&mut self, record: Ref) {
@@ -349,21 +385,11 @@ impl ValueTable {
         self.remove(record, hash);
     }
 
-    /// From now on nothing has changed: the caller has written the changed cells elsewhere.
-    pub fn forget_changes(&mut self) {
-        self.changes.clear_active();
-        self.changed_bytes = 0;
-    }
-
     /// Visits the cells that changed since the last seal.
     pub fn changed(&self, visit: &mut dyn FnMut(KeyGroup, &[u8], Option<&[u8]>)) {
         for record in self.changes.active() {
             let key = self.key(record);
-            let value = match self.known_at(record) {
-                Known::Value(value) => Some(value),
-                _ => None,
-            };
-            visit(key_group(hash_key(key)), key, value);
+            visit(key_group(hash_key(key)), key, self.known_at(record).value());
         }
     }
 
@@ -374,10 +400,7 @@ impl ValueTable {
     ) {
         for slot in &self.index {
             let key = self.key(slot.record);
-            let value = match self.known_at(slot.record) {
-                Known::Value(value) => Some(value),
-                _ => None,
-            };
+            let value = self.known_at(slot.record).value();
             if visit(key_group(hash_key(key)), key, value).is_break() {
                 return;
             }
@@ -485,7 +508,7 @@ impl Table for ValueTable {
 
     fn completed(&mut self, checkpoint: CheckpointId) -> Result<(), StateError> {
         let records = self.changes.completed(checkpoint);
-        if self.tombstones > 0 && !self.backed {
+        if self.tombstones > 0 && self.below_is_empty {
             for record in records {
                 if self.header(record).flags & TOMBSTONE != 0 {
                     self.forget(record);

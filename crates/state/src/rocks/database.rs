@@ -3,12 +3,14 @@
 use super::layout;
 use crate::StateError;
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, CompactionDecision, DB,
-    DBCompressionType, MergeOperands, Options, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor,
+    CompactionDecision, DB, DBCompressionType, IngestExternalFileOptions, MergeOperands, Options,
+    SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tidegate_types::{TableId, WorkerId};
 
 /// A column family by use.
@@ -36,27 +38,31 @@ impl Family {
 }
 
 /// A write batch is cut at this size where nothing demands that it be whole.
-pub const BATCH_BYTES: usize = 4 << 20;
-/// Present when the files are not the state as of a checkpoint.
-const NOT_REUSABLE: &[u8] = b"not reusable";
+pub const BATCH_BYTES: usize = 1 << 20;
+/// More files than this in level 0 make reading slow; who adds files waits for compactions.
+const LEVEL_0_FILES: u64 = 16;
 
 pub struct RocksDb {
     db: DB,
     cache: Cache,
-    not_reusable: AtomicBool,
+    /// By family, for files that are made outside the database.
+    options: [Options; Family::ALL.len()],
+    files: PathBuf,
+    next_file: AtomicU64,
 }
 
 impl RocksDb {
-    /// Opens an empty database under `directory/worker-N`, removing what earlier ones left there.
+    /// Opens an empty database under `directory/worker-N`, removing what earlier ones left there. Its block cache, index
+    /// and filter blocks and write buffers together keep to the limit.
     pub fn open(
         directory: &Path,
         worker: WorkerId,
         memory_limit_bytes: usize,
     ) -> Result<Arc<Self>, StateError> {
         let path = fresh_directory(&directory.join(format!("worker-{worker}")))?;
-        // Block cache, index and filter blocks and write buffers are all charged to one cache, whose size is the limit.
-        let cache = Cache::new_lru_cache(memory_limit_bytes.max(8 << 20));
-        let buffers_bytes = (memory_limit_bytes / 4).max(4 << 20);
+        // All of them are charged to one cache, whose size is the limit.
+        let cache = Cache::new_lru_cache(memory_limit_bytes.max(4 << 20));
+        let buffers_bytes = (memory_limit_bytes / 4).max(1 << 20);
         let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(
             buffers_bytes,
             false,
@@ -70,14 +76,21 @@ impl RocksDb {
         options.set_max_open_files(512);
         options.set_keep_log_file_num(1);
         options.set_stats_dump_period_sec(0);
-        let families = Family::ALL.map(|f| {
-            ColumnFamilyDescriptor::new(f.name(), family_options(f, &cache, buffers_bytes))
-        });
+        let family_options = Family::ALL.map(|f| family_options(f, &cache, buffers_bytes));
+        let families = Family::ALL
+            .iter()
+            .zip(&family_options)
+            .map(|(f, options)| ColumnFamilyDescriptor::new(f.name(), options.clone()));
         let db = DB::open_cf_descriptors(&options, &path, families)?;
+        let files = path.join("ingest");
+        std::fs::create_dir_all(&files)
+            .map_err(|e| StateError::Backend(format!("cannot use {}: {e}", files.display())))?;
         Ok(Arc::new(Self {
             db,
             cache,
-            not_reusable: AtomicBool::new(false),
+            options: family_options,
+            files,
+            next_file: AtomicU64::new(0),
         }))
     }
 
@@ -97,14 +110,34 @@ impl RocksDb {
         Ok(self.db.write_opt(batch, &options)?)
     }
 
-    /// The files are no longer the state as of a checkpoint.
-    pub fn mark_not_reusable(&self) -> Result<(), StateError> {
-        if !self.not_reusable.swap(true, Ordering::Relaxed) {
-            let mut batch = WriteBatch::default();
-            batch.put(NOT_REUSABLE, []);
-            self.write(batch)?;
+    pub fn options(&self, family: Family) -> &Options {
+        &self.options[family as usize]
+    }
+
+    /// A path for a file that is to be added to the database.
+    pub fn new_file(&self) -> PathBuf {
+        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
+        self.files.join(format!("{number}.sst"))
+    }
+
+    /// Makes the entries of these files part of the database, newer than all that is there; all files or none.
+    pub fn add_files(&self, family: Family, files: Vec<PathBuf>) -> Result<(), StateError> {
+        // Adding files is not slowed down by RocksDB as writing is, whatever its compactions have left to do.
+        let family = self.family(family);
+        let too_many = || -> Result<bool, StateError> {
+            let files = self
+                .db
+                .property_int_value_cf(&family, "rocksdb.num-files-at-level0")?;
+            Ok(files.is_some_and(|files| files > LEVEL_0_FILES))
+        };
+        while too_many()? {
+            std::thread::sleep(Duration::from_millis(2));
         }
-        Ok(())
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        Ok(self
+            .db
+            .ingest_external_file_cf_opts(&family, &options, files)?)
     }
 
     /// Removes everything of a table.
@@ -164,15 +197,28 @@ fn fresh_directory(parent: &Path) -> Result<PathBuf, StateError> {
 fn family_options(family: Family, cache: &Cache, buffers_bytes: usize) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
+    // Index and filters in pieces: whole ones would not fit into a small cache beside anything else.
+    blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    blocks.set_partition_filters(true);
     blocks.set_cache_index_and_filter_blocks(true);
-    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    blocks.set_bloom_filter(10.0, false);
-    blocks.set_block_size(8 << 10);
+    blocks.set_pin_top_level_index_and_filter(true);
+    blocks.set_block_size(4 << 10);
     blocks.set_format_version(6);
+    if family != Family::Log {
+        blocks.set_bloom_filter(10.0, false);
+    }
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
-    options.set_write_buffer_size((buffers_bytes / 2).clamp(1 << 20, 64 << 20));
+    options.set_write_buffer_size((buffers_bytes / 2).clamp(512 << 10, 64 << 20));
     options.set_compression_type(DBCompressionType::Lz4);
+    if family == Family::Map {
+        options.set_prefix_extractor(SliceTransform::create(
+            "tidegate.key",
+            |key| layout::map_prefix(key).unwrap_or(key),
+            Some(|key| layout::map_prefix(key).is_some()),
+        ));
+        options.set_memtable_prefix_bloom_ratio(0.05);
+    }
     if matches!(family, Family::View | Family::Changes) {
         options.set_merge_operator_associative("tidegate.sum", sum);
     }

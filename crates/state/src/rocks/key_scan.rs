@@ -3,9 +3,18 @@
 use super::layout;
 use crate::memory::within;
 use crate::table::StateError;
-use rocksdb::DBRawIterator;
+use rocksdb::{DBRawIterator, ReadOptions};
 use std::cmp::Ordering;
 use std::ops::{Bound, ControlFlow};
+
+/// How an iterator has to be made for scans of single keys. Forwards, the filters tell where a key has no cells; backwards
+/// the search may start behind the key's last cell, which filters know nothing of.
+pub fn key_scan_options(reverse: bool) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_prefix_same_as_start(!reverse);
+    options.set_total_order_seek(reverse);
+    options
+}
 
 /// What a scan of one key starts from.
 pub struct KeyScan<'a> {

@@ -7,7 +7,7 @@
 //! | `view` | table · key group · encoded row | a count, summed by the merge operator |
 //! | `log` | table · key group · row number (8) | the encoded row of an append-only view |
 //! | `changes` | table · generation (8) · key group · length of key · key · sub-key | empty: the cell changed; of a view: a count |
-//! | each of the first four | table | the last checkpoint whose changes are in it, and of a view its epoch and its rows |
+//! | `view`, `log` | table | the last epoch that is in it, and the number of rows |
 //!
 //! The length of a key (one byte below 255, else 255 and four bytes) comes before the key and not after it: so a cell of
 //! one key can never be taken for one of another, whatever their bytes, and all cells of a key are neighbours in the
@@ -53,6 +53,13 @@ fn sized_key(out: &mut Vec<u8>, key: &[u8]) {
     out.extend_from_slice(key);
 }
 
+/// The part of a key of map form that all cells of its key share; nothing when it is not one.
+pub fn map_prefix(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = bytes.get(TABLE_BYTES..)?;
+    let (_, _, sub) = split_map_key(rest).ok()?;
+    Some(&bytes[..bytes.len() - sub.len()])
+}
+
 /// Key group, key and sub-key from what follows the table in a key of map form.
 pub fn split_map_key(bytes: &[u8]) -> Result<(KeyGroup, &[u8], &[u8]), StateError> {
     let damaged = || StateError::Damaged("a key of a map table is cut short".into());
@@ -81,6 +88,13 @@ pub fn change(out: &mut Vec<u8>, id: TableId, generation: u64, entry: &RunEntry<
 pub fn generation_prefix(id: TableId, generation: u64) -> Vec<u8> {
     let mut out = table_prefix(id);
     out.extend_from_slice(&generation.to_be_bytes());
+    out
+}
+
+/// The prefix of all changes of some generation in some key group.
+pub fn generation_group(id: TableId, generation: u64, group: KeyGroup) -> Vec<u8> {
+    let mut out = generation_prefix(id, generation);
+    out.push(group);
     out
 }
 

@@ -1,11 +1,12 @@
-//! The memory table in front of a RocksDB table: what changed and is not in RocksDB, shadowing what is.
+//! The memory table in front of a RocksDB table: what is not in RocksDB, or has another value there, shadowing what is.
 
 use super::database::Family;
 use super::layout;
 use crate::memory::map::MapTable;
+use crate::memory::sweep::Swept;
 use crate::memory::value::{Known, ValueTable};
 use crate::memory::within;
-use crate::run::RunEntry;
+use crate::run::{Run, RunEntry};
 use crate::table::{Cell, StateError, Table};
 use std::ops::{Bound, ControlFlow};
 use tidegate_types::{KeyGroup, TableId};
@@ -22,13 +23,16 @@ pub trait Overlay: Table + Sized {
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
         reverse: bool,
     ) -> Vec<(&'a [u8], Option<&'a [u8]>)>;
-    fn changed(&self, visit: &mut dyn FnMut(RunEntry<'_>));
     /// Every cell known, tombstones without value.
     fn visit_known(&self, visit: &mut dyn FnMut(RunEntry<'_>));
-    /// The caller has written the changed cells to RocksDB.
-    fn forget_changes(&mut self) -> Result<(), StateError>;
-    /// Lets go of cells that RocksDB has, until at most so many bytes are left if possible.
-    fn shrink(&mut self, limit: usize) -> Result<(), StateError>;
+    /// From now on RocksDB may know cells which the overlay does not.
+    fn begin_below(&mut self);
+    /// Takes cells that are to be written to RocksDB.
+    fn sweep(&mut self, swept: &mut Swept) -> Result<(), StateError>;
+    /// RocksDB has what the last sweep took.
+    fn spilled(&mut self) -> Result<(), StateError>;
+    /// Forgets what it knows of the cells of a restored run.
+    fn forget(&mut self, run: &Run) -> Result<(), StateError>;
     fn memory_bytes(&self) -> usize;
     /// The RocksDB key of a cell.
     fn disk_key(out: &mut Vec<u8>, table: TableId, group: KeyGroup, cell: Cell<'_>);
@@ -56,17 +60,6 @@ impl Overlay for ValueTable {
         }
     }
 
-    fn changed(&self, visit: &mut dyn FnMut(RunEntry<'_>)) {
-        ValueTable::changed(self, &mut |group, key, value| {
-            visit(RunEntry {
-                group,
-                key,
-                sub: &[],
-                value,
-            })
-        });
-    }
-
     fn visit_known(&self, visit: &mut dyn FnMut(RunEntry<'_>)) {
         ValueTable::visit_known(self, &mut |group, key, value| {
             visit(RunEntry {
@@ -79,13 +72,20 @@ impl Overlay for ValueTable {
         });
     }
 
-    fn forget_changes(&mut self) -> Result<(), StateError> {
-        ValueTable::forget_changes(self);
-        Ok(())
+    fn begin_below(&mut self) {
+        ValueTable::begin_below(self);
     }
 
-    fn shrink(&mut self, limit: usize) -> Result<(), StateError> {
-        self.evict(limit)
+    fn sweep(&mut self, swept: &mut Swept) -> Result<(), StateError> {
+        ValueTable::sweep(self, swept)
+    }
+
+    fn spilled(&mut self) -> Result<(), StateError> {
+        ValueTable::spilled(self)
+    }
+
+    fn forget(&mut self, run: &Run) -> Result<(), StateError> {
+        run.iter().try_for_each(|e| self.load(e.key, None))
     }
 
     fn memory_bytes(&self) -> usize {
@@ -126,17 +126,6 @@ impl Overlay for MapTable {
         known
     }
 
-    fn changed(&self, visit: &mut dyn FnMut(RunEntry<'_>)) {
-        MapTable::changed(self, &mut |group, key, sub, value| {
-            visit(RunEntry {
-                group,
-                key,
-                sub,
-                value,
-            })
-        });
-    }
-
     fn visit_known(&self, visit: &mut dyn FnMut(RunEntry<'_>)) {
         MapTable::visit_known(self, &mut |group, key, sub, value| {
             visit(RunEntry {
@@ -149,13 +138,20 @@ impl Overlay for MapTable {
         });
     }
 
-    fn forget_changes(&mut self) -> Result<(), StateError> {
-        MapTable::forget_changes(self)
+    fn begin_below(&mut self) {
+        MapTable::begin_below(self);
     }
 
-    fn shrink(&mut self, _limit: usize) -> Result<(), StateError> {
-        // It holds nothing but what RocksDB does not have.
-        Ok(())
+    fn sweep(&mut self, swept: &mut Swept) -> Result<(), StateError> {
+        MapTable::sweep(self, swept)
+    }
+
+    fn spilled(&mut self) -> Result<(), StateError> {
+        MapTable::spilled(self)
+    }
+
+    fn forget(&mut self, run: &Run) -> Result<(), StateError> {
+        run.iter().try_for_each(|e| self.load(e.key, e.sub, None))
     }
 
     fn memory_bytes(&self) -> usize {

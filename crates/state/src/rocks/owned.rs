@@ -8,6 +8,7 @@ use super::database::Family;
 use crate::StateError;
 use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode};
 use std::sync::Arc;
+use tidegate_types::ByteRows;
 
 pub struct OwnedSnapshot {
     // Fields are dropped in order: the snapshot before the database it points into.
@@ -32,6 +33,24 @@ impl OwnedSnapshot {
         Ok(self.snapshot.get_cf(&self.database.family(family), key)?)
     }
 
+    /// `visit(i, value of keys[i])`; the keys are in order.
+    pub fn get_many(
+        &self,
+        family: Family,
+        keys: &ByteRows,
+        visit: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), StateError> {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        let family = self.database.family(family);
+        let db = self.database.db();
+        let values = db.batched_multi_get_cf_opt(&family, keys.iter(), true, &options);
+        for (i, value) in values.into_iter().enumerate() {
+            visit(i, value?.as_deref());
+        }
+        Ok(())
+    }
+
     /// Reads the keys in `[from, end)` in order.
     pub fn iterate(
         self: &Arc<Self>,
@@ -40,6 +59,7 @@ impl OwnedSnapshot {
         end: Option<Vec<u8>>,
     ) -> OwnedIterator {
         let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
         if let Some(end) = end {
             options.set_iterate_upper_bound(end);
         }

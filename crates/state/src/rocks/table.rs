@@ -1,28 +1,34 @@
 //! State tables over RocksDB.
 //!
-//! A table of the memory backend is the overlay: it holds what changed and is not yet in RocksDB, and shadows it.
+//! A table of the memory backend is the overlay: it holds what RocksDB does not have, and shadows it. As long as there is
+//! room RocksDB is not written to at all, and while it is empty it is not asked either: a table that fits is as fast as
+//! one in memory.
 //!
-//! 1. A write goes to the overlay.
-//! 2. `seal` makes a run of what changed. The table keeps a second handle on it.
-//! 3. `completed` hands that run to the background thread, which writes it with the checkpoint's number.
-//! 4. Once written, the overlay may let go of those cells. A value table keeps them as a cache as long as there is room,
-//!    oldest pages first to go; a map table drops them, since a scan has to read RocksDB anyway.
+//! 1. A write goes to the overlay. `seal` makes a run of what changed there, as in memory.
+//! 2. When the overlays of the worker come near their limit, a sweep copies cells that completed checkpoints hold, those
+//!    not written lately first, and the background thread writes them. Once they are written the overlay lets them go,
+//!    but for those that changed meanwhile.
+//! 3. At the limit the table waits for that.
+//! 4. **Overflow.** When nothing that a completed checkpoint holds is left to be written, the sweep takes other cells too,
+//!    and notes which ones in the family `changes`, by generation: one generation per seal. They are part of the next
+//!    run, which then is read from RocksDB ([`super::through`]).
 //!
-//! **Overflow.** When the overlays of a worker together exceed their limit and nothing can be let go, the table writes
-//! all its changes through, in the order of the runs they belong to, and notes which cells changed in the family
-//! `changes`, by generation: one generation per seal. The next seal reads these cells back.
+//! So RocksDB holds no state as of a checkpoint, but what did not fit; recovery is from the checkpoint's runs.
 
 use super::RocksDb;
 use super::database::Family;
-use super::key_scan::{KeyScan, scan_key};
+use super::key_scan::{KeyScan, key_scan_options, scan_key};
 use super::layout;
 use super::overlay::Overlay;
-use super::writer::{Writer, write_run};
+use super::through::ThroughRun;
+use super::writer::{note_changes, write_cells};
 use crate::maintenance::MaintenanceHandle;
 use crate::memory::map::MapTable;
+use crate::memory::sweep::Swept;
 use crate::memory::value::{Known, ValueTable};
 use crate::memory::{MemoryAccount, within};
-use crate::run::{Run, RunBuilder};
+use crate::order::sorted_indices;
+use crate::run::Run;
 use crate::table::{Cell, Change, StateError, Table, TableSpec, TableStats};
 use parking_lot::{Condvar, Mutex};
 use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
@@ -31,18 +37,24 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use tidegate_types::{ByteRows, CheckpointId, KeyGroup, TableId, hash_key, key_group};
 
-/// What the background thread has written, and what it failed with.
+/// Cells are read from RocksDB so many at a time: the blocks they lie in are in memory together.
+const READ_CELLS: usize = 512;
+/// A sweep takes at most so much.
+const MAX_SWEEP_BYTES: usize = 32 << 20;
+
+/// What the background thread is to write, or has written.
 #[derive(Default)]
-struct Written {
-    state: Mutex<(Option<CheckpointId>, Option<String>)>,
+struct Spill {
+    done: Mutex<Option<Result<(), StateError>>>,
     changed: Condvar,
 }
 
 struct Sealed {
     checkpoint: CheckpointId,
+    /// What was in the overlay.
     run: Option<Run>,
     generation: u64,
-    /// An overflow has written the run already.
+    /// An overflow has written some of the run.
     written: bool,
 }
 
@@ -55,20 +67,24 @@ pub struct RocksTable<O> {
     account: MemoryAccount,
     overlay_limit_bytes: usize,
     sealed: VecDeque<Sealed>,
-    written: Arc<Written>,
-    /// The last checkpoint handed to the background thread.
-    handed_over: Option<CheckpointId>,
-    /// The last checkpoint of which the overlay knows that it is written.
-    settled: Option<CheckpointId>,
+    /// What is being written in the background.
+    spilling: Option<Arc<Spill>>,
+    /// Below so much in the account, looking for cells to write is in vain.
+    sweep_from_bytes: usize,
     /// The generation of changes that are written through now.
     generation: u64,
     /// Generations from this one on are not part of a sealed run.
     unsealed_from: u64,
     /// Generations before this one belong to completed checkpoints.
     completed_generations: u64,
+    /// A generation from `unsealed_from` on has changes.
+    unsealed_through: bool,
+    /// A generation from `completed_generations` on has changes.
     written_through: bool,
     /// Nothing of this table has ever been written to RocksDB.
     disk_is_empty: bool,
+    /// What has gone wrong where nobody could be told.
+    failed: Option<String>,
 }
 
 pub struct RocksContext {
@@ -92,7 +108,7 @@ impl RocksTable<MapTable> {
     }
 }
 
-impl<O: Overlay> RocksTable<O> {
+impl<O: Overlay + 'static> RocksTable<O> {
     fn open(id: TableId, overlay: O, context: RocksContext) -> Self {
         Self {
             id,
@@ -102,113 +118,118 @@ impl<O: Overlay> RocksTable<O> {
             account: context.account,
             overlay_limit_bytes: context.overlay_limit_bytes,
             sealed: VecDeque::new(),
-            written: Arc::default(),
-            handed_over: None,
-            settled: None,
+            spilling: None,
+            sweep_from_bytes: 0,
             generation: 0,
             unsealed_from: 0,
             completed_generations: 0,
+            unsealed_through: false,
             written_through: false,
             disk_is_empty: true,
+            failed: None,
         }
     }
 
     /// Lets the overlay go of what the background thread has written meanwhile.
     fn settle(&mut self) -> Result<(), StateError> {
-        let done = {
-            let state = self.written.state.lock();
-            if let Some(error) = &state.1 {
-                return Err(StateError::Backend(error.clone()));
-            }
-            state.0
+        let Some(spill) = &self.spilling else {
+            return Ok(());
         };
-        if let Some(done) = done.filter(|d| self.settled < Some(*d)) {
-            self.overlay.completed(done)?;
-            self.settled = Some(done);
-        }
-        Ok(())
+        let Some(done) = spill.done.lock().take() else {
+            return Ok(());
+        };
+        self.spilling = None;
+        done?;
+        self.overlay.spilled()
     }
 
-    /// Waits until the background thread has written all it was given.
-    fn wait_written(&mut self) -> Result<(), StateError> {
-        {
-            let mut state = self.written.state.lock();
-            while state.0 < self.handed_over && state.1.is_none() {
-                self.written.changed.wait(&mut state);
+    /// Waits until the background thread has written what it was given.
+    fn wait_spilled(&mut self) -> Result<(), StateError> {
+        if let Some(spill) = &self.spilling {
+            let mut done = spill.done.lock();
+            while done.is_none() {
+                spill.changed.wait(&mut done);
             }
         }
         self.settle()
     }
 
     fn limit_memory(&mut self) -> Result<(), StateError> {
-        self.settle()?;
+        let limit = self.overlay_limit_bytes;
         let used = self.account.bytes_used();
-        if used <= self.overlay_limit_bytes {
-            return Ok(());
+        if used <= limit / 4 * 3 {
+            return self.settle();
         }
-        // Down to three quarters, so that not every write has to make room; but only as far as this table can help.
-        let excess = used - self.overlay_limit_bytes / 4 * 3;
-        let goal = self.overlay.memory_bytes().saturating_sub(excess);
-        self.overlay.shrink(goal)?;
-        let own = self.overlay.memory_bytes();
-        if self.account.bytes_used() > self.overlay_limit_bytes
-            && own > self.overlay_limit_bytes / 8
-        {
-            self.write_through()?;
-            self.overlay.shrink(goal)?;
+        self.settle()?;
+        if self.spilling.is_none() && used >= self.sweep_from_bytes {
+            self.spill()?;
+        }
+        // What others hold they let go of when it is their turn.
+        while self.account.bytes_used() > limit && self.overlay.memory_bytes() > limit / 32 {
+            if self.spilling.is_some() {
+                self.wait_spilled()?;
+            } else if !self.spill()? && !self.write_through()? {
+                break;
+            }
         }
         Ok(())
     }
 
-    fn write_through(&mut self) -> Result<(), StateError> {
-        self.wait_written()?;
-        self.database.mark_not_reusable()?;
-        for sealed in self.sealed.iter_mut().filter(|s| !s.written) {
-            if let Some(run) = &sealed.run {
-                write_run::<O>(&self.database, run, None)?;
-            }
-            sealed.written = true;
-            self.overlay.completed(sealed.checkpoint)?;
-        }
-        let mut writer = Writer::<O>::new(&self.database, self.id);
-        let mut result = Ok(());
-        let generation = self.generation;
-        self.overlay.changed(&mut |entry| {
-            if result.is_ok() {
-                result = writer
-                    .write(&entry)
-                    .and_then(|()| writer.note_change(generation, &entry));
-            }
-        });
-        result?;
-        writer.finish(None)?;
-        self.overlay.forget_changes()?;
-        self.written_through = true;
+    fn sweep(&mut self, through: bool) -> Result<Swept, StateError> {
         self.disk_is_empty = false;
-        Ok(())
+        self.overlay.begin_below();
+        let goal_bytes = (self.overlay_limit_bytes / 8).clamp(1 << 10, MAX_SWEEP_BYTES);
+        let map_form = O::FAMILY == Family::Map;
+        let mut swept = Swept::new(self.id, map_form, goal_bytes, through);
+        self.overlay.sweep(&mut swept)?;
+        Ok(swept)
     }
 
-    /// The cells of generations that no run under way holds.
-    fn written_through_cells(&self) -> Result<Vec<(KeyGroup, Vec<u8>, Vec<u8>)>, StateError> {
-        let mut cells = Vec::new();
-        if !self.written_through {
-            return Ok(cells);
+    /// Has the background thread write cells that completed checkpoints hold; answers whether there are any.
+    fn spill(&mut self) -> Result<bool, StateError> {
+        assert!(self.spilling.is_none(), "one after the other");
+        let swept = self.sweep(false)?;
+        if !swept.is_full() {
+            let used = self.account.bytes_used();
+            self.sweep_from_bytes = used + self.overlay_limit_bytes / 16;
         }
-        for generation in self.unsealed_from..=self.generation {
-            let prefix = layout::generation_prefix(self.id, generation);
-            let mut options = ReadOptions::default();
-            options.set_iterate_upper_bound(layout::after_prefix(&prefix).unwrap_or_default());
-            let family = self.database.family(Family::Changes);
-            let mut iterator = self.database.db().raw_iterator_cf_opt(&family, options);
-            iterator.seek(&prefix);
-            while let Some(bytes) = iterator.key() {
-                let (group, key, sub) = layout::split_map_key(&bytes[prefix.len()..])?;
-                cells.push((group, key.to_vec(), sub.to_vec()));
-                iterator.next();
-            }
-            iterator.status()?;
+        if swept.cells.is_empty() {
+            return Ok(false);
         }
-        Ok(cells)
+        let spill = Arc::new(Spill::default());
+        self.spilling = Some(spill.clone());
+        let (database, table) = (self.database.clone(), self.id);
+        let submitted = self.maintenance.submit(move || {
+            let written = write_cells::<O>(&database, table, swept.cells.iter());
+            *spill.done.lock() = Some(written);
+            spill.changed.notify_all();
+        });
+        match submitted {
+            true => Ok(true),
+            false => Err(StateError::Backend(
+                "the background thread of state has ended".into(),
+            )),
+        }
+    }
+
+    /// Writes cells that no completed checkpoint holds; answers whether there are any.
+    fn write_through(&mut self) -> Result<bool, StateError> {
+        self.wait_spilled()?;
+        let swept = self.sweep(true)?;
+        if swept.cells.is_empty() {
+            return Ok(false);
+        }
+        write_cells::<O>(&self.database, self.id, swept.cells.iter())?;
+        // What a checkpoint under way holds becomes a change again if that is aborted, and may be gone from the overlay.
+        self.sealed.iter_mut().for_each(|s| s.written = true);
+        if !swept.unsealed.is_empty() {
+            let cells = swept.unsealed.iter();
+            note_changes(&self.database, self.id, self.generation, cells)?;
+            self.unsealed_through = true;
+            self.written_through = true;
+        }
+        self.overlay.spilled()?;
+        Ok(true)
     }
 
     fn forget_generations(&self, up_to: u64) -> Result<(), StateError> {
@@ -243,28 +264,30 @@ impl<O: Overlay> RocksTable<O> {
             keys.push(&key);
         }
         // RocksDB wants them sorted: neighbours then share the blocks they lie in.
-        let mut order: Vec<usize> = (0..missing.len()).collect();
-        order.sort_unstable_by(|a, b| keys.get(*a).cmp(keys.get(*b)));
+        let order = sorted_indices(
+            keys.len(),
+            |i| (0, keys.get(i)),
+            |a, b| keys.get(a).cmp(keys.get(b)),
+        );
         let family = self.database.family(O::FAMILY);
-        let sorted = order.iter().map(|i| keys.get(*i));
-        let values = self
-            .database
-            .db()
-            .batched_multi_get_cf(&family, sorted, true);
-        for (place, value) in order.iter().zip(values) {
-            visit(missing[*place], value?.as_deref());
+        for order in order.chunks(READ_CELLS) {
+            let sorted = order.iter().map(|i| keys.get(*i as usize));
+            let db = self.database.db();
+            let values = db.batched_multi_get_cf(&family, sorted, true);
+            for (place, value) in order.iter().zip(values) {
+                visit(missing[*place as usize], value?.as_deref());
+            }
         }
         Ok(())
     }
 
-    fn iterator(&self) -> DBRawIterator<'_> {
-        self.database
-            .db()
-            .raw_iterator_cf(&self.database.family(O::FAMILY))
+    fn iterator(&self, options: ReadOptions) -> DBRawIterator<'_> {
+        let family = self.database.family(O::FAMILY);
+        self.database.db().raw_iterator_cf_opt(&family, options)
     }
 }
 
-impl<O: Overlay> Table for RocksTable<O> {
+impl<O: Overlay + 'static> Table for RocksTable<O> {
     fn get_many(
         &self,
         cells: &[Cell<'_>],
@@ -315,7 +338,7 @@ impl<O: Overlay> Table for RocksTable<O> {
         let mut prefix = Vec::new();
         layout::map_key(&mut prefix, self.id, key_group(hash_key(key)), key);
         scan_key(
-            &mut self.iterator(),
+            &mut self.iterator(key_scan_options(reverse)),
             &prefix,
             KeyScan {
                 overlay,
@@ -341,7 +364,7 @@ impl<O: Overlay> Table for RocksTable<O> {
         }
         let bounds = (Bound::Unbounded, Bound::Unbounded);
         let mut prefix = Vec::new();
-        let mut iterator = (!self.disk_is_empty).then(|| self.iterator());
+        let mut iterator = (!self.disk_is_empty).then(|| self.iterator(key_scan_options(false)));
         for (i, key) in keys.iter().enumerate() {
             let overlay = self.overlay.scan_known(key, bounds, false);
             let Some(iterator) = &mut iterator else {
@@ -376,21 +399,20 @@ impl<O: Overlay> Table for RocksTable<O> {
             }
         });
         let prefix = layout::table_prefix(self.id);
-        let mut iterator = self.iterator();
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        let mut iterator = self.iterator(options);
         iterator.seek(&prefix);
         while let (Some((key, value)), ControlFlow::Continue(())) = (iterator.item(), flow) {
             let Some(rest) = key.strip_prefix(prefix.as_slice()) else {
                 break;
             };
-            // What has nothing after the table's id is its marker.
-            if !rest.is_empty() {
-                let (group, cell) = O::split_disk_key(rest)?;
-                let mut shadowed = false;
-                self.overlay
-                    .known_many(&[cell], &mut |_, known| shadowed = known != Known::Nothing);
-                if !shadowed {
-                    flow = visit(group, cell.key, cell.sub, value);
-                }
+            let (group, cell) = O::split_disk_key(rest)?;
+            let mut shadowed = false;
+            self.overlay
+                .known_many(&[cell], &mut |_, known| shadowed = known != Known::Nothing);
+            if !shadowed {
+                flow = visit(group, cell.key, cell.sub, value);
             }
             iterator.next();
         }
@@ -398,32 +420,27 @@ impl<O: Overlay> Table for RocksTable<O> {
     }
 
     fn seal(&mut self, checkpoint: CheckpointId) -> Result<Option<Run>, StateError> {
+        if let Some(error) = &self.failed {
+            return Err(StateError::Backend(error.clone()));
+        }
         self.settle()?;
-        let earlier = self.written_through_cells()?;
         let own = self.overlay.seal(checkpoint)?;
-        let run = if earlier.is_empty() {
-            own
-        } else {
-            let mut builder = RunBuilder::new(self.id, O::FAMILY == Family::Map, earlier.len());
-            let cells: Vec<Cell<'_>> = earlier
-                .iter()
-                .map(|(_, key, sub)| Cell { key, sub })
-                .collect();
-            let mut values = vec![None; cells.len()];
-            self.get_many(&cells, &mut |i, value| {
-                values[i] = value.map(<[u8]>::to_vec)
-            })?;
-            for ((group, key, sub), value) in earlier.iter().zip(&values) {
-                builder.push_in_group(*group, key, sub, value.as_deref());
+        let run = match std::mem::take(&mut self.unsealed_through) {
+            false => own.clone(),
+            true => {
+                let generations = self.unsealed_from..=self.generation;
+                let own = own.clone();
+                Some(ThroughRun::<O>::run(
+                    &self.database,
+                    self.id,
+                    generations,
+                    own,
+                ))
             }
-            for entry in own.iter().flat_map(|r| r.iter()) {
-                builder.push_in_group(entry.group, entry.key, entry.sub, entry.value);
-            }
-            builder.finish()
         };
         self.sealed.push_back(Sealed {
             checkpoint,
-            run: run.clone(),
+            run: own,
             generation: self.generation,
             written: false,
         });
@@ -433,40 +450,22 @@ impl<O: Overlay> Table for RocksTable<O> {
     }
 
     fn completed(&mut self, checkpoint: CheckpointId) -> Result<(), StateError> {
-        self.settle()?;
         while let Some(sealed) = self.sealed.pop_front_if(|s| s.checkpoint <= checkpoint) {
             if self.written_through {
                 self.forget_generations(sealed.generation)?;
+                self.written_through = self.unsealed_through || !self.sealed.is_empty();
             }
             self.completed_generations = sealed.generation + 1;
-            let run = sealed.run.filter(|_| !sealed.written);
-            self.disk_is_empty &= run.is_none();
-            self.handed_over = Some(sealed.checkpoint);
-            let (database, written) = (self.database.clone(), self.written.clone());
-            let submitted = self.maintenance.submit(move || {
-                let result = match &run {
-                    Some(run) => write_run::<O>(&database, run, Some(sealed.checkpoint)),
-                    None => Ok(()),
-                };
-                let mut state = written.state.lock();
-                match result {
-                    Ok(()) => state.0 = Some(sealed.checkpoint),
-                    Err(error) => state.1 = Some(error.to_string()),
-                }
-                written.changed.notify_all();
-            });
-            if !submitted {
-                return Err(StateError::Backend(
-                    "the background thread of state has ended".into(),
-                ));
-            }
         }
-        Ok(())
+        self.overlay.completed(checkpoint)?;
+        self.sweep_from_bytes = 0;
+        self.limit_memory()
     }
 
     fn aborted(&mut self, checkpoint: CheckpointId) {
         while let Some(sealed) = self.sealed.pop_back_if(|s| s.checkpoint >= checkpoint) {
             self.unsealed_from = self.generations_start(sealed.generation);
+            self.unsealed_through = self.written_through;
             if let (true, Some(run)) = (sealed.written, &sealed.run) {
                 self.note_written_run(run);
             }
@@ -474,9 +473,16 @@ impl<O: Overlay> Table for RocksTable<O> {
         self.overlay.aborted(checkpoint);
     }
 
+    /// While there is room the run stays in memory. Once RocksDB has some of the table, all later runs go there too.
     fn restore(&mut self, run: &Run) -> Result<(), StateError> {
+        let bytes = run.memory_bytes() * 2;
+        if self.disk_is_empty && self.account.bytes_used() + bytes <= self.overlay_limit_bytes / 2 {
+            return self.overlay.restore(run);
+        }
         self.disk_is_empty = false;
-        write_run::<O>(&self.database, run, None)
+        self.overlay.begin_below();
+        self.overlay.forget(run)?;
+        write_cells::<O>(&self.database, self.id, run.iter())
     }
 
     fn stats(&self) -> TableStats {
@@ -491,7 +497,7 @@ impl<O: Overlay> Table for RocksTable<O> {
     }
 }
 
-impl<O: Overlay> RocksTable<O> {
+impl<O: Overlay + 'static> RocksTable<O> {
     /// The first generation of the run that this one ends.
     fn generations_start(&self, generation: u64) -> u64 {
         self.sealed
@@ -500,15 +506,13 @@ impl<O: Overlay> RocksTable<O> {
             .min(generation)
     }
 
-    /// The cells of an aborted run that was written through are changes still.
+    /// The cells of an aborted run of which some were written through are changes still.
     fn note_written_run(&mut self, run: &Run) {
-        let mut writer = Writer::<O>::new(&self.database, self.id);
-        let noted = run
-            .iter()
-            .try_for_each(|entry| writer.note_change(self.generation, &entry));
-        if let Err(error) = noted.and_then(|()| writer.finish(None)) {
-            self.written.state.lock().1 = Some(error.to_string());
+        let noted = note_changes(&self.database, self.id, self.generation, run.iter());
+        if let Err(error) = noted {
+            self.failed = Some(error.to_string());
         }
+        self.unsealed_through = true;
         self.written_through = true;
     }
 }

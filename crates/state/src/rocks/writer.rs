@@ -1,84 +1,179 @@
-//! Writing cells to RocksDB.
+//! Writing to RocksDB in the order of its keys.
 
 use super::RocksDb;
-use super::database::{BATCH_BYTES, Family};
+use super::database::Family;
 use super::layout;
 use super::overlay::Overlay;
-use crate::run::{Run, RunEntry};
+use crate::order::sorted_indices;
+use crate::run::RunEntry;
 use crate::table::{Cell, StateError};
-use rocksdb::WriteBatch;
-use tidegate_types::{CheckpointId, TableId};
+use rocksdb::{SstFileWriter, WriteBatch};
+use std::path::PathBuf;
+use tidegate_types::{ByteRows, TableId};
 
-/// Writes cells in batches of bounded size.
-pub struct Writer<'a, O> {
+/// From this size on entries go into files of their own, past RocksDB's write buffers.
+const FILE_BYTES: usize = if cfg!(test) { 16 << 10 } else { 1 << 20 };
+/// A file ends at about this size.
+const MAX_FILE_BYTES: u64 = 32 << 20;
+
+/// Takes entries in ascending order of keys, and adds them to the database together: readers see all of them or none.
+///
+/// Few entries go through the write buffers. Many become files that the database takes over as they are: sorted once,
+/// here, and written once, however much is written.
+pub struct SortedWriter<'a> {
     database: &'a RocksDb,
-    table: TableId,
-    batch: WriteBatch,
-    key: Vec<u8>,
-    overlay: std::marker::PhantomData<O>,
+    family: Family,
+    target: Target<'a>,
 }
 
-impl<'a, O: Overlay> Writer<'a, O> {
-    pub fn new(database: &'a RocksDb, table: TableId) -> Self {
+enum Target<'a> {
+    Batch(WriteBatch),
+    Files {
+        open: Option<SstFileWriter<'a>>,
+        files: Vec<PathBuf>,
+    },
+}
+
+impl<'a> SortedWriter<'a> {
+    /// `bytes`: how much is going to be written, roughly.
+    pub fn new(database: &'a RocksDb, family: Family, bytes: usize) -> Self {
+        let target = if bytes < FILE_BYTES {
+            Target::Batch(WriteBatch::default())
+        } else {
+            Target::Files {
+                open: None,
+                files: Vec::new(),
+            }
+        };
         Self {
             database,
-            table,
-            batch: WriteBatch::default(),
-            key: Vec::new(),
-            overlay: std::marker::PhantomData,
+            family,
+            target,
         }
     }
 
-    pub fn write(&mut self, entry: &RunEntry<'_>) -> Result<(), StateError> {
-        let family = self.database.family(O::FAMILY);
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        match &mut self.target {
+            Target::Batch(batch) => batch.put_cf(&self.database.family(self.family), key, value),
+            Target::Files { .. } => self.file()?.put(key, value)?,
+        }
+        Ok(())
+    }
+
+    pub fn delete(&mut self, key: &[u8]) -> Result<(), StateError> {
+        match &mut self.target {
+            Target::Batch(batch) => batch.delete_cf(&self.database.family(self.family), key),
+            Target::Files { .. } => self.file()?.delete(key)?,
+        }
+        Ok(())
+    }
+
+    pub fn merge(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        match &mut self.target {
+            Target::Batch(batch) => batch.merge_cf(&self.database.family(self.family), key, value),
+            Target::Files { .. } => self.file()?.merge(key, value)?,
+        }
+        Ok(())
+    }
+
+    fn file(&mut self) -> Result<&mut SstFileWriter<'a>, StateError> {
+        let Target::Files { open, files } = &mut self.target else {
+            unreachable!("only asked for where entries go into files");
+        };
+        if let Some(full) = open.take_if(|f| f.file_size() >= MAX_FILE_BYTES) {
+            close(full)?;
+        }
+        match open {
+            Some(open) => Ok(open),
+            None => {
+                let path = self.database.new_file();
+                let writer = SstFileWriter::create(self.database.options(self.family));
+                writer.open(&path)?;
+                files.push(path);
+                Ok(open.insert(writer))
+            }
+        }
+    }
+
+    pub fn finish(self) -> Result<(), StateError> {
+        match self.target {
+            Target::Batch(batch) => self.database.write(batch),
+            Target::Files { open, files } => {
+                if let Some(open) = open {
+                    close(open)?;
+                }
+                match files.is_empty() {
+                    true => Ok(()),
+                    false => self.database.add_files(self.family, files),
+                }
+            }
+        }
+    }
+}
+
+fn close(mut file: SstFileWriter<'_>) -> Result<(), StateError> {
+    Ok(file.finish()?)
+}
+
+/// Writes cells of a table, given in any order, each once.
+pub fn write_cells<'e, O: Overlay>(
+    database: &RocksDb,
+    table: TableId,
+    cells: impl Iterator<Item = RunEntry<'e>> + Clone,
+) -> Result<(), StateError> {
+    let disk_key = |key: &mut Vec<u8>, entry: &RunEntry<'_>| {
         let cell = Cell {
             key: entry.key,
             sub: entry.sub,
         };
-        O::disk_key(&mut self.key, self.table, entry.group, cell);
-        match entry.value {
-            Some(value) => self.batch.put_cf(&family, &self.key, value),
-            None => self.batch.delete_cf(&family, &self.key),
-        }
-        self.cut()
-    }
-
-    pub fn note_change(&mut self, generation: u64, entry: &RunEntry<'_>) -> Result<(), StateError> {
-        layout::change(&mut self.key, self.table, generation, entry);
-        self.batch
-            .put_cf(&self.database.family(Family::Changes), &self.key, []);
-        self.cut()
-    }
-
-    fn cut(&mut self) -> Result<(), StateError> {
-        if self.batch.size_in_bytes() < BATCH_BYTES {
-            return Ok(());
-        }
-        self.database.write(std::mem::take(&mut self.batch))
-    }
-
-    /// Writes the rest, with the number of the checkpoint whose changes are now complete.
-    pub fn finish(mut self, checkpoint: Option<CheckpointId>) -> Result<(), StateError> {
-        if let Some(checkpoint) = checkpoint {
-            let marker = layout::table_prefix(self.table);
-            self.batch.put_cf(
-                &self.database.family(O::FAMILY),
-                marker,
-                checkpoint.0.to_be_bytes(),
-            );
-        }
-        self.database.write(self.batch)
-    }
+        O::disk_key(key, table, entry.group, cell);
+    };
+    write_sorted(database, O::FAMILY, cells, disk_key)
 }
 
-pub fn write_run<O: Overlay>(
+/// Notes that cells of a table changed which the overlay is about to forget.
+pub fn note_changes<'e>(
     database: &RocksDb,
-    run: &Run,
-    checkpoint: Option<CheckpointId>,
+    table: TableId,
+    generation: u64,
+    cells: impl Iterator<Item = RunEntry<'e>> + Clone,
 ) -> Result<(), StateError> {
-    let mut writer = Writer::<O>::new(database, run.table);
-    for entry in run.iter() {
-        writer.write(&entry)?;
+    let noted = cells.map(|entry| RunEntry {
+        value: Some(&[]),
+        ..entry
+    });
+    let key = |key: &mut Vec<u8>, entry: &RunEntry<'_>| {
+        layout::change(key, table, generation, entry);
+    };
+    write_sorted(database, Family::Changes, noted, key)
+}
+
+fn write_sorted<'e>(
+    database: &RocksDb,
+    family: Family,
+    entries: impl Iterator<Item = RunEntry<'e>> + Clone,
+    disk_key: impl Fn(&mut Vec<u8>, &RunEntry<'_>),
+) -> Result<(), StateError> {
+    let (mut keys, mut values, mut key) = (ByteRows::new(), Vec::new(), Vec::new());
+    let mut bytes = 0;
+    for entry in entries {
+        disk_key(&mut key, &entry);
+        keys.push(&key);
+        bytes += key.len() + entry.value.map_or(0, <[u8]>::len);
+        values.push(entry.value);
     }
-    writer.finish(checkpoint)
+    // All keys of a table start alike; what follows decides.
+    let order = sorted_indices(
+        keys.len(),
+        |i| (0, keys.get(i)),
+        |a, b| keys.get(a).cmp(keys.get(b)),
+    );
+    let mut writer = SortedWriter::new(database, family, bytes);
+    for index in order {
+        match values[index as usize] {
+            Some(value) => writer.put(keys.get(index as usize), value)?,
+            None => writer.delete(keys.get(index as usize))?,
+        }
+    }
+    writer.finish()
 }

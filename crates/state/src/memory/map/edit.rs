@@ -11,6 +11,16 @@ use crate::table::StateError;
 use tidegate_types::hash_key;
 
 impl MapTable {
+    /// Sets or forgets a cell that the store below (or a restored checkpoint) has, so that it is no change.
+    pub fn load(
+        &mut self,
+        key: &[u8],
+        sub: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), StateError> {
+        self.put(key, sub, value, 0)
+    }
+
     pub(super) fn put(
         &mut self,
         key: &[u8],
@@ -51,7 +61,7 @@ impl MapTable {
                 };
                 self.replace(hash, spot, at..at, Some((flags, sub, value)))
             }
-            (Err(at), None) if self.backed && change != 0 => {
+            (Err(at), None) if !self.below_is_empty && change != 0 => {
                 self.replace(hash, spot, at..at, Some((TOMBSTONE | change, sub, &[])))
             }
             (Err(_), None) => Ok(()),
@@ -69,7 +79,7 @@ impl MapTable {
         let flags = match value {
             Some(_) if self.backed || change == 0 => change,
             Some(_) => change | FRESH,
-            None if self.backed && change != 0 => change | TOMBSTONE,
+            None if !self.below_is_empty && change != 0 => change | TOMBSTONE,
             None => return Ok(()),
         };
         self.cells += u64::from(value.is_some());

@@ -10,19 +10,6 @@ use crate::table::StateError;
 use tidegate_types::hash_key;
 
 impl MapTable {
-    /// From now on nothing has changed: the caller has written the changed cells elsewhere, and so they may go.
-    pub fn forget_changes(&mut self) -> Result<(), StateError> {
-        assert!(self.backed, "only an overlay may forget");
-        let records: Vec<Ref> = self.changes.active().collect();
-        self.changes.clear_active();
-        self.changed_bytes = 0;
-        self.filter(&records, |flags| match flags & SEALED {
-            0 => None,
-            _ => Some(flags & !CHANGED),
-        })?;
-        self.settle()
-    }
-
     /// Gives each cell of these blocks new flags or drops it; then merges what has become small.
     pub(super) fn filter(
         &mut self,
