@@ -3,6 +3,7 @@
 //! State: `rows`, map form: key → other columns → count ([`crate::ordered_rows`]). Two rows are all that is ever looked at.
 //! The error is a row's error: it goes when all rows but one go.
 
+use crate::numbering::Numbered;
 use crate::ordered_rows::{CHUNK_GROUPS, FirstRows, Kept, OrderedRows};
 use crate::row_failure::row_text;
 use crate::{Cx, Operator, OperatorError, Port, Progress, RowError};
@@ -36,7 +37,7 @@ impl<'a> Found<'a> {
 impl AtMostOne {
     pub fn new(keys: &[usize], input: &Schema, schema: SchemaRef) -> Result<Self, OperatorError> {
         Ok(Self {
-            rows: OrderedRows::new(keys, &[], input, schema, 2, Kept::All)?,
+            rows: OrderedRows::new(keys, &[], input, schema, Numbered::first(2), Kept::All)?,
             next: 0,
             groups: 0,
         })

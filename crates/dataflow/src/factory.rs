@@ -3,6 +3,7 @@
 //! Nodes that touch the outside (imports, sources, table input, materialization, sinks) are the runtime's own.
 
 use crate::aggregate::{Aggregate, AggregateSpec};
+use crate::append_top_n::AppendTopN;
 use crate::at_most_one::AtMostOne;
 use crate::filter::Filter;
 use crate::join::Join;
@@ -12,6 +13,7 @@ use crate::union::Union;
 use crate::values::Values;
 use crate::{Operator, OperatorError};
 use datafusion::error::DataFusionError;
+use tidegate_plan::state_tables::top_n_keeps_list;
 use tidegate_plan::{Dataflow, Op};
 use tidegate_types::{KeyGroupRange, hash_key, key_group};
 
@@ -61,21 +63,27 @@ pub fn build(
         Op::TopN {
             partition,
             order,
+            ranking,
             offset,
             limit,
+            numbered,
         } => {
             let window = Window {
                 partition,
                 order,
+                ranking: *ranking,
                 offset: *offset,
                 limit: *limit,
+                numbered: *numbered,
             };
-            Box::new(TopN::new(
-                &window,
-                &input(0),
-                schema,
-                dataflow.input_append_only(index, 0),
-            )?)
+            let append_only = dataflow.input_append_only(index, 0);
+            match top_n_keeps_list(*ranking, *offset, *limit, append_only) {
+                true => Box::new(AppendTopN::new(&window, &input(0), schema)?),
+                false => Box::new(TopN::new(&window, &input(0), schema, append_only)?),
+            }
+        }
+        Op::Window { .. } => {
+            return Err(DataFusionError::NotImplemented("a window function".into()).into());
         }
         Op::AtMostOne { keys } => Box::new(AtMostOne::new(keys, &input(0), schema)?),
         Op::Import { .. }

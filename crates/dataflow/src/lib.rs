@@ -4,6 +4,7 @@
 //! batches and barriers in order, gives it its state tables, and carries away what it emits.
 
 mod aggregate;
+mod append_top_n;
 mod at_most_one;
 mod checked;
 mod count_table;
@@ -14,6 +15,8 @@ mod groups;
 pub mod join;
 mod key_counts;
 pub mod operator;
+mod numbering;
+mod order_prefix;
 mod ordered_rows;
 mod project;
 pub mod row_failure;

@@ -2,19 +2,20 @@
 //!
 //! State: map form, key columns → order columns ‖ the other columns → count. The first rows of each touched key are given as
 //! they were and as they are; how many is the caller's to say. Where rows are never retracted, rows behind those are not
-//! kept at all; and if they are few besides, they are one value: key → (count, length, row) for each in order.
+//! kept at all.
 
 use crate::count_table::{CountLists, read_counts, scan_counts, write_counts};
 use crate::groups::{Groups, KeyChunk};
 use crate::key_counts::KeyCounts;
-use crate::value_bytes::{Reader, write_bytes, write_i64};
+use crate::numbering::{Numbered, Numbering};
 use crate::{Cx, OperatorError};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{SortOptions, take};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 use tidegate_plan::{SortKey, state_tables::top_n_columns};
-use tidegate_state::{Cell, Change, Table};
+use tidegate_state::{Cell, Table};
 use tidegate_types::{Batch, ByteRows, RowCodec};
 
 /// Groups that are brought up to date at a time.
@@ -29,8 +30,8 @@ pub struct OrderedRows {
     groups: Groups,
     changes: KeyCounts,
     numbers: Vec<u32>,
-    /// How many rows from the front anyone asks for.
-    wanted: u64,
+    /// Which rows from the front anyone asks for.
+    wanted: Numbered,
     kept: Kept,
 }
 
@@ -39,10 +40,8 @@ pub struct OrderedRows {
 pub enum Kept {
     /// All, one cell each.
     All,
-    /// The wanted ones, one cell each: rows are never retracted.
+    /// The wanted ones: rows are never retracted.
     First,
-    /// The wanted ones, all in one value: rows are never retracted.
-    List,
 }
 
 /// The first rows of a chunk of keys, before and after the epoch.
@@ -58,21 +57,14 @@ impl OrderedRows {
         order: &[SortKey],
         input: &Schema,
         schema: SchemaRef,
-        wanted: u64,
+        wanted: Numbered,
         kept: Kept,
     ) -> Result<Self, OperatorError> {
         let sub = top_n_columns(keys, order, input.fields().len());
-        let columns = sub.iter().map(|key| {
-            let options = SortOptions {
-                descending: key.descending,
-                nulls_first: key.nulls_first,
-            };
-            (input.field(key.column).data_type().clone(), options)
-        });
         let codec = if sub.is_empty() {
             None
         } else {
-            Some(RowCodec::with_order(columns.collect())?)
+            Some(RowCodec::with_order(sort_columns(&sub, input))?)
         };
         Ok(Self {
             schema,
@@ -131,7 +123,6 @@ impl OrderedRows {
         let (before, after) = match self.kept {
             Kept::All => self.apply_all(range, &keys.keys, table)?,
             Kept::First => self.apply_first(range, &keys.keys, table)?,
-            Kept::List => self.apply_list(range, &keys.keys, table)?,
         };
         Ok(FirstRows {
             keys,
@@ -149,7 +140,7 @@ impl OrderedRows {
     ) -> Result<(CountLists, CountLists), OperatorError> {
         let mut before = CountLists::default();
         for key in keys.iter() {
-            scan_first(table, key, self.wanted, &mut before)?;
+            self.scan_first(table, key, &mut before)?;
         }
         let span = self.changes.span(range.clone());
         let cells: Vec<Cell<'_>> = span
@@ -177,7 +168,7 @@ impl OrderedRows {
             if counts.iter().all(|(old, new)| *old >= 0 && new >= old) {
                 self.merge_first(group, before.group(index), &mut after);
             } else {
-                scan_first(table, keys.get(index), self.wanted, &mut after)?;
+                self.scan_first(table, keys.get(index), &mut after)?;
             }
         }
         Ok((before, after))
@@ -228,51 +219,6 @@ impl OrderedRows {
         Ok((before, after))
     }
 
-    /// As `apply_first`, with one value per key.
-    fn apply_list(
-        &self,
-        range: Range<usize>,
-        keys: &ByteRows,
-        table: &mut dyn Table,
-    ) -> Result<(CountLists, CountLists), OperatorError> {
-        let cells: Vec<Cell<'_>> = keys.iter().map(Cell::key).collect();
-        let mut lists = Vec::new();
-        let mut spans = vec![0..0; cells.len()];
-        table.get_many(&cells, &mut |index, value| {
-            let start = lists.len();
-            lists.extend_from_slice(value.unwrap_or(&[]));
-            spans[index] = start..lists.len();
-        })?;
-        let (mut before, mut after) = (CountLists::default(), CountLists::default());
-        let (mut new, mut new_spans) = (Vec::new(), Vec::with_capacity(cells.len()));
-        for (index, group) in range.enumerate() {
-            let mut reader = Reader::new(&lists[spans[index].clone()]);
-            while !reader.is_empty() {
-                let count = reader.i64()?;
-                before.push(reader.bytes()?, count);
-            }
-            before.end_group();
-            self.merge_first(group, before.group(index), &mut after);
-            let start = new.len();
-            for (row, count) in after.group(index) {
-                write_i64(count, &mut new);
-                write_bytes(row, &mut new);
-            }
-            new_spans.push(start..new.len());
-        }
-        let changes: Vec<Change<'_>> = cells
-            .iter()
-            .zip(spans.iter().zip(&new_spans))
-            .filter(|(_, (old, new_span))| lists[(*old).clone()] != new[(*new_span).clone()])
-            .map(|(cell, (_, span))| Change {
-                cell: *cell,
-                value: Some(&new[span.clone()]),
-            })
-            .collect();
-        table.write_many(&changes)?;
-        Ok((before, after))
-    }
-
     /// The old first rows and the inserted ones in order, as many as are wanted.
     fn merge_first<'a>(
         &self,
@@ -280,11 +226,10 @@ impl OrderedRows {
         old: impl Iterator<Item = (&'a [u8], i64)>,
         merged: &mut CountLists,
     ) {
-        let mut left = self.wanted;
+        let mut numbering = Numbering::default();
         let mut push = |value: &[u8], count: i64| {
-            if left > 0 && count > 0 {
+            if count > 0 && numbering.next(&self.wanted, value, count) <= self.wanted.last {
                 merged.push(value, count);
-                left = left.saturating_sub(count as u64);
             }
         };
         let mut added = self
@@ -333,10 +278,29 @@ impl OrderedRows {
         Ok(Batch::new(rows, Int64Array::from(diffs)))
     }
 
+    /// The first wanted rows of a key as the table has them.
+    fn scan_first(
+        &self,
+        table: &dyn Table,
+        key: &[u8],
+        list: &mut CountLists,
+    ) -> Result<(), OperatorError> {
+        let mut numbering = Numbering::default();
+        scan_counts(table, key, false, &mut |sub, count| {
+            if numbering.next(&self.wanted, sub, count) > self.wanted.last {
+                return ControlFlow::Break(());
+            }
+            list.push(sub, count);
+            ControlFlow::Continue(())
+        })?;
+        list.end_group();
+        Ok(())
+    }
+
     /// Columns of the key alone, for the text of an error.
     pub fn key_rows(&self, keys: &KeyChunk) -> Result<RecordBatch, OperatorError> {
         let options = RecordBatchOptions::new().with_row_count(Some(keys.keys.len()));
-        let schema = std::sync::Arc::new(self.schema.project(&self.keys)?);
+        let schema = Arc::new(self.schema.project(&self.keys)?);
         Ok(RecordBatch::try_new_with_options(
             schema,
             keys.columns.clone(),
@@ -345,11 +309,24 @@ impl OrderedRows {
     }
 }
 
+/// Types and directions of the columns that a sub-key consists of.
+pub fn sort_columns(sub: &[SortKey], input: &Schema) -> Vec<(DataType, SortOptions)> {
+    sub.iter()
+        .map(|key| {
+            let options = SortOptions {
+                descending: key.descending,
+                nulls_first: key.nulls_first,
+            };
+            (input.field(key.column).data_type().clone(), options)
+        })
+        .collect()
+}
+
 /// Calls `visit(value, old count, new count)` for each value whose count differs; both lists are in order.
-pub fn differences<'a>(
-    old: impl Iterator<Item = (&'a [u8], i64)>,
-    new: impl Iterator<Item = (&'a [u8], i64)>,
-    visit: &mut dyn FnMut(&'a [u8], i64, i64),
+pub fn differences<V: Ord + Copy>(
+    old: impl Iterator<Item = (V, i64)>,
+    new: impl Iterator<Item = (V, i64)>,
+    visit: &mut dyn FnMut(V, i64, i64),
 ) {
     let mut new = new.peekable();
     for (value, before) in old {
@@ -364,26 +341,4 @@ pub fn differences<'a>(
         }
     }
     new.for_each(|(added, after)| visit(added, 0, after));
-}
-
-fn scan_first(
-    table: &dyn Table,
-    key: &[u8],
-    wanted: u64,
-    list: &mut CountLists,
-) -> Result<(), OperatorError> {
-    let mut left = wanted;
-    if left > 0 {
-        scan_counts(table, key, false, &mut |sub, count| {
-            list.push(sub, count);
-            left = left.saturating_sub(count as u64);
-            if left == 0 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })?;
-    }
-    list.end_group();
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The plan as a person reads it: root first, inputs indented below.
 
-use crate::{Dataflow, Distribution, Op};
+use crate::{Dataflow, Distribution, Op, Ranking, SortKey};
 use std::fmt::{self, Write};
 
 impl fmt::Display for Dataflow {
@@ -52,6 +52,14 @@ impl Dataflow {
 fn positions(columns: &[usize]) -> String {
     let names: Vec<String> = columns.iter().map(|c| format!("#{c}")).collect();
     format!("({})", names.join(", "))
+}
+
+fn sort_keys(order: &[SortKey]) -> String {
+    let keys: Vec<String> = order
+        .iter()
+        .map(|k| format!("#{}{}", k.column, if k.descending { " desc" } else { "" }))
+        .collect();
+    keys.join(", ")
 }
 
 impl fmt::Display for Op {
@@ -106,23 +114,31 @@ impl fmt::Display for Op {
             Op::TopN {
                 partition,
                 order,
+                ranking,
                 offset,
                 limit,
+                numbered,
             } => {
-                let keys: Vec<String> = order
-                    .iter()
-                    .map(|k| format!("#{}{}", k.column, if k.descending { " desc" } else { "" }))
-                    .collect();
-                write!(
-                    f,
-                    "TopN by {} order {} offset {offset}",
-                    positions(partition),
-                    keys.join(", ")
-                )?;
-                match limit {
-                    Some(limit) => write!(f, " limit {limit}"),
-                    None => Ok(()),
+                let (by, order) = (positions(partition), sort_keys(order));
+                write!(f, "TopN by {by} order {order} offset {offset}")?;
+                if let Some(limit) = limit {
+                    write!(f, " limit {limit}")?;
                 }
+                match ranking {
+                    Ranking::RowNumber => {}
+                    Ranking::Rank => f.write_str(" with ties")?,
+                    Ranking::DenseRank => f.write_str(" of orders")?,
+                }
+                f.write_str(if *numbered { " numbered" } else { "" })
+            }
+            Op::Window {
+                partition,
+                order,
+                calls,
+            } => {
+                let list: Vec<String> = calls.iter().map(ToString::to_string).collect();
+                let (by, order) = (positions(partition), sort_keys(order));
+                write!(f, "Window by {by} order {order}: {}", list.join(", "))
             }
             Op::AtMostOne { keys } => write!(f, "AtMostOne by {}", positions(keys)),
             Op::Materialize { relation, key } => {

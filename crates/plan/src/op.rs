@@ -33,6 +33,17 @@ pub struct SortKey {
     pub nulls_first: bool,
 }
 
+/// How the rows of a partition are numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum Ranking {
+    /// 1, 2, 3, …; rows that are equal in the order are told apart by their encoding.
+    RowNumber,
+    /// One more than the number of rows that come before in the order: equal rows share a number.
+    Rank,
+    /// One more than the number of different orders that come before.
+    DenseRank,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub enum AggregateFunction {
     /// Of rows when there is no argument, of non-NULL values otherwise.
@@ -109,12 +120,22 @@ pub enum Op {
         residual: Option<ScalarExpr>,
     },
     Union,
-    /// Keeps rows number `offset` to `offset + limit` of each partition in this order; ties follow the row's encoding.
+    /// Keeps the rows of each partition whose number in this order is above `offset` and at most `offset + limit`; ties
+    /// follow the row's encoding. Output: the input's columns, then the number (bigint) if it is `numbered`.
     TopN {
         partition: Vec<usize>,
         order: Vec<SortKey>,
+        ranking: Ranking,
         offset: u64,
         limit: Option<u64>,
+        numbered: bool,
+    },
+    /// Window functions over the partitions of one order. Output: the input's columns, then one per call. A call is a
+    /// DataFusion window expression over positions, which repeats partition and order.
+    Window {
+        partition: Vec<usize>,
+        order: Vec<SortKey>,
+        calls: Vec<ScalarExpr>,
     },
     /// Fails the view's rows (21000) when a key has more than one row: what a scalar sub-query must not have.
     AtMostOne {

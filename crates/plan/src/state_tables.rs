@@ -9,7 +9,7 @@
 //! ([`AggregateState`]) is decided here too.
 
 use crate::join_state::join_state_tables;
-use crate::{AggregateCall, AggregateFunction, Dataflow, Op, SortKey, StateTable};
+use crate::{AggregateCall, AggregateFunction, Dataflow, Op, Ranking, SortKey, StateTable};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -145,12 +145,17 @@ pub fn state_tables(op: &Op, inputs: &[Input]) -> Vec<StateTable> {
         Op::TopN {
             partition,
             order,
+            ranking,
             offset,
             limit,
+            ..
         } => {
-            let list = top_n_keeps_list(*offset, *limit, inputs[0].append_only);
+            let list = top_n_keeps_list(*ranking, *offset, *limit, inputs[0].append_only);
             vec![top_n_table(partition, order, &inputs[0].schema, list)]
         }
+        Op::Window {
+            partition, order, ..
+        } => vec![top_n_table(partition, order, &inputs[0].schema, false)],
         Op::AtMostOne { keys } => {
             let rest = rest_of(&inputs[0].schema, keys);
             vec![map_table(
@@ -224,10 +229,16 @@ pub fn top_n_columns(partition: &[usize], order: &[SortKey], width: usize) -> Ve
 }
 
 /// Whether a top-n keeps each partition's first rows as one value: when rows are never retracted and so few are wanted that
-/// rewriting them together is cheaper than finding them apart.
-pub fn top_n_keeps_list(offset: u64, limit: Option<u64>, input_append_only: bool) -> bool {
-    const FEW: u64 = 4;
-    input_append_only && limit.is_some_and(|limit| offset.saturating_add(limit) <= FEW)
+/// rewriting them together is cheaper than finding them apart. Ranks have no bound on how many rows share one.
+pub fn top_n_keeps_list(
+    ranking: Ranking,
+    offset: u64,
+    limit: Option<u64>,
+    input_append_only: bool,
+) -> bool {
+    const FEW: u64 = 16;
+    let few = limit.is_some_and(|limit| offset.saturating_add(limit) <= FEW);
+    input_append_only && ranking == Ranking::RowNumber && few
 }
 
 fn top_n_table(

@@ -15,7 +15,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::Expr;
 use std::fmt::Write;
 use tidegate_plan::{
-    AggregateCall, AggregateFunction, Dataflow, Distribution, JoinKind, Op, ScalarExpr, SortKey,
+    AggregateCall, AggregateFunction, Dataflow, Distribution, JoinKind, Op, Ranking, ScalarExpr,
+    SortKey,
 };
 use tidegate_types::{RelationId, SqlType};
 
@@ -165,12 +166,12 @@ impl Writer<'_> {
                 text
             }
             Op::Union => "Union".to_owned(),
-            Op::TopN {
+            op @ Op::TopN { .. } => top_n(op, input(0)),
+            Op::Window {
                 partition,
-                order,
-                offset,
-                limit,
-            } => top_n(partition, order, *offset, *limit, input(0)),
+                order: keys,
+                calls,
+            } => window(partition, keys, calls, input(0)),
             Op::AtMostOne { .. } => "AtMostOne".to_owned(),
             Op::Materialize { key, .. } if key.is_empty() => "Materialize".to_owned(),
             Op::Materialize { key, .. } => format!("Materialize key {}", list(key, &node.schema)),
@@ -319,13 +320,18 @@ fn order(keys: &[SortKey], input: &Schema) -> String {
     items.join(", ")
 }
 
-fn top_n(
-    partition: &[usize],
-    keys: &[SortKey],
-    offset: u64,
-    limit: Option<u64>,
-    input: &Schema,
-) -> String {
+fn top_n(op: &Op, input: &Schema) -> String {
+    let Op::TopN {
+        partition,
+        order: keys,
+        ranking,
+        offset,
+        limit,
+        numbered,
+    } = op
+    else {
+        unreachable!("called for a top-n")
+    };
     let mut text = "TopN".to_owned();
     if !partition.is_empty() {
         let _ = write!(text, " by {}", list(partition, input));
@@ -336,10 +342,44 @@ fn top_n(
     if let Some(limit) = limit {
         let _ = write!(text, " limit {limit}");
     }
-    if offset > 0 {
+    if *offset > 0 {
         let _ = write!(text, " offset {offset}");
     }
+    text.push_str(match ranking {
+        Ranking::RowNumber => "",
+        Ranking::Rank => " with ties",
+        Ranking::DenseRank => " of distinct orders",
+    });
+    text.push_str(if *numbered { " numbered" } else { "" });
     text
+}
+
+fn window(partition: &[usize], keys: &[SortKey], calls: &[ScalarExpr], input: &Schema) -> String {
+    let mut text = "Window".to_owned();
+    if !partition.is_empty() {
+        let _ = write!(text, " by {}", list(partition, input));
+    }
+    if !keys.is_empty() {
+        let _ = write!(text, " order by {}", order(keys, input));
+    }
+    let calls: Vec<String> = calls.iter().map(|call| window_call(call, input)).collect();
+    let _ = write!(text, ": {}", calls.join(", "));
+    text
+}
+
+/// A call with its frame; partition and order are the node's.
+fn window_call(call: &ScalarExpr, input: &Schema) -> String {
+    let Expr::WindowFunction(function) = call.expr() else {
+        return scalar(call, &[input]);
+    };
+    let arguments: Vec<String> = function
+        .params
+        .args
+        .iter()
+        .map(|a| scalar(&ScalarExpr::new(a.clone()), &[input]))
+        .collect();
+    let (name, frame) = (function.fun.name(), &function.params.window_frame);
+    format!("{name}({}) {frame}", arguments.join(", "))
 }
 
 fn join_name(kind: JoinKind) -> &'static str {

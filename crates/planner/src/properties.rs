@@ -9,7 +9,7 @@
 
 use crate::rel::Rel;
 use tidegate_plan::join_state::join_partition_keys;
-use tidegate_plan::{Distribution, JoinKind, Op, ScalarExpr};
+use tidegate_plan::{Distribution, JoinKind, Op, Ranking, ScalarExpr};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Properties {
@@ -40,7 +40,7 @@ fn append_only(rel: &Rel, inputs: &[Properties]) -> bool {
             kind: JoinKind::Inner | JoinKind::LeftSemi,
             ..
         } => all,
-        Op::Join { .. } | Op::TopN { .. } | Op::AtMostOne { .. } => false,
+        Op::Join { .. } | Op::TopN { .. } | Op::Window { .. } | Op::AtMostOne { .. } => false,
     }
 }
 
@@ -60,10 +60,20 @@ fn unique_key(rel: &Rel, inputs: &[Properties]) -> Option<Vec<usize>> {
         Op::Aggregate { keys, .. } => Some((0..keys.len()).collect()),
         Op::TopN {
             partition,
+            ranking: Ranking::RowNumber,
             limit: Some(0 | 1),
             ..
         } => Some(partition.clone()),
-        Op::TopN { .. } => inputs[0].unique_key.clone(),
+        Op::TopN {
+            partition,
+            ranking: Ranking::RowNumber,
+            numbered: true,
+            ..
+        } => {
+            let by_number = || partition.iter().copied().chain([rel.width() - 1]).collect();
+            inputs[0].unique_key.clone().or_else(|| Some(by_number()))
+        }
+        Op::TopN { .. } | Op::Window { .. } => inputs[0].unique_key.clone(),
         Op::AtMostOne { keys } => Some(keys.clone()),
         Op::Union => None,
         Op::Join {
@@ -123,7 +133,9 @@ fn join_key(
 pub(crate) fn distribution(op: &Op, input: usize, properties: &Properties) -> Distribution {
     match op {
         Op::Aggregate { keys, .. } | Op::AtMostOne { keys } => Distribution::Key(keys.clone()),
-        Op::TopN { partition, .. } => Distribution::Key(partition.clone()),
+        Op::TopN { partition, .. } | Op::Window { partition, .. } => {
+            Distribution::Key(partition.clone())
+        }
         Op::Join {
             kind,
             null_aware,

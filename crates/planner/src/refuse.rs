@@ -110,9 +110,6 @@ impl Refuser<'_> {
     }
 
     fn function(&self, function: &Function, at: &Expr) -> Flow {
-        if function.over.is_some() {
-            self.view("a window function", at)?;
-        }
         if !function.within_group.is_empty() {
             self.view("WITHIN GROUP", at)?;
         }
@@ -155,12 +152,6 @@ impl Visitor for Refuser<'_> {
     fn pre_visit_select(&mut self, select: &Select) -> Flow {
         if matches!(select.distinct, Some(Distinct::On(_))) {
             self.view("DISTINCT ON", select)?;
-        }
-        if select.qualify.is_some() {
-            self.view("QUALIFY", select)?;
-        }
-        if !select.named_window.is_empty() {
-            self.view("a window function", select)?;
         }
         if select.into.is_some() {
             self.everywhere("SELECT INTO", select)?;

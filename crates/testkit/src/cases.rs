@@ -3,14 +3,16 @@
 use crate::oracle::Expected;
 use crate::oracle::aggregate::aggregate;
 use crate::oracle::join::{JoinOn, join};
-use crate::oracle::rows::{Meaning, at_most_one, filter, project, top_n, union};
+use crate::oracle::rows::{Meaning, TopNWindow, at_most_one, filter, project, top_n, union};
 use crate::value::{Row, Value, ZSet, add};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::logical_expr::{Expr, cast, col, lit};
 use rand::prelude::*;
 use rand::rngs::StdRng;
 use std::sync::Arc;
-use tidegate_plan::{AggregateCall, AggregateFunction as F, JoinKind, Op, ScalarExpr, SortKey};
+use tidegate_plan::{
+    AggregateCall, AggregateFunction as F, JoinKind, Op, Ranking, ScalarExpr, SortKey,
+};
 
 type Oracle = Box<dyn Fn(&[ZSet]) -> Expected>;
 
@@ -508,18 +510,44 @@ fn distinct_case(random: &mut StdRng) -> Case {
 
 fn top_n_case(random: &mut StdRng) -> Case {
     let partition = random_keys(random);
-    let order = random_order(random, &[0, 1, 2, 3, 4, 7]);
+    let order = random_order(random, &[0, 1, 2, 3, 4, 5, 7, 10]);
+    let ranking = [
+        Ranking::RowNumber,
+        Ranking::RowNumber,
+        Ranking::Rank,
+        Ranking::DenseRank,
+    ][random.random_range(0..4)];
     let offset = [0, 0, 1, 3][random.random_range(0..4)];
-    let limit = [None, Some(0), Some(1), Some(2), Some(5)][random.random_range(0..5)];
+    let limit =
+        [None, Some(0), Some(1), Some(1), Some(2), Some(5), Some(30)][random.random_range(0..7)];
+    let numbered = random.random();
     let op = Op::TopN {
         partition: partition.clone(),
         order: order.clone(),
+        ranking,
         offset,
         limit,
+        numbered,
     };
-    one_input("top_n", op, random.random(), move |input| {
-        top_n(&partition, &order, offset, limit, input)
-    })
+    let case = one_input("top_n", op, random.random(), move |input| {
+        let window = TopNWindow {
+            partition: &partition,
+            order: &order,
+            ranking,
+            offset,
+            limit,
+            numbered,
+        };
+        top_n(&window, input)
+    });
+    let mut fields = case.output.fields().to_vec();
+    if numbered {
+        fields.push(Arc::new(Field::new("number", DataType::Int64, false)));
+    }
+    Case {
+        output: Arc::new(Schema::new(fields)),
+        ..case
+    }
 }
 
 fn at_most_one_case(random: &mut StdRng) -> Case {

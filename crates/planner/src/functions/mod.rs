@@ -12,6 +12,7 @@ mod not_in;
 mod numeric;
 mod outer;
 mod postgres;
+mod ranking;
 mod rewrite;
 mod text;
 mod to_char;
@@ -99,6 +100,7 @@ fn build() -> Registry {
     alias(&mut aggregate, postgres::AGGREGATE_ALIASES);
     let mut window = HashMap::new();
     for function in SessionStateDefaults::default_window_functions() {
+        let function = ranking::typed(function);
         insert(
             &mut window,
             function.name().to_owned(),

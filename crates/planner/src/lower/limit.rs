@@ -5,7 +5,7 @@ use super::{Lowered, lower};
 use crate::refuse::in_view;
 use crate::rel::Rel;
 use datafusion::logical_expr::{Expr, FetchType, Limit, LogicalPlan, SkipType, SortExpr};
-use tidegate_plan::{Op, SortKey};
+use tidegate_plan::{Op, Ranking, SortKey};
 use tidegate_types::SqlError;
 
 pub(super) fn limit(limit: &Limit) -> Result<Lowered, SqlError> {
@@ -64,8 +64,10 @@ pub(super) fn top_n(
     let op = Op::TopN {
         partition: Vec::new(),
         order: keys.collect(),
+        ranking: Ranking::RowNumber,
         offset,
         limit,
+        numbered: false,
     };
     let schema = input.rel.schema.clone();
     Ok(Lowered {

@@ -2,7 +2,7 @@
 //!
 //! Each node becomes a [`Lowered`]: a tree and where the logical node's columns are in its output. That map is what lets
 //! nodes that only rename, reorder or hide columns cost nothing; operators get an exact layout where they need one
-//! ([`Lowered::exact`]). A file per family: [`scan`], [`project`], [`aggregate`], [`join`], [`set`], [`limit`].
+//! ([`Lowered::exact`]). A file per family: [`scan`], [`project`], [`aggregate`], [`join`], [`set`], [`limit`], [`window`].
 
 mod aggregate;
 mod expression;
@@ -11,6 +11,7 @@ mod limit;
 mod project;
 mod scan;
 mod set;
+mod window;
 
 use crate::optimize::AtMostOne;
 use crate::refuse::in_view;
@@ -77,7 +78,7 @@ pub(crate) fn lower(plan: &LogicalPlan) -> Result<Lowered, SqlError> {
                 columns,
             })
         }
-        LogicalPlan::Window(_) => Err(in_view("a window function")),
+        LogicalPlan::Window(window) => window::window(window),
         LogicalPlan::RecursiveQuery(_) => Err(in_view("WITH RECURSIVE")),
         LogicalPlan::Unnest(_) => Err(in_view("unnest")),
         LogicalPlan::Subquery(_) => Err(in_view("a LATERAL sub-query of this form")),

@@ -1,8 +1,10 @@
 //! Rewrites of the lowered tree: a file per rule, each with a test that shows a tree before and after.
 //!
-//! Rules change how much is computed, carried and kept, never the rows. They run in this order, once: pruning first,
-//! because it knows what every operator needs; then neighbours that it left side by side are merged.
+//! Rules change how much is computed, carried and kept, never the rows. They run in this order, once: first what
+//! makes operators smaller; then pruning, because it knows what every operator needs; then neighbours that it left side by
+//! side are merged.
 
+mod bound_ranks;
 mod fold_values;
 mod merge_filters;
 mod merge_projections;
@@ -14,7 +16,8 @@ use crate::rel::Rel;
 /// A rule: its name and what it does to a tree.
 pub(crate) type Rule = (&'static str, fn(Rel) -> Rel);
 
-pub(crate) const RULES: [Rule; 5] = [
+pub(crate) const RULES: [Rule; 6] = [
+    ("bound_ranks", bound_ranks::apply),
     ("prune_columns", prune_columns::apply),
     ("merge_projections", merge_projections::apply),
     ("merge_filters", merge_filters::apply),

@@ -9,6 +9,7 @@
 //! again, are hashes of the plan.
 
 use crate::rel::{Rel, move_positions, positions};
+use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidegate_plan::{AggregateCall, JoinKind, Op, ScalarExpr, SortKey};
@@ -38,12 +39,12 @@ fn prune(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
         Op::Aggregate { keys, calls } => aggregate(rel, &keys, &calls, needed),
         Op::Join { .. } => join(rel, needed),
         Op::Union => union(rel, needed),
-        Op::TopN {
+        Op::TopN { .. } => top_n(rel, needed),
+        Op::Window {
             partition,
             order,
-            offset,
-            limit,
-        } => top_n(rel, (&partition, &order, offset, limit), needed),
+            calls,
+        } => window(rel, (&partition, &order, &calls), needed),
         Op::AtMostOne { keys } => {
             let wanted: BTreeSet<usize> = needed.iter().chain(&keys).copied().collect();
             over_exact(rel, wanted, |places| Op::AtMostOne {
@@ -363,18 +364,106 @@ fn union(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
     }
 }
 
-fn top_n(
-    rel: Rel,
-    (partition, order, offset, limit): (&[usize], &[SortKey], u64, Option<u64>),
-    needed: &BTreeSet<usize>,
-) -> Pruned {
-    let mut wanted = needed.clone();
-    wanted.extend(partition);
-    wanted.extend(order.iter().map(|k| k.column));
-    over_exact(rel, wanted, |places| Op::TopN {
-        partition: partition.iter().map(|p| at(places, *p)).collect(),
-        order: moved_order(order, places),
+fn top_n(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
+    let Op::TopN {
+        partition,
+        order,
+        ranking,
         offset,
         limit,
-    })
+        numbered,
+    } = rel.op
+    else {
+        unreachable!("called for a top-n")
+    };
+    let input = rel.inputs.into_iter().next().expect("a top-n has an input");
+    let width = input.width();
+    let mut wanted: BTreeSet<usize> = needed.iter().copied().filter(|c| *c < width).collect();
+    wanted.extend(&partition);
+    wanted.extend(order.iter().map(|k| k.column));
+    let Pruned {
+        rel: input,
+        mut places,
+    } = exact(input, &wanted);
+    let mut schema = input.schema.clone();
+    let shown = numbered && needed.contains(&width);
+    if shown {
+        schema = appended(&schema, [rel.schema.fields()[width].clone()]);
+    }
+    if numbered {
+        places.push(shown.then_some(input.width()));
+    }
+    let op = Op::TopN {
+        partition: partition.iter().map(|p| at(&places, *p)).collect(),
+        order: moved_order(&order, &places),
+        ranking,
+        offset,
+        limit,
+        numbered: shown,
+    };
+    Pruned {
+        rel: Rel::new(op, vec![input], schema),
+        places,
+    }
+}
+
+/// Calls that nobody reads are not computed.
+fn window(
+    rel: Rel,
+    (partition, order, calls): (&[usize], &[SortKey], &[ScalarExpr]),
+    needed: &BTreeSet<usize>,
+) -> Pruned {
+    let input = rel
+        .inputs
+        .into_iter()
+        .next()
+        .expect("a window has an input");
+    let width = input.width();
+    let mut wanted: BTreeSet<usize> = needed.iter().copied().filter(|c| *c < width).collect();
+    let kept: Vec<usize> = (0..calls.len())
+        .filter(|call| needed.contains(&(width + call)))
+        .collect();
+    if kept.is_empty() {
+        let Pruned { rel, mut places } = prune(input, &wanted);
+        places.resize(width + calls.len(), None);
+        return Pruned { rel, places };
+    }
+    wanted.extend(partition);
+    wanted.extend(order.iter().map(|k| k.column));
+    wanted.extend(kept.iter().flat_map(|call| positions(&calls[*call])));
+    let Pruned {
+        rel: input,
+        mut places,
+    } = exact(input, &wanted);
+    let fields = kept
+        .iter()
+        .map(|call| rel.schema.fields()[width + call].clone());
+    let schema = appended(&input.schema, fields);
+    let op = Op::Window {
+        partition: partition.iter().map(|p| at(&places, *p)).collect(),
+        order: moved_order(order, &places),
+        calls: kept
+            .iter()
+            .map(|call| move_positions(&calls[*call], &|p| at(&places, p)))
+            .collect(),
+    };
+    places.resize(width + calls.len(), None);
+    for (place, call) in kept.iter().enumerate() {
+        places[width + call] = Some(input.width() + place);
+    }
+    Pruned {
+        rel: Rel::new(op, vec![input], schema),
+        places,
+    }
+}
+
+fn appended(schema: &Schema, fields: impl IntoIterator<Item = FieldRef>) -> SchemaRef {
+    Arc::new(Schema::new(
+        schema
+            .fields()
+            .iter()
+            .cloned()
+            .chain(fields)
+            .collect::<Vec<FieldRef>>(),
+    ))
 }

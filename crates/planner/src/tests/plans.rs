@@ -617,6 +617,51 @@ fn sets_and_limits() {
 }
 
 #[test]
+fn ranks() {
+    // Numbers that nobody sees are not computed, filters over them bound what is kept.
+    check(
+        "select k, v from (select *, row_number() over (partition by k order by v desc) as n from log) r where n = 1",
+        expect![[r#"
+            Materialize key (k)  [unique (k)]
+              TopN by (k) order by v desc limit 1  [exchange by (k)]  [unique (k)]
+                  state rows: value, key (k)
+                Import log (k, v)  [exchange by (k)]  [append-only]
+        "#]],
+    );
+    check(
+        "select * from (select *, row_number() over (partition by k order by v desc) as n from log) r where n < 11",
+        expect![[r#"
+            Materialize key (k, n)  [unique (k, n)]
+              TopN by (k) order by v desc limit 10 numbered  [exchange by (k, row_number)]  [unique (k, row_number)]
+                  state rows: value, key (k)
+                Import log (k, v)  [exchange by (k)]  [append-only]
+        "#]],
+    );
+    check(
+        "select k, rank() over w as r, dense_rank() over w as d from t window w as (partition by a order by b)",
+        expect![[r#"
+            Materialize key (k)  [unique (k)]
+              Project k, rank as r, dense_rank as d  [exchange by (k)]  [unique (k)]
+                TopN by (a) order by b of distinct orders numbered  [unique (k)]
+                    state rows: map, key (a), sub-key (b, k, rank)
+                  TopN by (a) order by b with ties numbered  [exchange by (a)]  [unique (k)]
+                      state rows: map, key (a), sub-key (b, k)
+                    Import t (k, a, b)  [exchange by (a)]  [unique (k)]
+        "#]],
+    );
+    check(
+        "select k, a from t qualify rank() over (partition by a order by b) <= 2",
+        expect![[r#"
+            Materialize key (k)  [unique (k)]
+              Project k, a  [exchange by (k)]  [unique (k)]
+                TopN by (a) order by b limit 2 with ties  [unique (k)]
+                    state rows: map, key (a), sub-key (b, k)
+                  Import t (k, a, b)  [exchange by (a)]  [unique (k)]
+        "#]],
+    );
+}
+
+#[test]
 fn nexmark() {
     let schema = "create source bid (auction bigint, bidder bigint, price bigint, channel text, url text,
             date_time timestamp, extra text) with (connector = 'nexmark');
@@ -678,4 +723,22 @@ fn nexmark() {
                 Project auction, price, price < Int64(10000) as bid.price < Int64(10000), to_char(date_time, Utf8("YYYY-MM-DD")) as to_char(bid.date_time,Utf8("YYYY-MM-DD"))  [exchange by (auction, to_char(bid.date_time,Utf8("YYYY-MM-DD")))]  [append-only]
                   Source bid (auction, price, date_time)  [append-only]
         "#]]);
+    check(
+        include_str!("../../../../sql/nexmark/q18.sql"),
+        expect![[r#"
+            Materialize key (bidder, auction)  [unique (bidder, auction)]
+              TopN by (bidder, auction) order by date_time desc limit 1  [exchange by (bidder, auction)]  [unique (bidder, auction)]
+                  state rows: value, key (bidder, auction)
+                Source bid (auction, bidder, price, channel, url, date_time, extra)  [exchange by (bidder, auction)]  [append-only]
+        "#]],
+    );
+    check(
+        include_str!("../../../../sql/nexmark/q19.sql"),
+        expect![[r#"
+            Materialize key (auction, rank_number)  [unique (auction, rank_number)]
+              TopN by (auction) order by price desc limit 10 numbered  [exchange by (auction, row_number)]  [unique (auction, row_number)]
+                  state rows: value, key (auction)
+                Source bid (auction, bidder, price, channel, url, date_time, extra)  [exchange by (auction)]  [append-only]
+        "#]],
+    );
 }

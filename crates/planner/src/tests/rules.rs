@@ -75,18 +75,89 @@ fn prune_columns() {
     );
     check(
         &["prune_columns"],
-        "select k from t order by a + b limit 3",
+        "select k from t order by a + 1 limit 3",
         expect![[r#"
-        Project k  [unique (k)]
-          TopN order by t.a + t.b limit 3  [unique (k)]
-            Project k, a, b, a + b as t.a + t.b  [exchange to one worker]  [unique (k)]
-              Import r1 (k, a, b)  [unique (k)]
-        --
-        Project k  [unique (k)]
-          TopN order by t.a + t.b limit 3  [unique (k)]
-            Project k, a + b as t.a + t.b  [exchange to one worker]  [unique (k)]
-              Import r1 (k, a, b)  [unique (k)]
-    "#]],
+            Project k  [unique (k)]
+              TopN order by t.a + Int64(1) limit 3  [unique (k)]
+                Project k, a, a + Int32(1) as t.a + Int64(1)  [exchange to one worker]  [unique (k)]
+                  Import r1 (k, a)  [unique (k)]
+            --
+            Project k  [unique (k)]
+              TopN order by t.a + Int64(1) limit 3  [unique (k)]
+                Project k, a + Int32(1) as t.a + Int64(1)  [exchange to one worker]  [unique (k)]
+                  Import r1 (k, a)  [unique (k)]
+        "#]],
+    );
+}
+
+#[test]
+fn bound_ranks() {
+    let ranked =
+        "from (select k, a, row_number() over (partition by a order by b desc) as n from t) r";
+    check(
+        &["bound_ranks"],
+        &format!("select k, n {ranked} where n <= 3 and k > 0"),
+        expect![[r#"
+            Project k, row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW as n  [unique (k)]
+              Filter row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW <= Int64(3) AND k > Int32(0)  [unique (k)]
+                Project k, row_number as row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW  [unique (k)]
+                  TopN by (a) order by b desc numbered  [unique (k)]
+                    Import r1 (k, a, b)  [exchange by (a)]  [unique (k)]
+            --
+            Project k, row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW as n  [unique (k)]
+              Project k, row_number as row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW  [unique (k)]
+                Filter k > Int32(0)  [unique (k)]
+                  TopN by (a) order by b desc limit 3 numbered  [unique (k)]
+                    Import r1 (k, a, b)  [exchange by (a)]  [unique (k)]
+        "#]],
+    );
+    check(
+        &["bound_ranks", "prune_columns"],
+        &format!("select k {ranked} where 1 = n"),
+        expect![[r#"
+            Project k
+              Project k, row_number as row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+                TopN by (a) order by b desc limit 1 numbered  [unique (a)]
+                  Import r1 (k, a, b)  [exchange by (a)]  [unique (k)]
+            --
+            Project k
+              Project k
+                TopN by (a) order by b desc limit 1  [unique (a)]
+                  Import r1 (k, a, b)  [exchange by (a)]  [unique (k)]
+        "#]],
+    );
+    check(
+        &["bound_ranks"],
+        &format!("select k, a {ranked} where n between 3 and 4"),
+        expect![[r#"
+            Project k, a  [unique (k)]
+              Filter row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW >= Int64(3) AND row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW <= Int64(4)  [unique (k)]
+                Project k, a, row_number as row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW  [unique (k)]
+                  TopN by (a) order by b desc numbered  [unique (k)]
+                    Import r1 (k, a, b)  [exchange by (a)]  [unique (k)]
+            --
+            Project k, a  [unique (k)]
+              Project k, a, row_number as row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW  [unique (k)]
+                TopN by (a) order by b desc limit 2 offset 2 numbered  [unique (k)]
+                  Import r1 (k, a, b)  [exchange by (a)]  [unique (k)]
+        "#]],
+    );
+    check(
+        &["bound_ranks"],
+        "select k, n from (select k, rank() over (partition by a order by b) as n from t) r where n = 2",
+        expect![[r#"
+            Project k, rank() PARTITION BY [t.a] ORDER BY [t.b ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW as n  [unique (k)]
+              Filter rank() PARTITION BY [t.a] ORDER BY [t.b ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW = Int64(2)  [unique (k)]
+                Project k, rank as rank() PARTITION BY [t.a] ORDER BY [t.b ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW  [unique (k)]
+                  TopN by (a) order by b with ties numbered  [unique (k)]
+                    Import r1 (k, a, b)  [exchange by (a)]  [unique (k)]
+            --
+            Project k, rank() PARTITION BY [t.a] ORDER BY [t.b ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW as n  [unique (k)]
+              Project k, rank as rank() PARTITION BY [t.a] ORDER BY [t.b ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW  [unique (k)]
+                Filter rank = Int64(2)  [unique (k)]
+                  TopN by (a) order by b limit 2 with ties numbered  [unique (k)]
+                    Import r1 (k, a, b)  [exchange by (a)]  [unique (k)]
+        "#]],
     );
 }
 
@@ -94,19 +165,19 @@ fn prune_columns() {
 fn merge_projections() {
     check(
         &["prune_columns", "merge_projections"],
-        "select k + 1 as n from t order by a + b limit 3",
+        "select k + 1 as n from t order by a + 1 limit 3",
         expect![[r#"
-        Project n
-          TopN order by t.a + t.b limit 3
-            Project n, a + b as t.a + t.b  [exchange to one worker]
-              Project a, b, k + Int32(1) as n
-                Import r1 (k, a, b)  [unique (k)]
-        --
-        Project n
-          TopN order by t.a + t.b limit 3
-            Project k + Int32(1) as n, a + b as t.a + t.b  [exchange to one worker]
-              Import r1 (k, a, b)  [unique (k)]
-    "#]],
+            Project n
+              TopN order by t.a + Int64(1) limit 3
+                Project n, a + Int32(1) as t.a + Int64(1)  [exchange to one worker]
+                  Project a, k + Int32(1) as n
+                    Import r1 (k, a)  [unique (k)]
+            --
+            Project n
+              TopN order by t.a + Int64(1) limit 3
+                Project k + Int32(1) as n, a + Int32(1) as t.a + Int64(1)  [exchange to one worker]
+                  Import r1 (k, a)  [unique (k)]
+        "#]],
     );
 }
 

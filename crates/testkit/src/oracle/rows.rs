@@ -4,7 +4,7 @@ use super::Expected;
 use super::aggregate::compare;
 use crate::value::{Row, Value, ZSet, add};
 use std::collections::BTreeMap;
-use tidegate_plan::SortKey;
+use tidegate_plan::{Ranking, SortKey};
 
 /// What an expression means: a value, or the SQLSTATE with which the row fails.
 pub type Meaning = fn(&Row) -> Result<Value, &'static str>;
@@ -58,19 +58,37 @@ fn partitions(keys: &[usize], input: &ZSet) -> BTreeMap<Row, Vec<Row>> {
     partitions
 }
 
-pub fn top_n(
-    partition: &[usize],
-    order: &[SortKey],
-    offset: u64,
-    limit: Option<u64>,
-    input: &ZSet,
-) -> Expected {
+/// What a top-n is asked for.
+pub struct TopNWindow<'a> {
+    pub partition: &'a [usize],
+    pub order: &'a [SortKey],
+    pub ranking: Ranking,
+    pub offset: u64,
+    pub limit: Option<u64>,
+    pub numbered: bool,
+}
+
+pub fn top_n(window: &TopNWindow<'_>, input: &ZSet) -> Expected {
     let mut expected = Expected::default();
-    for mut rows in partitions(partition, input).into_values() {
+    let order = window.order;
+    for mut rows in partitions(window.partition, input).into_values() {
         rows.sort_by(|a, b| compare(order, a, b).then_with(|| a.cmp(b)));
-        let limit = limit.map_or(usize::MAX, |l| l as usize);
-        for row in rows.into_iter().skip(offset as usize).take(limit) {
-            add(&mut expected.rows, row, 1);
+        for (index, row) in rows.iter().enumerate() {
+            let before: Vec<&Row> = rows
+                .iter()
+                .filter(|other| compare(order, other, row).is_lt())
+                .collect();
+            let number = match window.ranking {
+                Ranking::RowNumber => index,
+                Ranking::Rank => before.len(),
+                Ranking::DenseRank => before.chunk_by(|a, b| compare(order, a, b).is_eq()).count(),
+            } as u64;
+            let above = number.checked_sub(window.offset);
+            if above.is_some_and(|n| window.limit.is_none_or(|limit| n < limit)) {
+                let mut row = row.clone();
+                row.extend(window.numbered.then_some(Value::Int(number as i64 + 1)));
+                add(&mut expected.rows, row, 1);
+            }
         }
     }
     expected
