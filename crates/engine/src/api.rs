@@ -357,6 +357,19 @@ pub trait SessionApi: Send {
 
     fn transaction_status(&self) -> TransactionStatus;
 
+    /// The columns of a cursor that SQL declared, for clients that describe it as a portal.
+    fn cursor_columns(&self, _name: &str) -> Option<SchemaRef> {
+        None
+    }
+
+    /// The frontend keeps a statement under this name, or no longer.
+    fn protocol_statement(&mut self, _name: &str, _exists: bool) {}
+
+    /// Statements that the frontend keeps and `DEALLOCATE` asked to forget, since the last call.
+    fn take_deallocated(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn cancel_token(&self) -> CancelToken;
 
     /// Notices since the last call, oldest first.

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::dml::Sequencer;
 use crate::log::{ClosedLog, CommandLog, LogEntry, LogObserver};
 use crate::relations::Specs;
+use crate::session::Transients;
 use fs4::FileExt;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tidegate_catalog::{Catalog, CatalogChange, Relation};
 use tidegate_checkpoint::{CheckpointStore, Manifest, Storage, StoreOptions};
 use tidegate_connectors::Source;
@@ -35,6 +37,10 @@ pub struct Database {
     /// Held by whoever changes the catalog.
     pub(crate) ddl: tokio::sync::Mutex<()>,
     connectors: Mutex<HashMap<RelationId, Arc<dyn Source>>>,
+    /// The newest position of the log of which a client was told that it is done.
+    acknowledged: AtomicU64,
+    /// Relations that live as long as somebody's subscription.
+    pub(crate) transients: Transients,
     _lock: File,
 }
 
@@ -151,6 +157,8 @@ impl Database {
             appender,
             ddl: tokio::sync::Mutex::new(()),
             connectors: Mutex::default(),
+            acknowledged: AtomicU64::new(0),
+            transients: Transients::default(),
             _lock: lock,
             config,
         });
@@ -219,6 +227,13 @@ impl Database {
         .of(relation)
     }
 
+    pub(crate) fn with_connectors<T>(
+        &self,
+        f: impl FnOnce(&mut HashMap<RelationId, Arc<dyn Source>>) -> T,
+    ) -> T {
+        f(&mut self.connectors.lock())
+    }
+
     pub(crate) fn runtime(&self) -> Result<Arc<Runtime>, SqlError> {
         self.appender.runtime.read().clone().ok_or_else(|| {
             SqlError::new(SqlState::CANNOT_CONNECT_NOW, "the database is not running")
@@ -236,7 +251,18 @@ impl Database {
             .await
             .map_err(|_| SqlError::internal("the log ended"))??;
         self.catalog.set(next, position);
+        self.acknowledge(position);
         Ok(position)
+    }
+
+    /// A client is about to be told that everything up to here is done: reads that begin later see it.
+    pub(crate) fn acknowledge(&self, position: LogPosition) {
+        self.acknowledged.fetch_max(position.0, Ordering::SeqCst);
+    }
+
+    /// Everything up to here was acknowledged to somebody.
+    pub(crate) fn acknowledged(&self) -> LogPosition {
+        LogPosition(self.acknowledged.load(Ordering::SeqCst))
     }
 
     pub(crate) fn forget_connector(&self, relation: RelationId) {

@@ -240,6 +240,20 @@ impl Specs<'_> {
         })
     }
 
+    /// What to run for a view that only a subscription knows of.
+    pub fn of_planned(
+        &mut self,
+        planned: tidegate_planner::PlannedView,
+    ) -> Result<RelationSpec, SqlError> {
+        Ok(RelationSpec {
+            readers: self.readers(&planned.reads)?,
+            dataflow: planned.dataflow,
+            source: None,
+            sink: None,
+            backend: self.default_backend,
+        })
+    }
+
     fn sink(&mut self, relation: &Relation, def: &SinkDef) -> Result<RelationSpec, SqlError> {
         let names = self.names(&def.options);
         let planned = Planner::new(&names, &def.query).plan_sink(

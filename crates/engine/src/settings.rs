@@ -268,6 +268,12 @@ pub const SETTINGS: &[Setting] = &[
         "Accepted for clients; transactions see a snapshot.",
     ),
     session(
+        "strict_reads",
+        "on",
+        Kind::Boolean,
+        "A read sees every write that was acknowledged to anybody before it began; off: to this session.",
+    ),
+    session(
         "transaction_read_only",
         "off",
         Kind::Boolean,

@@ -32,6 +32,24 @@ pub enum Statement {
     AlterMaterializedView(Box<AlterMaterializedView>),
     AlterSystem(AlterSystem),
     Subscribe(Box<Subscribe>),
+    /// `DECLARE name CURSOR FOR SUBSCRIBE …`; a cursor over a query is [`Statement::Sql`].
+    DeclareSubscription {
+        name: Ident,
+        hold: bool,
+        subscribe: Box<Subscribe>,
+    },
+    /// `FETCH … WITH (timeout = '…')`; one without options is [`Statement::Sql`].
+    FetchWithin {
+        fetch: Box<ast::Statement>,
+        timeout: String,
+        /// Of the timeout.
+        position: usize,
+    },
+    /// `COPY (SUBSCRIBE …) TO …`, with the statement as it would be for a query.
+    CopySubscription {
+        subscribe: Box<Subscribe>,
+        copy: Box<ast::Statement>,
+    },
     Flush,
     Wait,
     Checkpoint,
@@ -411,6 +429,9 @@ impl Statement {
             Statement::AlterMaterializedView(_) => "ALTER MATERIALIZED VIEW",
             Statement::AlterSystem(_) => "ALTER SYSTEM",
             Statement::Subscribe(_) => "SUBSCRIBE",
+            Statement::DeclareSubscription { .. } => "DECLARE CURSOR",
+            Statement::FetchWithin { .. } => "FETCH",
+            Statement::CopySubscription { .. } => "COPY",
             Statement::Flush => "FLUSH",
             Statement::Wait => "WAIT",
             Statement::Checkpoint => "CHECKPOINT",

@@ -24,6 +24,7 @@ mod alter;
 mod ast;
 mod create;
 mod cursor;
+mod cursors;
 mod dialect;
 mod drop;
 mod error;

@@ -9,7 +9,7 @@ pub(crate) fn rewrite(tokens: &mut Vec<TokenWithSpan>) {
     let starts_with = |word| first.is_some_and(|t| is_word(&t.token, word));
     if starts_with("BEGIN") || starts_with("START") || starts_with("SET") {
         drop_deferrable(tokens);
-    } else if starts_with("FETCH") {
+    } else if starts_with("FETCH") && !tokens.iter().any(|t| is_word(&t.token, "WITH")) {
         spell_out_fetch(tokens);
     }
     drop_only(tokens);

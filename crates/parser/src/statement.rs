@@ -7,7 +7,7 @@ use crate::ast::Statement;
 use crate::cursor::{Cursor, Parsed};
 use crate::script::with_cursor;
 use crate::source::Source;
-use crate::{alter, create, drop, explain, refuse, rewrite, savepoint, show, subscribe};
+use crate::{alter, create, cursors, drop, explain, refuse, rewrite, savepoint, show, subscribe};
 
 /// Reads the tokens of one statement.
 pub(crate) fn read(
@@ -16,6 +16,9 @@ pub(crate) fn read(
     terminator: Option<TokenWithSpan>,
 ) -> Parsed<Statement> {
     rewrite::rewrite(&mut tokens);
+    if let Some(inner) = cursors::copied_subscription(&mut tokens) {
+        return cursors::copy_of_subscription(source, inner, tokens, terminator);
+    }
     with_cursor(source, tokens, terminator, statement)
 }
 
@@ -44,7 +47,8 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Parsed<Statement> {
         "SUSPEND" => suspend(c, true),
         "RESUME" => suspend(c, false),
         "CANCEL" => cancel_job(c),
-        "DECLARE" => declare(c),
+        "DECLARE" => cursors::declare(c),
+        "FETCH" => cursors::fetch(c),
         "REFRESH" if c.at_nth(1, "MATERIALIZED") => Ok(not_built(c, "REFRESH MATERIALIZED VIEW")),
         word if NOT_BUILT.contains(&word) => Ok(not_built(c, word)),
         "INSERT" => insert(c),
@@ -122,11 +126,4 @@ fn cancel_job(c: &mut Cursor<'_>) -> Parsed<Statement> {
     }
     let ids = c.commas(Cursor::unsigned)?;
     Ok(Statement::CancelJob { ids })
-}
-
-fn declare(c: &mut Cursor<'_>) -> Parsed<Statement> {
-    if c.at_nth(2, "SUBSCRIPTION") {
-        return Ok(not_built(c, "DECLARE SUBSCRIPTION CURSOR"));
-    }
-    sql(c)
 }

@@ -4,9 +4,9 @@
 //! suffix inside the planner, which [`visible`] takes off again.
 
 use sqlparser::ast::{
-    DataType, Distinct, Expr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, Query,
-    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TrimWhereField, VisitMut,
-    VisitorMut,
+    DataType, Distinct, Expr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident,
+    OrderBy, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    TrimWhereField, VisitMut, VisitorMut,
 };
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -28,6 +28,11 @@ struct Namer;
 
 impl VisitorMut for Namer {
     type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        set_apart_from_order(query);
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         name_select(select);
@@ -87,6 +92,53 @@ fn name_select(select: &mut Select) {
             expr,
             alias: Ident::with_quote('"', alias),
         };
+    }
+}
+
+/// `SELECT id::text FROM t ORDER BY t.id` orders by the input column, which DataFusion cannot tell from a result column of
+/// the same name: the result column gets another name, under which `ORDER BY id` still finds it.
+fn set_apart_from_order(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_mut() else {
+        return;
+    };
+    let Some(OrderBy {
+        kind: OrderByKind::Expressions(order),
+        ..
+    }) = &mut query.order_by
+    else {
+        return;
+    };
+    let mut qualified: Vec<String> = Vec::new();
+    for by in order.iter() {
+        let _: ControlFlow<()> = sqlparser::ast::visit_expressions(&by.expr, |expr| {
+            if let Expr::CompoundIdentifier(parts) = expr {
+                qualified.extend(parts.last().map(folded));
+            }
+            ControlFlow::Continue(())
+        });
+    }
+    if qualified.is_empty() || matches!(select.distinct, Some(Distinct::Distinct)) {
+        return;
+    }
+    name_select(select);
+    for item in &mut select.projection {
+        let SelectItem::ExprWithAlias { expr, alias } = item else {
+            continue;
+        };
+        let name = folded(alias);
+        if !qualified.contains(&name) || name.contains(SUFFIX) {
+            continue;
+        }
+        if matches!(expr, Expr::CompoundIdentifier(parts) if parts.last().is_some_and(|p| folded(p) == name))
+        {
+            continue;
+        }
+        *alias = Ident::with_quote('"', format!("{name}{SUFFIX}"));
+        for by in order.iter_mut() {
+            if matches!(&by.expr, Expr::Identifier(ident) if folded(ident) == name) {
+                by.expr = Expr::Identifier(alias.clone());
+            }
+        }
     }
 }
 

@@ -394,7 +394,8 @@ impl Runtime {
                 status.jobs.push(JobStatus {
                     relation: install.spec.relation(),
                     rows_read: install.status.backfilled_rows(),
-                    rows_total: None,
+                    rows_total: install.status.rows_to_backfill(),
+                    fraction: install.status.fraction(),
                 });
             }
         }

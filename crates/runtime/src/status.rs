@@ -1,7 +1,7 @@
 //! What the runtime tells about itself.
 
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tidegate_types::{CheckpointId, Epoch, LogPosition, RelationId};
 
 /// How far one relation's dataflow is, shared by its workers and whoever asks.
@@ -10,6 +10,13 @@ pub struct RelationStatus {
     /// Imports that have rows to read from before the relation was created, over all workers.
     backfilling: AtomicUsize,
     backfilled_rows: AtomicU64,
+    /// Rows that there are to backfill as far as is known, over all workers.
+    rows_to_backfill: AtomicU64,
+    /// How far replays of sources are, in positions of their splits, and where they have to get.
+    positions_read: AtomicU64,
+    positions_in_all: AtomicU64,
+    /// An import cannot tell how many rows it will read: a source's history.
+    total_unknown: AtomicBool,
     /// The first epoch in which the relation holds all that it should.
     complete_from: AtomicU64,
 }
@@ -39,6 +46,41 @@ impl RelationStatus {
             .fetch_add(rows as u64, Ordering::Relaxed);
     }
 
+    /// Rows that an import has to read in all, those before a crash included.
+    pub(crate) fn expects(&self, rows: Option<usize>) {
+        match rows {
+            Some(rows) => {
+                self.rows_to_backfill
+                    .fetch_add(rows as u64, Ordering::Relaxed);
+            }
+            None => self.total_unknown.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// Never less than was read: rows that came while reading are read too.
+    pub fn rows_to_backfill(&self) -> Option<u64> {
+        let total = self.rows_to_backfill.load(Ordering::Relaxed);
+        (!self.total_unknown.load(Ordering::Relaxed)).then(|| total.max(self.backfilled_rows()))
+    }
+
+    /// A replay has moved by so much, and its end by so much.
+    pub(crate) fn replayed(&self, positions: u64, end: u64) {
+        self.positions_read.fetch_add(positions, Ordering::Relaxed);
+        self.positions_in_all.fetch_add(end, Ordering::Relaxed);
+    }
+
+    /// The part of the backfill that is done, from 0 to 1. Of a replay of a source only positions are known, not rows.
+    pub fn fraction(&self) -> Option<f64> {
+        let (done, all) = match self.rows_to_backfill() {
+            Some(all) => (self.backfilled_rows(), all),
+            None => (
+                self.positions_read.load(Ordering::Relaxed),
+                self.positions_in_all.load(Ordering::Relaxed),
+            ),
+        };
+        (all > 0).then(|| (done as f64 / all as f64).min(1.0))
+    }
+
     pub fn is_backfilling(&self) -> bool {
         self.backfilling.load(Ordering::SeqCst) > 0
     }
@@ -49,12 +91,14 @@ impl RelationStatus {
 }
 
 /// A view that is reading what was there before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct JobStatus {
     pub relation: RelationId,
     pub rows_read: u64,
     /// Rows that there are to read, where that is known.
     pub rows_total: Option<u64>,
+    /// How much of it is done, from 0 to 1.
+    pub fraction: Option<f64>,
 }
 
 /// A checkpoint that was durable when this was made.

@@ -174,6 +174,23 @@ impl Session {
     }
 }
 
+/// How a `COPY … TO STDOUT` lays its bytes out.
+pub(crate) fn copy_out_options(statement: &ast::Statement) -> Result<CopyOptions, SqlError> {
+    match statement {
+        ast::Statement::Copy {
+            to: true,
+            target: ast::CopyTarget::Stdout,
+            options,
+            legacy_options,
+            ..
+        } => layout(options, legacy_options),
+        _ => Err(SqlError::new(
+            SqlState::SYNTAX_ERROR,
+            "a subscription can only be copied TO STDOUT",
+        )),
+    }
+}
+
 fn layout(
     options: &[ast::CopyOption],
     legacy: &[ast::CopyLegacyOption],

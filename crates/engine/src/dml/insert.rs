@@ -168,6 +168,18 @@ impl Session {
         target.convert(&computed.evaluate(&nothing, &[], default)?, column)
     }
 
+    /// The value of an expression without columns, assigned to a type.
+    pub(crate) fn constant(
+        &self,
+        expr: &ast::Expr,
+        sql_type: &SqlType,
+    ) -> Result<ScalarValue, SqlError> {
+        let computed = self.computed(expr.clone(), DFSchema::empty(), "")?;
+        let value = computed.evaluate(&one_row(), &[], "")?;
+        let value = super::target::assign(&value, sql_type)?;
+        ScalarValue::try_from_array(&value, 0).map_err(SqlError::internal)
+    }
+
     /// Whether a default can be evaluated and assigned, before a table is made with it.
     pub(crate) fn check_default(
         &self,
@@ -175,11 +187,7 @@ impl Session {
         column: &tidegate_catalog::Column,
     ) -> Result<(), SqlError> {
         let computed = self.computed(parse_expression(default)?, DFSchema::empty(), default)?;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(1));
-        let schema = std::sync::Arc::new(arrow::datatypes::Schema::empty());
-        let one = RecordBatch::try_new_with_options(schema, Vec::new(), &options)
-            .map_err(SqlError::internal)?;
-        let value = computed.evaluate(&one, &[], default)?;
+        let value = computed.evaluate(&one_row(), &[], default)?;
         super::target::assign(&value, &column.sql_type)
             .map(|_| ())
             .map_err(|mut error| {
@@ -393,6 +401,14 @@ impl Session {
             .map(|items| self.returning_schema(&target, items, text));
         Ok((parameters, returning.transpose()?))
     }
+}
+
+/// A row without columns.
+fn one_row() -> RecordBatch {
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(1));
+    let schema = std::sync::Arc::new(arrow::datatypes::Schema::empty());
+    RecordBatch::try_new_with_options(schema, Vec::new(), &options)
+        .expect("no columns have any number of rows")
 }
 
 /// The number of a parameter that stands alone or under a cast.

@@ -13,6 +13,7 @@ mod sequencer;
 mod target;
 mod update;
 
+pub(crate) use copy::copy_out_options;
 pub(crate) use sequencer::{RowKey, Sequencer};
 
 use crate::api::{Response, RowsTag};

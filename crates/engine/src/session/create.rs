@@ -33,9 +33,10 @@ pub(crate) struct Ddl<'a> {
 
 impl Session {
     pub(super) async fn ddl(&mut self) -> Result<Ddl<'_>, SqlError> {
-        self.outside_transaction("DDL")?;
-        // Statements before it in the same message are done first.
-        if let Some(transaction) = self.transaction.take() {
+        if self.in_block() {
+            self.ddl_in_block()?;
+        } else if let Some(transaction) = self.transaction.take() {
+            // Statements before it in the same message are done first.
             self.commit_changes(transaction).await?;
         }
         let database = self.database.clone();

@@ -83,7 +83,9 @@ impl Ddl<'_> {
             next.apply(change)?;
         }
         self.session.last_write = self.database.log_catalog(next, changes).await?;
-        self.database.runtime()?.drop_relations(&plan.ids).await?;
+        let mut dropped = self.database.transients.end_readers(&plan.ids);
+        dropped.extend(&plan.ids);
+        self.database.runtime()?.drop_relations(&dropped).await?;
         for id in &plan.ids {
             self.database.forget_connector(*id);
         }

@@ -80,7 +80,9 @@ impl Session {
 
     async fn explain_query(&mut self, query: &ast::Query, text: &str) -> Result<String, SqlError> {
         let names = self.names();
-        let planned = Planner::new(&names, text).query(query.clone(), &[])?;
+        let mut query = query.clone();
+        crate::system::rewrite::rewrite(&mut query);
+        let planned = Planner::new(&names, text).query(query, &[])?;
         let reading = self.reading(&super::relations_of(&planned.plan)).await?;
         let physical = self.physical_plan(planned, &reading, text).await?;
         Ok(displayable(physical.as_ref()).indent(false).to_string())

@@ -24,12 +24,7 @@ impl Session {
         let status = self.database.runtime()?.status();
         let line = |job: &tidegate_runtime::JobStatus| {
             let name = catalog.relation(job.relation).map(|r| r.name.clone());
-            let progress = job.rows_total.filter(|t| *t > 0).map(|total| {
-                format!(
-                    "{:.1}%",
-                    (job.rows_read as f64 / total as f64 * 100.0).min(100.0)
-                )
-            });
+            let progress = job.fraction.map(|f| format!("{:.1}%", f * 100.0));
             vec![
                 Some(job.relation.to_string()),
                 name,

@@ -2,17 +2,21 @@
 
 mod checkpoint;
 mod create;
+mod cursor;
 mod drop;
 mod explain;
 mod lists;
+mod prepared;
 mod query;
 mod set;
 mod show;
 mod subscribe;
 mod transaction;
+mod transient;
 
 pub(crate) use query::{Reading, relations_of};
 pub(crate) use transaction::Transaction;
+pub(crate) use transient::Transients;
 
 use crate::api::{
     CancelToken, CopyIn, DatabaseApi, Notice, Prepared, Response, RowStream, RowsTag, SessionApi,
@@ -27,6 +31,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
 use futures::StreamExt;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tidegate_catalog::SearchPath;
 use tidegate_parser::sqlparser::ast;
@@ -60,6 +65,15 @@ pub struct Session {
     pub(crate) notices: Vec<Notice>,
     /// The last write of this session: its reads wait until it is visible.
     pub(crate) last_write: LogPosition,
+    cursors: cursor::Cursors,
+    /// The number of the cursor that is opened next.
+    next_cursor: u64,
+    /// Statements of `PREPARE`.
+    prepared: HashMap<String, Prepared>,
+    /// Names of statements that the frontend keeps.
+    protocol_statements: HashSet<String>,
+    /// Those of them that it has to forget.
+    deallocated: Vec<String>,
     reported: Vec<String>,
 }
 
@@ -107,6 +121,11 @@ impl Session {
             cancel: CancelToken::new(),
             notices: Vec::new(),
             last_write: LogPosition(0),
+            cursors: cursor::Cursors::default(),
+            next_cursor: 0,
+            prepared: HashMap::new(),
+            protocol_statements: HashSet::new(),
+            deallocated: Vec::new(),
             reported: Vec::new(),
         })
     }
@@ -172,12 +191,31 @@ impl Session {
             Statement::Drop(drop) => self.ddl().await?.drop(drop).await,
             Statement::AlterSystem(alter) => self.alter_system(alter),
             Statement::Subscribe(subscribe) => self.subscribe(subscribe).await,
+            Statement::DeclareSubscription {
+                name,
+                hold,
+                subscribe,
+            } => self.declare_subscription(name, *hold, subscribe).await,
+            Statement::FetchWithin {
+                fetch,
+                timeout,
+                position,
+            } => self.fetch_within(fetch, timeout, *position).await,
+            Statement::CopySubscription { subscribe, copy } => {
+                let options = crate::dml::copy_out_options(copy)?;
+                self.copy_subscription(subscribe, options).await
+            }
             Statement::Flush | Statement::Wait => {
                 self.outside_transaction(parsed.statement.tag())?;
                 self.database.runtime()?.flush().await?;
                 Ok(command(parsed.statement.tag()))
             }
             Statement::Checkpoint => self.checkpoint().await,
+            Statement::Savepoint(savepoint) if self.in_block() => self.mark(savepoint),
+            Statement::RollbackToSavepoint { name, options } if self.in_block() => {
+                self.roll_back_to_mark(name, options)
+            }
+            Statement::ReleaseSavepoint { name } if self.in_block() => self.release_mark(name),
             Statement::Savepoint(savepoint) => self.savepoint(savepoint).await,
             Statement::RollbackToSavepoint { name, options } => {
                 self.rollback_to(name, options).await
@@ -235,14 +273,43 @@ impl Session {
             } => self.rollback(),
             S::Set(set) => self.set(set),
             S::Reset(reset) => self.reset(reset),
-            S::Discard { .. } => {
-                self.settings = self.database.config.settings.clone();
-                Ok(command("DISCARD ALL"))
+            S::Discard { object_type } => self.discard(object_type),
+            S::Declare { stmts } if stmts.len() == 1 => self.declare(&stmts[0]).await,
+            S::Fetch { .. } => self.fetch(statement, None).await,
+            S::Close { cursor } => self.close(cursor),
+            S::Prepare {
+                name,
+                data_types,
+                statement,
+            } => self.prepare_named(name, data_types, statement),
+            S::Execute {
+                name: Some(name),
+                parameters: arguments,
+                ..
+            } => {
+                let (prepared, values) = self.executed(name, arguments)?;
+                Box::pin(self.dispatch(&prepared, values)).await
             }
+            S::Deallocate { name, .. } => self.deallocate(name),
             S::CreateIndex(_) => Err(SqlError::not_supported("CREATE INDEX")
                 .with_hint("A materialized view keyed by other columns answers the same lookups.")),
             other => Err(not_supported(other)),
         }
+    }
+
+    fn discard(&mut self, what: &ast::DiscardObject) -> Result<Response, SqlError> {
+        match what {
+            ast::DiscardObject::ALL => {
+                self.outside_transaction("DISCARD ALL")?;
+                self.settings = self.database.config.settings.clone();
+                self.deallocate_all();
+                self.cursors.get_mut().clear();
+            }
+            ast::DiscardObject::PLANS | ast::DiscardObject::SEQUENCES => {}
+            // There are no temporary tables to drop.
+            ast::DiscardObject::TEMP => {}
+        }
+        Ok(command(format!("DISCARD {what}")))
     }
 
     /// A statement that cannot be part of a transaction block.
@@ -391,6 +458,22 @@ impl SessionApi for Session {
 
     fn cancel_token(&self) -> CancelToken {
         self.cancel.clone()
+    }
+
+    fn cursor_columns(&self, name: &str) -> Option<SchemaRef> {
+        self.cursor_schema(name).ok()
+    }
+
+    fn protocol_statement(&mut self, name: &str, exists: bool) {
+        if exists {
+            self.protocol_statements.insert(name.to_owned());
+        } else {
+            self.protocol_statements.remove(name);
+        }
+    }
+
+    fn take_deallocated(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.deallocated)
     }
 
     fn take_notices(&mut self) -> Vec<Notice> {

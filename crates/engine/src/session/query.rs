@@ -26,7 +26,7 @@ use tidegate_planner::errors::sql_error;
 use tidegate_planner::query::PlannedQuery;
 use tidegate_planner::{Planner, RelationKind, Resolved};
 use tidegate_runtime::runtime::Snapshot;
-use tidegate_types::{Batch, RelationId, SqlError, SqlState, SqlType};
+use tidegate_types::{Batch, LogPosition, RelationId, SqlError, SqlState, SqlType};
 
 /// What a query reads: one epoch, and changes on top of it.
 pub(crate) struct Reading {
@@ -83,7 +83,7 @@ impl Session {
                     prepared.parameters = complete(parameters, &declared)?;
                     prepared.columns = columns;
                 }
-                _ => {}
+                other => prepared.columns = self.columns_of_indirect(other)?,
             },
             other => prepared.columns = self.result_columns(other)?,
         }
@@ -136,12 +136,22 @@ impl Session {
         })
     }
 
+    /// What a read that begins now must see: this session's writes, and unless it asked for less, everybody's that were
+    /// acknowledged before.
+    pub(super) fn floor(&self) -> LogPosition {
+        match self.settings.boolean("strict_reads") {
+            true => self.last_write.max(self.database.acknowledged()),
+            false => self.last_write,
+        }
+    }
+
     /// Rows of these relations as this session sees them now.
     pub(crate) async fn reading(&mut self, relations: &[RelationId]) -> Result<Reading, SqlError> {
         let runtime = self.database.runtime()?;
+        let floor = self.floor();
         if let Some(transaction) = &mut self.transaction {
             if transaction.base.is_none() {
-                runtime.wait_visible(self.last_write).await?;
+                runtime.wait_visible(floor).await?;
                 let all = readable(&self.database.catalog.get());
                 let (snapshot, _) = runtime.snapshot_of_complete(&all).await?;
                 self.database.sequencer.begin(snapshot.log_position);
@@ -161,7 +171,7 @@ impl Session {
                 changes: transaction.changes(),
             });
         }
-        runtime.wait_visible(self.last_write).await?;
+        runtime.wait_visible(floor).await?;
         Ok(Reading {
             snapshot: Arc::new(runtime.snapshot(relations).await?),
             changes: HashMap::new(),

@@ -12,9 +12,21 @@ impl Session {
     pub(super) fn set(&mut self, set: &ast::Set) -> Result<Response, SqlError> {
         match set {
             ast::Set::SingleAssignment {
-                variable, values, ..
+                variable,
+                values,
+                scope,
+                ..
             } => {
                 let name = tidegate_parser::name_parts(variable).join(".");
+                let local = matches!(scope, Some(ast::ContextModifier::Local));
+                if !self.remember_settings(local.then_some(name.as_str())) {
+                    let message = "SET LOCAL can only be used in transaction blocks";
+                    self.notices.push(crate::api::Notice::warning(
+                        SqlState::NO_ACTIVE_TRANSACTION,
+                        message,
+                    ));
+                    return Ok(command("SET"));
+                }
                 self.assign(&name, &values.iter().map(value_text).collect::<Vec<_>>())?;
             }
             ast::Set::MultipleAssignments { assignments } => {
@@ -23,7 +35,10 @@ impl Session {
                     self.assign(&name, &[value_text(&assignment.value)])?;
                 }
             }
-            ast::Set::SetTimeZone { value, .. } => self.assign("timezone", &[value_text(value)])?,
+            ast::Set::SetTimeZone { local, value } => {
+                self.remember_settings(local.then_some("timezone"));
+                self.assign("timezone", &[value_text(value)])?;
+            }
             ast::Set::SetNames { charset_name, .. } => {
                 self.assign("client_encoding", std::slice::from_ref(&charset_name.value))?;
             }

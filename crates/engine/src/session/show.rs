@@ -68,6 +68,7 @@ impl Session {
             Statement::Describe { .. } => Some(text_schema(DESCRIBED)),
             Statement::Explain(_) | Statement::ExplainView(_) => Some(text_schema(&["QUERY PLAN"])),
             Statement::Subscribe(subscribe) => Some(self.subscription_schema(subscribe)?),
+            Statement::FetchWithin { fetch, .. } => self.columns_of_indirect(fetch)?,
             _ => None,
         })
     }

@@ -4,10 +4,11 @@ use super::{Session, command};
 use crate::api::{Notice, Response};
 use crate::dml::RowKey;
 use crate::log::LogEntry;
+use crate::settings::Settings;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use tidegate_parser::Statement;
 use tidegate_parser::sqlparser::ast;
+use tidegate_parser::{Savepoint, Statement, WithOption};
 use tidegate_runtime::runtime::Snapshot;
 use tidegate_types::{Batch, RelationId, SqlError, SqlState};
 
@@ -19,7 +20,25 @@ pub(crate) struct Transaction {
     pub base: Option<Arc<Snapshot>>,
     pub writes: BTreeMap<RelationId, Vec<Batch>>,
     /// The rows that it changed, by key: two transactions that changed the same row conflict.
-    pub keys: HashSet<RowKey>,
+    pub keys: Vec<RowKey>,
+    /// Its savepoints, oldest first.
+    marks: Vec<Mark>,
+    /// The client was told about DDL in it.
+    had_ddl: bool,
+    /// Settings as they were before the first `SET` in it.
+    settings: Option<Settings>,
+    /// What `SET LOCAL` changed, with the values to go back to.
+    local: Vec<(String, String)>,
+}
+
+/// A savepoint of a transaction: how much had been changed by then.
+struct Mark {
+    name: String,
+    writes: BTreeMap<RelationId, usize>,
+    keys: usize,
+    /// Cursors opened from this number on are closed by going back.
+    cursors: u64,
+    settings: Settings,
 }
 
 impl Transaction {
@@ -29,7 +48,11 @@ impl Transaction {
             failed: false,
             base: None,
             writes: BTreeMap::new(),
-            keys: HashSet::new(),
+            keys: Vec::new(),
+            marks: Vec::new(),
+            had_ddl: false,
+            settings: None,
+            local: Vec::new(),
         }
     }
 }
@@ -37,10 +60,11 @@ impl Transaction {
 impl Session {
     /// In a failed transaction only its end is let through.
     pub(super) fn check_transaction(&self, statement: &Statement) -> Result<(), SqlError> {
-        let ends = matches!(statement, Statement::Sql(s) if matches!(
-            s.as_ref(),
-            ast::Statement::Commit { .. } | ast::Statement::Rollback { .. }
-        ));
+        let ends = matches!(statement, Statement::RollbackToSavepoint { .. })
+            || matches!(statement, Statement::Sql(s) if matches!(
+                s.as_ref(),
+                ast::Statement::Commit { .. } | ast::Statement::Rollback { .. }
+            ));
         match &self.transaction {
             Some(transaction) if transaction.failed && !ends => Err(SqlError::new(
                 SqlState::IN_FAILED_TRANSACTION,
@@ -70,10 +94,14 @@ impl Session {
     pub(super) async fn commit(&mut self) -> Result<Response, SqlError> {
         match self.transaction.take() {
             Some(transaction) if transaction.failed => {
-                self.end(&transaction);
+                self.roll_back(transaction);
                 Ok(command("ROLLBACK"))
             }
-            Some(transaction) => {
+            Some(mut transaction) => {
+                self.close_cursors_of_transaction(0);
+                for (name, value) in transaction.local.drain(..) {
+                    self.settings.set(&name, &value)?;
+                }
                 self.commit_changes(transaction).await?;
                 Ok(command("COMMIT"))
             }
@@ -88,7 +116,7 @@ impl Session {
 
     pub(super) fn rollback(&mut self) -> Result<Response, SqlError> {
         match self.transaction.take() {
-            Some(transaction) => self.end(&transaction),
+            Some(transaction) => self.roll_back(transaction),
             None => {
                 let message = "there is no transaction in progress";
                 self.notices
@@ -96,6 +124,144 @@ impl Session {
             }
         }
         Ok(command("ROLLBACK"))
+    }
+
+    fn roll_back(&mut self, mut transaction: Transaction) {
+        self.close_cursors_of_transaction(0);
+        if let Some(settings) = transaction.settings.take() {
+            self.settings = settings;
+        }
+        self.end(&transaction);
+    }
+
+    /// Whether a transaction block is open.
+    pub(super) fn in_block(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|t| t.explicit)
+    }
+
+    /// Settings that change in a block go back with it; those changed for it alone also when it commits.
+    pub(super) fn remember_settings(&mut self, local: Option<&str>) -> bool {
+        let value = local.and_then(|name| self.settings.get(name).map(str::to_owned));
+        let Some(transaction) = self.transaction.as_mut().filter(|t| t.explicit) else {
+            return local.is_none();
+        };
+        transaction
+            .settings
+            .get_or_insert_with(|| self.settings.clone());
+        if let (Some(name), Some(value)) = (local, value)
+            && !transaction.local.iter().any(|(n, _)| n == name)
+        {
+            transaction.local.push((name.to_owned(), value));
+        }
+        true
+    }
+
+    /// DDL takes effect at once, also inside a block. One that has changed rows cannot have it, because they would be seen
+    /// after it and not before; one that has only read reads anew from here.
+    pub(super) fn ddl_in_block(&mut self) -> Result<(), SqlError> {
+        let Some(transaction) = &mut self.transaction else {
+            return Ok(());
+        };
+        if !transaction.writes.is_empty() {
+            return Err(SqlError::new(
+                SqlState::ACTIVE_TRANSACTION,
+                "DDL cannot follow changes of rows inside a transaction block",
+            )
+            .with_hint("COMMIT first. DDL takes effect at once and ROLLBACK does not undo it."));
+        }
+        if !std::mem::replace(&mut transaction.had_ddl, true) {
+            self.notices.push(Notice::warning(
+                SqlState::from_code("01000"),
+                "DDL inside a transaction block takes effect at once and is not undone by ROLLBACK",
+            ));
+        }
+        let base = self.transaction.as_mut().and_then(|t| t.base.take());
+        if let Some(base) = base {
+            self.database.sequencer.end(base.log_position);
+        }
+        Ok(())
+    }
+
+    /// `SAVEPOINT` inside a transaction block.
+    pub(super) fn mark(&mut self, savepoint: &Savepoint) -> Result<Response, SqlError> {
+        if !savepoint.views.is_empty() || savepoint.to.is_some() || !savepoint.options.is_empty() {
+            return Err(SqlError::new(
+                SqlState::ACTIVE_TRANSACTION,
+                "a savepoint of the database cannot be taken inside a transaction block",
+            )
+            .with_hint(
+                "FOR, TO and WITH are about savepoints of the database; COMMIT the transaction first.",
+            ));
+        }
+        let cursors = self.next_cursor;
+        let settings = self.settings.clone();
+        if let Some(transaction) = &mut self.transaction {
+            let writes = transaction.writes.iter();
+            transaction.marks.push(Mark {
+                name: tidegate_parser::fold(&savepoint.name),
+                writes: writes.map(|(relation, w)| (*relation, w.len())).collect(),
+                keys: transaction.keys.len(),
+                cursors,
+                settings,
+            });
+        }
+        Ok(command("SAVEPOINT"))
+    }
+
+    /// `ROLLBACK TO` inside a transaction block: changes since are undone, an error is forgiven, the savepoint stays.
+    pub(super) fn roll_back_to_mark(
+        &mut self,
+        name: &ast::Ident,
+        options: &[WithOption],
+    ) -> Result<Response, SqlError> {
+        if let Some(option) = options.first() {
+            return Err(SqlError::new(
+                SqlState::ACTIVE_TRANSACTION,
+                format!(
+                    "option \"{}\" is about savepoints of the database",
+                    option.name
+                ),
+            ));
+        }
+        let at = self.mark_of(name)?;
+        let transaction = self.transaction.as_mut().expect("a mark was found in it");
+        transaction.marks.truncate(at + 1);
+        let mark = &transaction.marks[at];
+        let (kept, cursors, settings) = (&mark.writes, mark.cursors, mark.settings.clone());
+        transaction.writes.retain(|relation, writes| {
+            writes.truncate(kept.get(relation).copied().unwrap_or(0));
+            !writes.is_empty()
+        });
+        transaction.keys.truncate(mark.keys);
+        transaction.failed = false;
+        self.settings = settings;
+        self.close_cursors_of_transaction(cursors);
+        Ok(command("ROLLBACK"))
+    }
+
+    /// `RELEASE` inside a transaction block.
+    pub(super) fn release_mark(&mut self, name: &ast::Ident) -> Result<Response, SqlError> {
+        let at = self.mark_of(name)?;
+        if let Some(transaction) = &mut self.transaction {
+            transaction.marks.truncate(at);
+        }
+        Ok(command("RELEASE"))
+    }
+
+    /// The newest savepoint of a name.
+    fn mark_of(&self, name: &ast::Ident) -> Result<usize, SqlError> {
+        let name = tidegate_parser::fold(name);
+        let marks = self.transaction.iter().flat_map(|t| &t.marks);
+        let found = marks
+            .enumerate()
+            .filter(|(_, mark)| mark.name == name)
+            .last();
+        found.map(|(at, _)| at).ok_or_else(|| {
+            SqlError::new(
+                SqlState::from_code("3B001"),
+                format!("savepoint \"{name}\" does not exist"),
+            )
+        })
     }
 
     fn end(&self, transaction: &Transaction) {
@@ -126,15 +292,14 @@ impl Session {
             .collect();
         let database = self.database.clone();
         let turn = database.sequencer.turn().await;
-        database
-            .sequencer
-            .check_conflicts(base, &transaction.keys)?;
+        let keys: HashSet<RowKey> = transaction.keys.into_iter().collect();
+        database.sequencer.check_conflicts(base, &keys)?;
         let (position, durable) = self.database.log.append(LogEntry::Transaction {
             changes: changes.clone(),
         })?;
         self.database
             .sequencer
-            .appended(&turn, position, changes, transaction.keys);
+            .appended(&turn, position, changes, keys);
         drop(turn);
         self.wait_durable(position, durable).await
     }
@@ -150,6 +315,7 @@ impl Session {
         {
             Ok(position) => {
                 self.last_write = position;
+                self.database.acknowledge(position);
                 Ok(())
             }
             Err(error) => {

@@ -454,14 +454,10 @@ fn of_relation(scope: &Scope, id: RelationId) -> Row {
 fn jobs(scope: &Scope) -> Rows {
     let status = scope.database.runtime()?.status();
     let row = |job: &tidegate_runtime::JobStatus| {
-        let progress = job
-            .rows_total
-            .filter(|t| *t > 0)
-            .map(|total| (job.rows_read as f64 / total as f64).min(1.0));
         of_relation(scope, job.relation)
             .with("rows_read", job.rows_read)
             .with("rows_total", job.rows_total)
-            .with("progress", progress)
+            .with("progress", job.fraction)
     };
     Ok(status.jobs.iter().map(row).collect())
 }

@@ -127,6 +127,9 @@ impl<'a> Connection<'a> {
 
     /// Notices and changed settings, which come before the end of the statement that caused them.
     pub(super) fn send_asides(&mut self) {
+        for name in self.session.take_deallocated() {
+            self.extended.forget(&name);
+        }
         for notice in self.session.take_notices() {
             self.outbox.notice(&notice);
         }

@@ -56,6 +56,11 @@ impl Extended {
         self.portals.remove("");
     }
 
+    /// `DEALLOCATE`.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.statements.remove(name);
+    }
+
     fn statement(&self, name: &str) -> Result<Arc<Statement>, SqlError> {
         self.statements.get(name).cloned().ok_or_else(|| {
             let which = match name {
@@ -95,6 +100,7 @@ impl Connection<'_> {
             Message::Execute { portal, max_rows } => self.execute(&portal, Limit(max_rows)).await,
             Message::Close(Target::Statement(name)) => {
                 self.extended.statements.remove(&name);
+                self.session.protocol_statement(&name, false);
                 self.outbox.close_complete();
                 Ok(())
             }
@@ -182,6 +188,9 @@ impl Connection<'_> {
                 _ => oid_of(inferred),
             })
             .collect();
+        if !parse.name.is_empty() {
+            self.session.protocol_statement(&parse.name, true);
+        }
         self.extended.statements.insert(
             parse.name,
             Arc::new(Statement {
@@ -237,11 +246,13 @@ impl Connection<'_> {
                 }
             }
             Target::Portal(name) => {
-                let portal = self
-                    .extended
-                    .portals
-                    .get(&name)
-                    .ok_or_else(|| no_portal(&name))?;
+                let Some(portal) = self.extended.portals.get(&name) else {
+                    // A cursor that SQL declared is a portal too.
+                    let schema = self.session.cursor_columns(&name);
+                    let schema = schema.ok_or_else(|| no_portal(&name))?;
+                    self.outbox.row_description(&columns_of(&schema, &[])?);
+                    return Ok(());
+                };
                 match portal
                     .statement
                     .prepared

@@ -127,7 +127,7 @@ impl Connection<'_> {
         &mut self,
         stream: &mut RowStream,
     ) -> Result<Option<RecordBatch>, Failure> {
-        self.token.check()?;
+        // Streams look at the token themselves: for a subscription being cancelled is an end in order.
         let mut next = stream.next();
         let ready = match (&mut next).now_or_never() {
             Some(ready) => ready,
@@ -163,7 +163,8 @@ impl Connection<'_> {
     }
 }
 
-/// As [`watched`], and cancelled at once: dropping a stream is how it ends.
+/// As [`watched`], and cancelled at once: dropping a stream is how it ends. The stream goes first, in case it has something
+/// to say about its cancellation.
 async fn next_or_end<T>(
     inbox: &mut Inbox,
     token: &CancelToken,
@@ -171,7 +172,7 @@ async fn next_or_end<T>(
 ) -> Result<T, Failure> {
     tokio::select! {
         biased;
-        reason = token.cancelled() => Err(Failure::Statement(reason.error())),
         next = watched(inbox, token, next) => next,
+        reason = token.cancelled() => Err(Failure::Statement(reason.error())),
     }
 }

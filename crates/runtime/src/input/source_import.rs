@@ -53,6 +53,8 @@ pub(crate) struct SourceImport {
     /// Shared rows and barriers that are kept.
     kept: VecDeque<Exported>,
     status: Arc<RelationStatus>,
+    /// Where the replay and its end were, in positions of all splits, when it was last told.
+    told: (u64, u64),
 }
 
 impl SourceImport {
@@ -97,6 +99,7 @@ impl SourceImport {
             Mode::Live
         } else {
             status.backfill_started();
+            status.expects(None);
             let splits = SplitSet::open(
                 source,
                 saved.clone(),
@@ -121,6 +124,7 @@ impl SourceImport {
             saved,
             kept: VecDeque::new(),
             status,
+            told: (0, 0),
         })
     }
 
@@ -268,6 +272,13 @@ impl SourceImport {
                 let rows = chunk.batch.num_rows();
                 cx.hub.coordinator.rows_arrived(rows.max(1));
                 self.status.backfilled(rows);
+                let at = |split: &SplitId| splits.offset(split).map_or(0, |o| o.position());
+                let read: u64 = target.keys().map(at).sum();
+                let end: u64 = target.values().map(Offset::position).sum();
+                let (told_read, told_end) = self.told;
+                self.told = (read.max(told_read), end.max(told_end));
+                self.status
+                    .replayed(self.told.0 - told_read, self.told.1 - told_end);
                 if rows > 0 {
                     self.port.emit(Batch::insert(chunk.batch));
                 }

@@ -34,6 +34,10 @@ enum Reached {
 
 struct Backfill {
     groups: Vec<Reached>,
+    /// Rows read so far, under the group in which each slice began: only their sum says anything.
+    read: Vec<u64>,
+    /// How many rows there are has been told.
+    counted: bool,
     /// The slice of the current epoch has been read.
     sliced: bool,
 }
@@ -79,8 +83,8 @@ impl ViewImport {
             Ok(positions) => positions,
             Err(error) => port.cx.fail(error),
         };
-        let groups = match restored_groups(first(&port.tables).as_ref()) {
-            Ok(groups) => groups,
+        let (groups, read) = match restored_groups(first(&port.tables).as_ref()) {
+            Ok(restored) => restored,
             Err(error) => port.cx.fail(error),
         };
         let complete = hub
@@ -89,10 +93,14 @@ impl ViewImport {
             .all(|g| groups[g as usize] == Reached::All);
         let backfill = (!complete).then_some(Backfill {
             groups,
+            read,
+            counted: false,
             sliced: false,
         });
-        if backfill.is_some() {
+        if let Some(backfill) = &backfill {
             status.backfill_started();
+            let before: u64 = hub.groups.iter().map(|g| backfill.read[g as usize]).sum();
+            status.backfilled(before as usize);
             hub.coordinator.barrier_wanted();
         }
         port.cx.activator.activate();
@@ -185,6 +193,9 @@ impl ViewImport {
             .backfill
             .as_mut()
             .expect("only a backfilling import reads slices");
+        if !std::mem::replace(&mut backfill.counted, true) {
+            self.status.expects(Some(snapshot.num_rows()));
+        }
         let own = self.port.cx.hub.groups;
         let Some(group) = own
             .iter()
@@ -218,12 +229,9 @@ impl ViewImport {
         {
             backfill.groups[position.group as usize] = Reached::Row(position.row);
         }
+        backfill.read[group as usize] += batch.num_rows() as u64;
         let changed = group as usize..own.end.min(complete_before + 1);
-        save_groups(
-            first_mut(&self.port.tables).as_mut(),
-            &backfill.groups,
-            changed,
-        )?;
+        save_groups(first_mut(&self.port.tables).as_mut(), backfill, changed)?;
         Ok(vec![batch])
     }
 
@@ -373,17 +381,19 @@ impl Positions {
     }
 }
 
-/// One row per key group: empty for all of it, a one and the row otherwise.
+/// One row per key group: how many rows were read under it, and behind that nothing if all of it has been read, else a one
+/// and the row that was reached.
 fn save_groups(
     table: &mut dyn Table,
-    groups: &[Reached],
+    backfill: &Backfill,
     changed: std::ops::Range<usize>,
 ) -> Result<(), StateError> {
     for group in changed {
-        let value = match &groups[group] {
+        let read = backfill.read[group].to_be_bytes();
+        let value = match &backfill.groups[group] {
             Reached::Nothing => continue,
-            Reached::All => Vec::new(),
-            Reached::Row(row) => [&[1u8], row.as_slice()].concat(),
+            Reached::All => read.to_vec(),
+            Reached::Row(row) => [&read, &[1u8][..], row.as_slice()].concat(),
         };
         table.write_many(&[Change {
             cell: Cell::key(&[group as KeyGroup]),
@@ -393,16 +403,18 @@ fn save_groups(
     Ok(())
 }
 
-fn restored_groups(table: &dyn Table) -> Result<Vec<Reached>, StateError> {
+fn restored_groups(table: &dyn Table) -> Result<(Vec<Reached>, Vec<u64>), StateError> {
     let mut groups = vec![Reached::Nothing; KEY_GROUPS];
+    let mut read = vec![0; KEY_GROUPS];
     table.scan_all(&mut |_, key, _, value| {
-        if let [group] = key {
-            groups[*group as usize] = match value {
+        if let ([group], Some((count, rest))) = (key, value.split_first_chunk()) {
+            read[*group as usize] = u64::from_be_bytes(*count);
+            groups[*group as usize] = match rest {
                 [] => Reached::All,
                 [_, row @ ..] => Reached::Row(row.to_vec()),
             };
         }
         ControlFlow::Continue(())
     })?;
-    Ok(groups)
+    Ok((groups, read))
 }
