@@ -6,6 +6,7 @@
 mod aggregate;
 mod append_top_n;
 mod at_most_one;
+pub mod check;
 mod checked;
 mod count_table;
 pub mod expression;
@@ -25,5 +26,6 @@ mod union;
 pub mod value_bytes;
 mod values;
 
+pub use check::check;
 pub use factory::build;
 pub use operator::{Cx, Operator, OperatorError, Port, Progress, RowError};

@@ -7,11 +7,11 @@
 use crate::refuse::in_view;
 use crate::{errors, functions};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchemaRef, DataFusionError, Result};
+use datafusion::common::{Column, DFSchemaRef, DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    Expr, Extension, FetchType, LogicalPlan, LogicalPlanBuilder, Subquery,
-    UserDefinedLogicalNodeCore, Volatility,
+    Distinct, Expr, ExprFunctionExt, Extension, FetchType, LogicalPlan, LogicalPlanBuilder,
+    Subquery, UserDefinedLogicalNodeCore, Volatility, lit,
 };
 use datafusion::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use std::cmp::Ordering;
@@ -71,6 +71,7 @@ impl UserDefinedLogicalNodeCore for AtMostOne {
 /// The analyzed plan of a view's query, ready to be lowered.
 pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     refuse_volatile(&plan)?;
+    let plan = first_of_each(plan)?;
     let plan = guard_scalar_subqueries(plan)?;
     let mut options = functions::registry().options.clone();
     options
@@ -132,6 +133,28 @@ fn depends_on_moment(function: &ScalarFunction) -> bool {
         "today",
     ];
     function.func.signature().volatility == Volatility::Volatile || CLOCK.contains(&function.name())
+}
+
+/// `DISTINCT ON (k) … ORDER BY k, o` is the first row of each k, which a filter over row numbers says as well.
+fn first_of_each(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::Distinct(Distinct::On(distinct)) = node else {
+            return Ok(Transformed::no(node));
+        };
+        let number = &functions::registry().window["row_number"];
+        let number = number
+            .call(Vec::new())
+            .partition_by(distinct.on_expr)
+            .order_by(distinct.sort_expr.unwrap_or_default())
+            .build()?;
+        let numbered = Column::from_name(number.schema_name().to_string());
+        let first = LogicalPlanBuilder::from(distinct.input)
+            .window([number])?
+            .filter(Expr::Column(numbered).eq(lit(1i64)))?
+            .project(distinct.select_expr)?;
+        Ok(Transformed::yes(first.build()?))
+    })?;
+    Ok(rewritten.data)
 }
 
 /// Puts an [`AtMostOne`] over every uncorrelated scalar sub-query that may have more rows. Correlated ones are aggregates,

@@ -5,7 +5,7 @@
 
 use crate::query::Purpose;
 use sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, JoinOperator, Query, Select, SetExpr, SetOperator,
+    Expr, Function, GroupByExpr, JoinOperator, Query, Select, SetExpr, SetOperator,
     SetQuantifier, Spanned, TableFactor, Visit, Visitor,
 };
 use std::ops::ControlFlow;
@@ -150,9 +150,6 @@ impl Visitor for Refuser<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> Flow {
-        if matches!(select.distinct, Some(Distinct::On(_))) {
-            self.view("DISTINCT ON", select)?;
-        }
         if select.into.is_some() {
             self.everywhere("SELECT INTO", select)?;
         }

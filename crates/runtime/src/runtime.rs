@@ -156,6 +156,7 @@ impl Runtime {
 
     /// Builds a relation; returns when all workers have, not when a backfill is over.
     pub async fn create(&self, spec: RelationSpec) -> Result<(), SqlError> {
+        tidegate_dataflow::check(&spec.dataflow)?;
         let relation = spec.relation();
         self.shared.creating.lock().insert(relation, None);
         let result = self.create_and_wait(spec).await;

@@ -662,6 +662,30 @@ fn ranks() {
 }
 
 #[test]
+fn distinct_on() {
+    check(
+        "select distinct on (k) k, v from log order by k, v desc",
+        expect![[r#"
+            Materialize key (k)  [unique (k)]
+              TopN by (k) order by k, v desc limit 1  [exchange by (k)]  [unique (k)]
+                  state rows: value, key (k)
+                Import log (k, v)  [exchange by (k)]  [append-only]
+        "#]],
+    );
+    check(
+        "select distinct on (a % 10) b + 1 as c from t order by a % 10, s",
+        expect![[r#"
+            Materialize key (c)
+              Project b + Int64(1) as c  [exchange by (c)]
+                TopN by (__common_expr_1) order by __common_expr_1, s limit 1  [unique (__common_expr_1)]
+                    state rows: map, key (__common_expr_1), sub-key (s, b)
+                  Project b, s, a % Int32(10) as __common_expr_1  [exchange by (__common_expr_1)]
+                    Import t (a, b, s)
+        "#]],
+    );
+}
+
+#[test]
 fn nexmark() {
     let schema = "create source bid (auction bigint, bidder bigint, price bigint, channel text, url text,
             date_time timestamp, extra text) with (connector = 'nexmark');
