@@ -13,7 +13,9 @@ use crate::delta::{self, CHAIN_LENGTH, COMPLETE_BYTES};
 use crate::error::{CheckpointError, Result};
 use crate::inventory::{EPOCH_BLOCK, Known};
 use crate::layout;
-use crate::manifest::{Content, Manifest, ManifestFile, TableDescriptor, TableEntry};
+use crate::manifest::{
+    Content, Manifest, ManifestFile, SavepointDetails, TableDescriptor, TableEntry,
+};
 use crate::run_file::{RunRef, encode_runs};
 use crate::store::{CheckpointStore, Purpose, State, file, json_bytes, wall_clock_ms};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -265,6 +267,7 @@ impl CheckpointStore {
             tables,
             sink_tokens: commit.sink_tokens,
             bytes_written,
+            details: SavepointDetails::default(),
         };
         Ok(Plan {
             manifest,

@@ -6,7 +6,7 @@
 
 use crate::error::Damage;
 use crate::manifest::{
-    Content, Manifest, ManifestFile, Snapshot, TableDescriptor, TableEntry, hex,
+    Content, Manifest, ManifestFile, SavepointDetails, Snapshot, TableDescriptor, TableEntry, hex,
 };
 use crate::run_file::RunRef;
 use serde::{Deserialize, Serialize};
@@ -130,9 +130,13 @@ pub(crate) fn resolve(
         offset: None,
         what,
     };
-    let (snapshot, savepoint) = match &file.content {
-        Content::Checkpoint(snapshot) => (snapshot, None),
-        Content::Savepoint { name, snapshot } => (snapshot, Some(name.clone())),
+    let (snapshot, savepoint, details) = match &file.content {
+        Content::Checkpoint(snapshot) => (snapshot, None, SavepointDetails::default()),
+        Content::Savepoint {
+            name,
+            snapshot,
+            details,
+        } => (snapshot, Some(name.clone()), details.clone()),
         Content::Fence {} => return Err(damage("it holds no state".to_owned())),
     };
     if snapshot.relative_to != base.map(|b| b.number) {
@@ -185,5 +189,6 @@ pub(crate) fn resolve(
         tables,
         sink_tokens: snapshot.sink_tokens.clone(),
         bytes_written: snapshot.bytes_written,
+        details,
     })
 }

@@ -81,7 +81,8 @@ impl Inventory {
             .map(|l| (l.object.into(), l.bytes))
             .collect();
         let numbers: BTreeSet<u64> = files.keys().copied().collect();
-        if numbers.is_empty() && !run_objects.is_empty() {
+        let copies = |object: &Arc<str>| layout::generation_of_run(object).is_none();
+        if numbers.is_empty() && !run_objects.keys().all(copies) {
             let what = "there are run objects but no manifest".to_owned();
             return Err(Damage {
                 object: layout::MANIFESTS.into(),
@@ -171,6 +172,8 @@ impl Inventory {
                 Err(e) => return Err(e),
             };
             let missing = match &manifest {
+                // What lies elsewhere is looked for when it is needed.
+                Ok(manifest) if manifest.details.place.is_some() => None,
                 Ok(manifest) => missing_run(storage, manifest, &self.run_objects).await?,
                 Err(_) => None,
             };

@@ -5,6 +5,8 @@
 //! manifests/<number>.json            checkpoints and fences, one sequence
 //! savepoints/<name>.json
 //! runs/<generation>/<serial>-….run   sorted runs; a serial is used once within its generation
+//! runs/s-<savepoint>-<copy>/<n>.run   those of a savepoint that was copied here: no server owns them
+//! portable/<savepoint>-<copy>/…     savepoints as Parquet
 //! history/<generation>-<part>.json   what became of checkpoints
 //! ```
 
@@ -43,6 +45,29 @@ pub(crate) fn checkpoint_run(
 
 pub(crate) fn merged_run(generation: u64, serial: u64, table: TableId) -> Arc<str> {
     format!("{RUNS}/{generation:010}/{serial:010}-m{table}.run").into()
+}
+
+pub(crate) fn imported_run(generation: u64, serial: u64) -> Arc<str> {
+    format!("{RUNS}/{generation:010}/{serial:010}-i.run").into()
+}
+
+/// The folder of a portable copy.
+pub(crate) fn portable(name: &str, copy: u64) -> Result<String, &'static str> {
+    let runs = copied_runs(name, copy)?;
+    let folder = runs.rsplit_once("/s-").map_or("savepoint", |(_, f)| f);
+    Ok(format!("portable/{folder}"))
+}
+
+/// The objects of one copy of a savepoint.
+pub(crate) fn copied_runs(name: &str, copy: u64) -> Result<String, &'static str> {
+    let object = savepoint(name)?;
+    let file = object
+        .strip_prefix(SAVEPOINTS)
+        .and_then(|f| f.strip_prefix('/')?.strip_suffix(".json"))
+        .unwrap_or("savepoint");
+    // Beside the name there has to be room for what tells copies apart.
+    let file = &file[..file.len().min(200)];
+    Ok(format!("{RUNS}/s-{file}-{copy:016x}"))
 }
 
 /// The number in `folder/<number>.json`.

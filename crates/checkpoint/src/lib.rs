@@ -4,8 +4,10 @@
 //! - [`storage`]: a directory, memory or a bucket; [`local`] makes files durable.
 //! - [`run_file`]: the one format of state, sorted runs as Arrow IPC; [`manifest`]: what a checkpoint consists of.
 //! - [`store`]: who owns the storage, what is in it, where recovery starts; [`commit`]: taking a checkpoint.
+//! - [`rows`]: a state table as typed rows, by the [`schemas`] in its manifest.
 //! - [`restore`], [`savepoint`], [`retention`], [`merge`], [`history`]: what happens to checkpoints afterwards;
 //!   [`maintenance`] does what is due in the background.
+//! - [`copy`]: between storages; [`portable`]: as Parquet; [`offline`]: for tools, beside or without a server.
 //! - [`faults`]: an object store that fails on purpose, for tests here and elsewhere.
 //!
 //! **Invariants.** Objects are never changed after they were written. The conditional creation of a manifest file is the
@@ -14,6 +16,7 @@
 
 mod bucket;
 pub mod commit;
+pub mod copy;
 mod delta;
 pub mod error;
 pub mod faults;
@@ -25,24 +28,33 @@ pub mod maintenance;
 pub mod manifest;
 pub mod merge;
 mod merge_policy;
+pub mod offline;
+pub mod portable;
 pub mod restore;
 pub mod retention;
+pub mod rows;
 pub mod run_file;
 pub mod savepoint;
+pub mod schemas;
 pub mod storage;
 pub mod store;
+mod values;
 
 pub use commit::{Commit, PendingCheckpoint, UploadedRuns};
+pub use copy::CopyProgress;
 pub use error::{CheckpointError, Damage, StorageError};
 pub use history::{CheckpointRecord, CheckpointStatus, WorkerRecord};
 pub use inventory::Skipped;
 pub use maintenance::Maintenance;
-pub use manifest::{Manifest, TableDescriptor, TableEntry};
+pub use manifest::{Manifest, SavepointDetails, TableDescriptor, TableEntry};
 pub use merge::MergeReport;
+pub use offline::{InUse, Offline};
 pub use restore::Restorer;
 pub use retention::Removed;
+pub use rows::TableRows;
 pub use run_file::{BlockRef, RunRef};
 pub use savepoint::SavepointInfo;
+pub use schemas::TableSchemas;
 pub use storage::{RetryPolicy, Storage};
 pub use store::{CheckpointStore, Recovery, StoreOptions};
 

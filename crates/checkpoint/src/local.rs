@@ -62,6 +62,15 @@ impl LocalFiles {
         let inner = LocalFileSystem::new_with_prefix(root).map_err(io::Error::other)?;
         Ok(Self { inner, disk })
     }
+
+    /// A directory that somebody else may be writing to: what is being written there stays.
+    pub fn attach(root: &Path) -> io::Result<Self> {
+        let inner = LocalFileSystem::new_with_prefix(root).map_err(io::Error::other)?;
+        Ok(Self {
+            inner,
+            disk: Disk { probe: None },
+        })
+    }
 }
 
 impl Disk {

@@ -49,6 +49,22 @@ pub struct Manifest {
     pub sink_tokens: BTreeMap<RelationId, Vec<u8>>,
     /// Bytes of run objects written for this checkpoint.
     pub bytes_written: u64,
+    /// Of a savepoint.
+    pub details: SavepointDetails,
+}
+
+/// What a savepoint has beyond its state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavepointDetails {
+    /// Where it lies, when that is not the storage that lists it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// The folder, in the storage where it lies, of its rows as Parquet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portable: Option<String>,
+    /// The views that it was taken for; empty: everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub views: Vec<String>,
 }
 
 impl Manifest {
@@ -131,6 +147,8 @@ pub(crate) enum Content {
     Savepoint {
         name: String,
         snapshot: Box<Snapshot>,
+        #[serde(default)]
+        details: SavepointDetails,
     },
 }
 

@@ -62,7 +62,14 @@ impl CheckpointStore {
 
     /// Reads and verifies everything a manifest refers to, without decoding it. Fails with the first damage.
     pub async fn verify(&self, manifest: &Manifest) -> Result<()> {
-        let restorer = self.restorer();
+        self.restorer().verify(manifest).await
+    }
+}
+
+impl Restorer {
+    /// Reads and verifies everything a manifest refers to, without decoding it. Fails with the first damage.
+    pub async fn verify(self: &Arc<Self>, manifest: &Manifest) -> Result<()> {
+        let restorer = self;
         let blocks = manifest
             .tables
             .values()
@@ -85,6 +92,26 @@ impl CheckpointStore {
 }
 
 impl Restorer {
+    /// To read a manifest from storage that this process does not own.
+    pub fn of(storage: &Storage, manifest: &Manifest) -> Arc<Self> {
+        let mut sizes: HashMap<Arc<str>, u64> = HashMap::new();
+        for run in manifest.tables.values().flat_map(|t| &t.runs) {
+            let end = run.blocks.last().map_or(0, |b| b.offset + b.bytes);
+            let size = sizes.entry(run.object.clone()).or_default();
+            *size = (*size).max(end);
+        }
+        Arc::new(Self {
+            storage: storage.clone(),
+            handle: Handle::current(),
+            sizes,
+            kept: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// The table's entries within the key groups: runs oldest first, each piece sorted and within one run.
     pub fn table(
         self: &Arc<Self>,

@@ -8,9 +8,11 @@
 
 use crate::error::{CheckpointError, Result};
 use crate::layout;
-use crate::store::{CheckpointStore, State};
+use crate::manifest::Content;
+use crate::store::{CheckpointStore, State, file};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use tidegate_types::CheckpointId;
 
 /// How many generation files stay: an old server looks for newer ones, which must not all be gone.
 const GENERATIONS_KEPT: u64 = 16;
@@ -63,6 +65,36 @@ impl CheckpointStore {
         })
     }
 
+    /// Takes a checkpoint out of those that are retained, before its time. Durable when it returns; what it alone needed
+    /// goes with the next `clean_up`.
+    pub async fn expire(&self, checkpoint: CheckpointId) -> Result<()> {
+        let _writing = self.writing.lock().await;
+        let (retained, reserved) = {
+            let state = self.state.lock();
+            let numbers = state.numbers_of(checkpoint);
+            if numbers.is_empty() {
+                return Err(CheckpointError::OutOfOrder(format!(
+                    "there is no checkpoint {checkpoint}"
+                )));
+            }
+            let mut retained = state.restorable();
+            retained.retain(|n| !numbers.contains(n));
+            (retained, state.reserved)
+        };
+        let generation = self.generation();
+        self.append(|number| file(number, generation, reserved, retained, Content::Fence {}))
+            .await?;
+        let mut state = self.state.lock();
+        let numbers = state.numbers_of(checkpoint);
+        state
+            .checkpoints
+            .retain(|k| !numbers.contains(&k.manifest.number));
+        state.skipped.retain(|s| !numbers.contains(&s.number));
+        let newest = state.checkpoints.last().map(|k| k.manifest.clone());
+        state.set_base(newest);
+        Ok(())
+    }
+
     /// Removes generation files that no living server can still look for. Called once after opening.
     pub async fn clean_up_generations(&self) -> Result<()> {
         let listed = self.storage.list(layout::GENERATIONS).await?;
@@ -79,6 +111,17 @@ impl CheckpointStore {
 }
 
 impl State {
+    /// The files of a checkpoint, damaged or not.
+    fn numbers_of(&self, checkpoint: CheckpointId) -> Vec<u64> {
+        let known = self.checkpoints.iter().map(|k| &k.manifest);
+        let known = known
+            .filter(|m| m.checkpoint == checkpoint)
+            .map(|m| m.number);
+        let skipped = self.skipped.iter();
+        let skipped = skipped.filter(|s| s.checkpoint == Some(checkpoint));
+        known.chain(skipped.map(|s| s.number)).collect()
+    }
+
     fn expired_manifests(&self) -> Vec<u64> {
         if self.keep_older_objects {
             return Vec::new();

@@ -1,13 +1,15 @@
 //! Savepoints: manifests with a name, which never expire.
 //!
 //! A savepoint is a complete manifest in a folder of its own. It pins the runs it refers to, whatever becomes of the
-//! checkpoint it was made from; only [`CheckpointStore::release`] ends that.
+//! checkpoint it was made from; only [`CheckpointStore::release`] ends that. One that was copied elsewhere is listed here
+//! too, with its place.
 
-use crate::delta;
+use crate::copy::{remove_copy, savepoint_file};
 use crate::error::{CheckpointError, Result, StorageError};
 use crate::layout;
-use crate::manifest::{Content, Manifest, ManifestFile};
-use crate::store::{CheckpointStore, file, wall_clock_ms};
+use crate::manifest::Manifest;
+use crate::storage::Storage;
+use crate::store::{CheckpointStore, wall_clock_ms};
 use std::sync::Arc;
 
 /// A savepoint as listed.
@@ -35,44 +37,20 @@ impl CheckpointStore {
 
     /// Gives a retained checkpoint a name. Durable when it returns.
     pub async fn savepoint(&self, name: &str, checkpoint: &Arc<Manifest>) -> Result<Arc<Manifest>> {
+        self.save(name, (**checkpoint).clone()).await
+    }
+
+    /// Gives a manifest a name: one of this storage, or of another that its details say. Durable when it returns.
+    pub async fn save(&self, name: &str, manifest: Manifest) -> Result<Arc<Manifest>> {
         let object = savepoint_object(name)?;
         self.check_savepoint_name(name)?;
         let saved = Arc::new(Manifest {
             savepoint: Some(name.to_owned()),
             created_ms: wall_clock_ms(),
-            ..(**checkpoint).clone()
+            ..manifest
         });
-        {
-            let mut state = self.state.lock();
-            if let Some(lost) = saved
-                .objects()
-                .iter()
-                .find(|o| !state.run_objects.contains_key(*o))
-            {
-                let what = format!(
-                    "checkpoint {} has expired: \"{lost}\" is gone",
-                    checkpoint.checkpoint
-                );
-                return Err(CheckpointError::OutOfOrder(what));
-            }
-            // From here on it keeps its runs, before it exists and whether or not that succeeds.
-            state.savepoints.insert(name.to_owned(), saved.clone());
-        }
-        let snapshot = Box::new(delta::snapshot(&saved, None));
-        let content = Content::Savepoint {
-            name: name.to_owned(),
-            snapshot,
-        };
-        let body = ManifestFile {
-            created_ms: saved.created_ms,
-            ..file(
-                saved.number,
-                saved.generation,
-                saved.reserved_epoch,
-                Vec::new(),
-                content,
-            )
-        };
+        self.pin_savepoint(name, &saved)?;
+        let body = savepoint_file(&saved, name);
         let created = self.storage.create(&object, body.to_bytes()).await;
         let outcome = match created {
             Ok(()) => self.check_ownership().await,
@@ -98,6 +76,25 @@ impl CheckpointStore {
         Ok(saved)
     }
 
+    /// From here on the savepoint keeps its runs, before it exists and whether or not that succeeds.
+    fn pin_savepoint(&self, name: &str, saved: &Arc<Manifest>) -> Result<()> {
+        let mut state = self.state.lock();
+        let lost = saved
+            .objects()
+            .into_iter()
+            .find(|o| !state.run_objects.contains_key(o))
+            .filter(|_| saved.details.place.is_none());
+        if let Some(lost) = lost {
+            let what = format!(
+                "checkpoint {} has expired: \"{lost}\" is gone",
+                saved.checkpoint
+            );
+            return Err(CheckpointError::OutOfOrder(what));
+        }
+        state.savepoints.insert(name.to_owned(), saved.clone());
+        Ok(())
+    }
+
     pub fn savepoints(&self) -> Vec<SavepointInfo> {
         let state = self.state.lock();
         let names: std::collections::BTreeSet<&String> = state
@@ -109,10 +106,10 @@ impl CheckpointStore {
             .into_iter()
             .map(|name| SavepointInfo {
                 name: name.clone(),
-                location: format!(
-                    "{}/{}",
+                location: location_of(
                     self.storage.location(),
-                    layout::savepoint(name).unwrap_or_default()
+                    name,
+                    state.savepoints.get(name).map(|m| &**m),
                 ),
                 manifest: state.savepoints.get(name).cloned(),
                 damage: state.broken_savepoints.get(name).cloned(),
@@ -133,23 +130,42 @@ impl CheckpointStore {
             .ok_or_else(|| CheckpointError::SavepointUnknown(name.to_owned()))
     }
 
-    /// Removes a savepoint; its runs go with the next `clean_up` if nothing else needs them.
+    /// Removes a savepoint, wherever it lies. What it shares with checkpoints goes with the next `clean_up` once nothing
+    /// needs it.
     pub async fn release(&self, name: &str) -> Result<()> {
         let object = savepoint_object(name)?;
-        let known = {
+        let (known, manifest) = {
             let state = self.state.lock();
-            state.savepoints.contains_key(name) || state.broken_savepoints.contains_key(name)
+            let manifest = state.savepoints.get(name).cloned();
+            let known = manifest.is_some() || state.broken_savepoints.contains_key(name);
+            (known, manifest)
         };
         if !known {
             return Err(CheckpointError::SavepointUnknown(name.to_owned()));
         }
         self.check_ownership().await?;
-        self.storage.delete(&[object]).await?;
+        match manifest.as_ref().and_then(|m| m.details.place.as_deref()) {
+            Some(place) => {
+                let place = Storage::attach_or_create(place)?;
+                remove_copy(&place, name, manifest.as_deref()).await?;
+                self.storage.delete(&[object]).await?;
+            }
+            None => remove_copy(&self.storage, name, manifest.as_deref()).await?,
+        }
         let mut state = self.state.lock();
         state.savepoints.remove(name);
         state.broken_savepoints.remove(name);
         Ok(())
     }
+}
+
+/// Where a savepoint lies, for people.
+pub(crate) fn location_of(storage: &str, name: &str, manifest: Option<&Manifest>) -> String {
+    let place = manifest.and_then(|m| m.details.place.as_deref());
+    // Options of a location may be secrets.
+    let place = place.map_or(storage, |p| p.split('?').next().unwrap_or(p));
+    let object = layout::savepoint(name).unwrap_or_default();
+    format!("{}/{object}", place.trim_end_matches('/'))
 }
 
 fn savepoint_object(name: &str) -> Result<String> {

@@ -85,6 +85,41 @@ impl Storage {
         }
     }
 
+    /// Opens a location beside whoever may be using it: nothing is created, and nothing that is being written is removed.
+    /// A directory has to exist.
+    pub fn attach(url: &str) -> Result<Self, StorageError> {
+        let path = match url.split_once("://") {
+            None => url,
+            Some(("file", rest)) => rest,
+            Some(_) => return Self::open(url),
+        };
+        let path = Path::new(path);
+        if !path.is_dir() {
+            return Err(StorageError::Location {
+                url: url.to_owned(),
+                cause: "there is no such directory".to_owned(),
+            });
+        }
+        let files = LocalFiles::attach(path).map_err(|e| io_error(url, &e))?;
+        let directory = path.canonicalize().map_err(|e| io_error(url, &e))?;
+        let mut storage = Self::from_store(Arc::new(files), url);
+        storage.directory = Some(directory);
+        Ok(storage)
+    }
+
+    /// As `attach`, for writing: a directory that is not there is made.
+    pub fn attach_or_create(url: &str) -> Result<Self, StorageError> {
+        let path = match url.split_once("://") {
+            None => url,
+            Some(("file", rest)) => rest,
+            Some(_) => return Self::open(url),
+        };
+        if path.is_empty() || !Path::new(path).is_dir() {
+            return Self::open(url);
+        }
+        Self::attach(url)
+    }
+
     fn open_directory(
         url: &str,
         path: &Path,

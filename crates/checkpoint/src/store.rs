@@ -82,6 +82,7 @@ pub(crate) struct Pin {
 pub(crate) enum Purpose {
     Upload,
     Merge,
+    Import,
 }
 
 #[derive(Debug)]
@@ -226,7 +227,7 @@ impl CheckpointStore {
     /// Fails when there are checkpoints but none is usable: starting empty would not be recovery.
     pub fn newest(&self) -> Result<Recovery> {
         let mut state = self.state.lock();
-        state.pins.retain(|_, pin| pin.purpose == Purpose::Merge);
+        state.pins.retain(|_, pin| pin.purpose != Purpose::Upload);
         let newest = state.checkpoints.last().map(|k| k.manifest.clone());
         if newest.is_none()
             && let Some(skipped) = state.skipped.first()
@@ -516,7 +517,7 @@ async fn claim(storage: &Storage) -> Result<u64> {
 }
 
 /// Differs between processes and between calls.
-fn unique() -> u128 {
+pub(crate) fn unique() -> u128 {
     use std::hash::{BuildHasher, RandomState};
     let random = || u128::from(RandomState::new().hash_one(SystemTime::now()));
     (random() << 64) | random()

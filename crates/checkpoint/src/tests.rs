@@ -1,6 +1,7 @@
 //! The store as a whole.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod copies;
 mod crash;
 mod damage;
 mod durability;
