@@ -36,9 +36,12 @@ struct Lazy {
     len: Option<usize>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Entries {
+    /// Of each entry, in order.
     groups: Vec<KeyGroup>,
+    /// Where each entry stands in the columns below, when not in order: bytes are not moved to sort them.
+    places: Option<Vec<u32>>,
     keys: ByteRows,
     /// Empty when the table is of value form.
     subs: Option<ByteRows>,
@@ -51,6 +54,7 @@ impl Entries {
     fn with_capacity(map_form: bool, capacity: usize) -> Self {
         Self {
             groups: Vec::with_capacity(capacity),
+            places: None,
             keys: ByteRows::with_capacity(capacity, 0),
             subs: map_form.then(|| ByteRows::with_capacity(capacity, 0)),
             values: ByteRows::with_capacity(capacity, 0),
@@ -58,14 +62,27 @@ impl Entries {
         }
     }
 
+    fn len(&self) -> usize {
+        self.groups.len()
+    }
+
     fn entry(&self, index: usize) -> RunEntry<'_> {
-        let present = self.present.as_ref().is_none_or(|p| p[index]);
+        let place = self.places.as_ref().map_or(index, |p| p[index] as usize);
+        let present = self.present.as_ref().is_none_or(|p| p[place]);
         RunEntry {
             group: self.groups[index],
-            key: self.keys.get(index),
-            sub: self.subs.as_ref().map_or(&[], |s| s.get(index)),
-            value: present.then(|| self.values.get(index)),
+            key: self.keys.get(place),
+            sub: self.subs.as_ref().map_or(&[], |s| s.get(place)),
+            value: present.then(|| self.values.get(place)),
         }
+    }
+}
+
+impl PartialEq for Entries {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len()
+            && self.subs.is_some() == other.subs.is_some()
+            && (0..self.len()).all(|i| self.entry(i) == other.entry(i))
     }
 }
 
@@ -145,7 +162,7 @@ impl Run {
     }
 
     fn of_entries(table: TableId, entries: Entries) -> Self {
-        let len = Some(entries.groups.len());
+        let len = Some(entries.len());
         let entries = Lazy {
             make: Mutex::new(None),
             made: OnceLock::from(entries),
@@ -167,9 +184,7 @@ impl Run {
 
     /// Of a run that is collected lazily this collects it.
     pub fn len(&self) -> usize {
-        self.entries
-            .len
-            .unwrap_or_else(|| self.entries().groups.len())
+        self.entries.len.unwrap_or_else(|| self.entries().len())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -195,6 +210,7 @@ impl Run {
     pub fn memory_bytes(&self) -> usize {
         let entries = self.entries();
         entries.groups.capacity()
+            + entries.places.as_ref().map_or(0, Vec::capacity) * size_of::<u32>()
             + entries.keys.memory_bytes()
             + entries.subs.as_ref().map_or(0, ByteRows::memory_bytes)
             + entries.values.memory_bytes()
@@ -281,17 +297,23 @@ impl RunBuilder {
             return self.entries;
         }
         let leading = |i: usize| (entries.groups[i], entries.keys.get(i));
-        let indices = sorted_indices(self.len(), leading, |a, b| cell(a).cmp(&cell(b)));
-        let mut sorted = RunBuilder::new(self.table, self.map_form, self.len());
-        for (n, index) in indices.iter().enumerate() {
-            let index = *index as usize;
-            let next = indices.get(n + 1);
-            if next.is_none_or(|next| cell(*next as usize) != cell(index)) {
-                let e = entries.entry(index);
-                sorted.push_in_group(e.group, e.key, e.sub, e.value);
+        let mut places = sorted_indices(self.len(), leading, |a, b| cell(a).cmp(&cell(b)));
+        // Of equal cells the last is kept: where each is followed by another cell.
+        let mut kept = 0;
+        for n in 0..places.len() {
+            let next = places.get(n + 1);
+            if next.is_none_or(|next| cell(*next as usize) != cell(places[n] as usize)) {
+                places[kept] = places[n];
+                kept += 1;
             }
         }
-        sorted.entries
+        places.truncate(kept);
+        let groups = places.iter().map(|p| entries.groups[*p as usize]).collect();
+        Entries {
+            groups,
+            places: Some(places),
+            ..self.entries
+        }
     }
 }
 

@@ -1,10 +1,19 @@
-//! A vector of byte strings in two allocations.
+//! A vector of byte strings in few allocations.
 
-/// Byte strings laid end to end, with their offsets. Rows are appended and read, never changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Bytes of a segment at most, unless one row is longer. Large enough that allocations do not count, small enough that
+/// growing never copies much and that what is freed fits what is asked for next.
+const SEGMENT_BYTES: usize = 1 << 20;
+const FIRST_SEGMENT_BYTES: usize = 256;
+const SEGMENT_BITS: u32 = 32;
+
+/// Byte strings laid end to end. Rows are appended and read, never changed.
+///
+/// They lie in segments of bounded size; no row is in two of them.
+#[derive(Debug, Clone, Default)]
 pub struct ByteRows {
+    /// Of each row the segment and where it ends in it.
     ends: Vec<u64>,
-    data: Vec<u8>,
+    segments: Vec<Vec<u8>>,
 }
 
 impl ByteRows {
@@ -13,32 +22,82 @@ impl ByteRows {
     }
 
     pub fn with_capacity(rows: usize, bytes: usize) -> Self {
+        let segments = match bytes {
+            0 => Vec::new(),
+            bytes => vec![Vec::with_capacity(bytes.min(SEGMENT_BYTES))],
+        };
         Self {
             ends: Vec::with_capacity(rows),
-            data: Vec::with_capacity(bytes),
+            segments,
         }
     }
 
+    #[inline]
     pub fn push(&mut self, row: &[u8]) {
-        self.data.extend_from_slice(row);
-        self.ends.push(self.data.len() as u64);
+        let segment = self.segment_for(row.len());
+        segment.extend_from_slice(row);
+        self.end_row();
     }
 
     /// Appends the concatenation of the parts as one row.
     pub fn push_parts(&mut self, parts: &[&[u8]]) {
+        let segment = self.segment_for(parts.iter().map(|p| p.len()).sum());
         for part in parts {
-            self.data.extend_from_slice(part);
+            segment.extend_from_slice(part);
         }
-        self.ends.push(self.data.len() as u64);
+        self.end_row();
     }
 
+    #[inline]
+    fn end_row(&mut self) {
+        let last = self.segments.len() - 1;
+        let end = self.segments[last].len() as u64;
+        self.ends.push(((last as u64) << SEGMENT_BITS) | end);
+    }
+
+    /// The last segment, with room for so many bytes.
+    #[inline]
+    fn segment_for(&mut self, bytes: usize) -> &mut Vec<u8> {
+        let fits = self
+            .segments
+            .last()
+            .is_some_and(|last| last.capacity() - last.len() >= bytes);
+        if !fits {
+            self.make_room(bytes);
+        }
+        self.segments.last_mut().expect("room was made in it")
+    }
+
+    #[cold]
+    fn make_room(&mut self, bytes: usize) {
+        match self.segments.last_mut() {
+            // The first grows like any vector, so that few rows need little.
+            Some(first)
+                if first.len() + bytes <= SEGMENT_BYTES && first.capacity() < SEGMENT_BYTES =>
+            {
+                let wanted = (first.len() + bytes)
+                    .next_power_of_two()
+                    .max(FIRST_SEGMENT_BYTES);
+                first.reserve_exact(wanted - first.len());
+            }
+            Some(_) => self
+                .segments
+                .push(Vec::with_capacity(bytes.max(SEGMENT_BYTES))),
+            None => self
+                .segments
+                .push(Vec::with_capacity(bytes.max(FIRST_SEGMENT_BYTES))),
+        }
+    }
+
+    #[inline]
     pub fn get(&self, index: usize) -> &[u8] {
-        let start = if index == 0 {
-            0
-        } else {
-            self.ends[index - 1] as usize
+        let place = self.ends[index];
+        let segment = place >> SEGMENT_BITS;
+        let start = match index.checked_sub(1).map(|before| self.ends[before]) {
+            Some(before) if before >> SEGMENT_BITS == segment => before as u32 as usize,
+            _ => 0,
         };
-        &self.data[start..self.ends[index] as usize]
+        &self.segments[segment as usize][start..place as u32 as usize]
     }
 
     pub fn len(&self) -> usize {
@@ -54,19 +113,32 @@ impl ByteRows {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.ends.capacity() * size_of::<u64>() + self.data.capacity()
+        self.ends.capacity() * size_of::<u64>()
+            + self.segments.iter().map(Vec::capacity).sum::<usize>()
     }
 
+    /// Keeps one segment's memory for what comes next.
     pub fn clear(&mut self) {
         self.ends.clear();
-        self.data.clear();
+        self.segments.truncate(1);
+        self.segments.iter_mut().for_each(Vec::clear);
     }
 
     pub fn shrink_to_fit(&mut self) {
         self.ends.shrink_to_fit();
-        self.data.shrink_to_fit();
+        if let Some(last) = self.segments.last_mut() {
+            last.shrink_to_fit();
+        }
     }
 }
+
+impl PartialEq for ByteRows {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for ByteRows {}
 
 impl<'a> FromIterator<&'a [u8]> for ByteRows {
     fn from_iter<I: IntoIterator<Item = &'a [u8]>>(rows: I) -> Self {
@@ -75,5 +147,44 @@ impl<'a> FromIterator<&'a [u8]> for ByteRows {
             all.push(row);
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_any_length_come_back() {
+        let lengths = [
+            0,
+            3,
+            0,
+            300,
+            SEGMENT_BYTES - 10,
+            20,
+            0,
+            SEGMENT_BYTES * 2,
+            1,
+            0,
+        ];
+        let expected: Vec<Vec<u8>> = (0..40)
+            .map(|i| vec![i as u8; lengths[i % lengths.len()]])
+            .collect();
+        for capacity in [0, 1, 1 << 30] {
+            let mut rows = ByteRows::with_capacity(4, capacity);
+            for round in 0..2 {
+                rows.clear();
+                for row in &expected {
+                    let (head, tail) = row.split_at(row.len() / 2);
+                    rows.push_parts(&[head, tail]);
+                }
+                assert!(
+                    rows.iter().eq(expected.iter().map(Vec::as_slice)),
+                    "{round}"
+                );
+            }
+            assert_eq!(rows, expected.iter().map(Vec::as_slice).collect());
+        }
     }
 }
