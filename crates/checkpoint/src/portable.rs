@@ -116,6 +116,11 @@ async fn write_all(
         ..PortableProgress::default()
     };
     for entry in manifest.tables.values() {
+        // What is not described and has no rows belongs to checkpoints that are not savepoints.
+        if entry.runs.is_empty() && entry.descriptor.schemas.is_none() {
+            told.tables_total -= 1;
+            continue;
+        }
         let table = TableRows::new(entry.clone())?;
         let file = file_name(entry, &table, names, files.len());
         let writer = to.writer(&format!("{folder}/{file}"));

@@ -9,7 +9,7 @@ use crate::manifest::TableEntry;
 use crate::restore::Restorer;
 use crate::schemas::{COLUMN_KEY, ORDER_KEY, TableSchemas, encoding};
 use crate::values;
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;

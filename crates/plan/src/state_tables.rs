@@ -249,11 +249,7 @@ fn top_n_table(
 ) -> StateTable {
     let sub = top_n_columns(partition, order, input.fields().len());
     if list {
-        return value_table(
-            "rows",
-            columns(input, partition),
-            encoded("rows", DataType::Binary, "rows"),
-        );
+        return value_table("rows", columns(input, partition), listed(input, &sub));
     }
     map_table("rows", columns(input, partition), ordered(input, &sub))
 }
@@ -288,6 +284,14 @@ fn encoded(name: &str, data_type: DataType, encoding: &str) -> SchemaRef {
         vec![Field::new(name, data_type, false)],
         metadata,
     ))
+}
+
+/// Rows in one value: each with its count in front.
+fn listed(input: &SchemaRef, columns: &[SortKey]) -> SchemaRef {
+    let mut fields = vec![Arc::new(Field::new("count", DataType::Int64, false))];
+    fields.extend(ordered(input, columns).fields().iter().cloned());
+    let metadata = HashMap::from([(ENCODING_KEY.to_owned(), "rows".to_owned())]);
+    Arc::new(Schema::new_with_metadata(fields, metadata))
 }
 
 fn columns(input: &SchemaRef, positions: &[usize]) -> SchemaRef {

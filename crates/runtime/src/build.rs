@@ -263,7 +263,7 @@ impl Builder<'_> {
             table: view_table(relation),
             schema: node.schema.clone(),
             key: key.to_vec(),
-            append_only: node.append_only && key.is_empty(),
+            append_only: is_numbered(node, key),
         };
         let store = self
             .hub
@@ -349,6 +349,11 @@ impl Builder<'_> {
 /// The id of the table that is a view's contents.
 pub(crate) fn view_table(relation: RelationId) -> TableId {
     TableId::of(relation, tidegate_types::OperatorId(0), 0)
+}
+
+/// Whether the rows of a view are kept by their numbers, in the order of arrival.
+pub(crate) fn is_numbered(root: &Node, key: &[usize]) -> bool {
+    root.append_only && key.is_empty()
 }
 
 /// The id of the table in which an input keeps its position.

@@ -282,6 +282,7 @@ pub(crate) fn descriptors(spec: &RelationSpec) -> Vec<TableDescriptor> {
             }
         }
     }
+    crate::schemas::describe(&spec.dataflow, &mut tables);
     tables
 }
 

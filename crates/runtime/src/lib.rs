@@ -26,6 +26,7 @@ mod input;
 mod packet;
 mod root;
 pub mod runtime;
+mod schemas;
 pub mod spec;
 pub mod status;
 mod worker;
