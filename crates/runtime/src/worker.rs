@@ -81,7 +81,7 @@ fn serve(worker: &mut Worker, shared: &Arc<WorkerShared>) {
         directory: shared.working_directory.clone(),
         worker: index,
         groups: KeyGroupRange::of_worker(index, worker.peers()),
-        memory_limit_bytes: shared.memory_per_worker,
+        cache_limit_bytes: shared.memory_per_worker / 4,
         overlay_limit_bytes: shared.memory_per_worker / 4,
     });
     let backends = match backends {

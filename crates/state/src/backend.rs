@@ -32,9 +32,10 @@ pub struct BackendConfig {
     pub worker: WorkerId,
     /// The key groups that this worker owns.
     pub groups: KeyGroupRange,
-    /// This worker's share, for RocksDB's block cache and write buffers together.
-    pub memory_limit_bytes: usize,
-    /// How much the overlays of this worker's RocksDB tables may hold together before they write through.
+    /// What RocksDB's block cache and write buffers on this worker may take together.
+    pub cache_limit_bytes: usize,
+    /// What the overlays of this worker's RocksDB tables may take together, and likewise the layers of its RocksDB views,
+    /// before they go to RocksDB.
     pub overlay_limit_bytes: usize,
 }
 
@@ -44,6 +45,8 @@ pub struct Backends {
     memory: MemoryAccount,
     /// Of the overlays of RocksDB tables alone.
     overlays: MemoryAccount,
+    /// Of the layers of RocksDB views alone.
+    layers: MemoryAccount,
     database: Mutex<Option<Arc<RocksDb>>>,
     maintenance: Maintenance,
 }
@@ -55,6 +58,7 @@ impl Backends {
             config,
             memory: MemoryAccount::default(),
             overlays: MemoryAccount::default(),
+            layers: MemoryAccount::default(),
             database: Mutex::new(None),
             maintenance,
         })
@@ -67,7 +71,7 @@ impl Backends {
             return Ok(database.clone());
         }
         let config = &self.config;
-        let opened = RocksDb::open(&config.directory, config.worker, config.memory_limit_bytes)?;
+        let opened = RocksDb::open(&config.directory, config.worker, config.cache_limit_bytes)?;
         *database = Some(opened.clone());
         Ok(opened)
     }
@@ -106,21 +110,16 @@ impl Backends {
         kind: BackendKind,
         spec: ViewSpec,
     ) -> Result<Arc<ViewStore>, StateError> {
-        let disk = match kind {
-            BackendKind::Memory => None,
-            BackendKind::RocksDb => Some(ViewDisk::new(
-                self.database()?,
-                spec.table,
-                spec.append_only,
-            )),
+        let (disk, share) = match kind {
+            BackendKind::Memory => (None, self.memory.share()),
+            BackendKind::RocksDb => {
+                let disk = ViewDisk::new(self.database()?, spec.table, spec.append_only);
+                let limit = self.config.overlay_limit_bytes;
+                (Some((disk, limit)), self.layers.share())
+            }
         };
-        ViewStore::open(
-            spec,
-            self.config.groups,
-            self.memory.share(),
-            self.maintenance.handle(),
-            disk,
-        )
+        let maintenance = self.maintenance.handle();
+        ViewStore::open(spec, self.config.groups, share, maintenance, disk)
     }
 
     /// Removes what a dropped relation's table or view has on disk, after what is being written for it now. Its `Table`
@@ -138,7 +137,7 @@ impl Backends {
 
     /// Bytes of all tables and views of this worker that are in memory, without RocksDB's block cache and buffers.
     pub fn bytes_used(&self) -> usize {
-        self.memory.bytes_used() + self.overlays.bytes_used()
+        self.memory.bytes_used() + self.overlays.bytes_used() + self.layers.bytes_used()
     }
 
     /// Bytes of RocksDB's block cache and write buffers.

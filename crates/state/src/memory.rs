@@ -41,6 +41,11 @@ pub struct MemoryShare {
 }
 
 impl MemoryShare {
+    /// Bytes of all that share the account.
+    pub fn account_bytes(&self) -> usize {
+        self.account.bytes_used()
+    }
+
     pub fn set(&mut self, bytes: usize) {
         if bytes >= self.bytes {
             self.account

@@ -3,7 +3,7 @@
 //! - [`database`]: opening, column families, options, the memory limit; [`owned`]: snapshots and iterators that own it.
 //! - [`layout`]: how cells become RocksDB keys; [`writer`]: how they get there.
 //! - [`table`]: state tables, each behind an [`overlay`]; [`through`]: their runs when the overlay was too small.
-//! - [`view`]: a view's rows.
+//! - [`view`]: a view's rows; [`view_run`]: their runs when memory was too small.
 //!
 //! RocksDB is where state goes that does not fit into its share of memory, and is written only then. What is durable is in
 //! the runs of checkpoints: the write-ahead log is off, and a start always begins with an empty database.
@@ -16,6 +16,7 @@ pub mod owned;
 pub mod table;
 pub mod through;
 pub mod view;
+pub mod view_run;
 pub mod writer;
 
 pub use database::RocksDb;

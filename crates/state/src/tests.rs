@@ -21,7 +21,7 @@ impl Worker {
             directory: directory.path().to_owned(),
             worker: 0,
             groups,
-            memory_limit_bytes: 16 << 20,
+            cache_limit_bytes: 16 << 20,
             overlay_limit_bytes,
         };
         Self {

@@ -6,6 +6,8 @@
 //! - A keyed view is a Z-set of encoded rows ([`sorted`]): equal rows are summed, writing never reads.
 //! - An append-only view is a log of Arrow batches ([`log`]): nothing is encoded or sorted before a checkpoint.
 //!
+//! With RocksDB behind it, layers for which memory is too short go there ([`spill`]).
+//!
 //! Guarantees: a snapshot at a published epoch shows all changes up to that epoch and none after it. Layers newer than
 //! the published epoch are never merged with older ones, nor are those on either side of a checkpoint that is not
 //! completed, so that sealing costs what changed. A few epochs before the published one stay readable for those who
@@ -17,11 +19,12 @@ pub mod log;
 pub mod row;
 pub mod snapshot;
 pub mod sorted;
+mod spill;
 pub mod subscription;
 
 use crate::maintenance::MaintenanceHandle;
 use crate::memory::MemoryShare;
-use crate::rocks::view::{Marker, ViewDisk};
+use crate::rocks::view::{Marker, Through, ViewDisk};
 use crate::run::Run;
 use crate::table::{StateError, TableStats};
 use arrow::array::ArrayRef;
@@ -30,7 +33,7 @@ use arrow::row::Rows;
 use cursor::Cursor;
 use layer::{Layer, LayerRows};
 use log::LogRows;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use row::RowLayout;
 use sorted::{SortedRows, SortedRowsBuilder, group_and_row};
 use std::collections::VecDeque;
@@ -47,6 +50,8 @@ pub use subscription::{Subscription, ViewDelta};
 
 /// How many published epochs stay readable one by one.
 const READABLE_EPOCHS: usize = 8;
+/// The same while memory is short.
+const FEW_EPOCHS: usize = 2;
 /// Layers that are larger together are merged some key groups at a time. Tests have small views.
 const WHOLE_MERGE_BYTES: usize = if cfg!(test) { 1 << 10 } else { 32 << 20 };
 const MERGE_GROUPS: usize = 16;
@@ -72,8 +77,12 @@ pub struct ViewStore {
     groups: KeyGroupRange,
     inner: Mutex<Inner>,
     maintenance: MaintenanceHandle,
-    /// Rows of completed checkpoints lie here, not in layers.
+    /// Where layers go for which there is no room.
     disk: Option<ViewDisk>,
+    /// What the layers of all views of this worker that share an account may take, when there is a disk.
+    limit_bytes: usize,
+    /// Something was moved to disk.
+    moved: Condvar,
     /// Rows that were found with a count below zero: each is a bug upstream.
     negative_rows: Arc<AtomicU64>,
     this: Weak<ViewStore>,
@@ -96,20 +105,22 @@ struct Inner {
     /// What is in RocksDB, and why the background thread could not put more there.
     on_disk: Marker,
     disk_error: Option<String>,
-    /// Completed checkpoints whose layers have not been moved to disk, each with the last epoch in it.
-    unmoved: VecDeque<(CheckpointId, Epoch)>,
+    /// What of it no completed checkpoint holds, oldest first.
+    through: Vec<Through>,
+    next_generation: u64,
     moving: bool,
 }
 
 impl ViewStore {
-    /// In memory alone when there is no `disk`.
+    /// In memory alone when there is no `disk`; it comes with the bytes that layers may take before they go there.
     pub fn open(
         spec: ViewSpec,
         groups: KeyGroupRange,
         memory: MemoryShare,
         maintenance: MaintenanceHandle,
-        disk: Option<ViewDisk>,
+        disk: Option<(ViewDisk, usize)>,
     ) -> Result<Arc<Self>, StateError> {
+        let (disk, limit_bytes) = disk.unzip();
         let layout = Arc::new(RowLayout::new(spec.schema.clone(), &spec.key)?);
         Ok(Arc::new_cyclic(|this| Self {
             spec,
@@ -126,11 +137,14 @@ impl ViewStore {
                 next_number: 0,
                 on_disk: Marker::default(),
                 disk_error: None,
-                unmoved: VecDeque::new(),
+                through: Vec::new(),
+                next_generation: 0,
                 moving: false,
             }),
             maintenance,
             disk,
+            limit_bytes: limit_bytes.unwrap_or(usize::MAX),
+            moved: Condvar::new(),
             negative_rows: Arc::default(),
             this: this.clone(),
         }))
@@ -154,15 +168,14 @@ impl ViewStore {
         if layer.is_empty() {
             return Ok(());
         }
-        let mut inner = self.inner.lock();
-        if let Some(error) = &inner.disk_error {
-            return Err(StateError::Backend(error.clone()));
+        {
+            let mut inner = self.inner.lock();
+            let newest = inner.layers.last().and_then(|l| l.last);
+            assert!(newest <= Some(epoch), "epochs of a view come in order");
+            inner.layers.push(Arc::new(layer));
+            inner.account();
         }
-        let newest = inner.layers.last().and_then(|l| l.last);
-        assert!(newest <= Some(epoch), "epochs of a view come in order");
-        inner.layers.push(Arc::new(layer));
-        inner.account();
-        Ok(())
+        self.wait_for_room()
     }
 
     fn sorted_rows(&self, batches: Vec<Batch>) -> Result<LayerRows, StateError> {
@@ -192,96 +205,46 @@ impl ViewStore {
     /// Values are counts to be added ([`crate::Merge::Sum`]). The run is put together when it is first read, and may then
     /// turn out to be empty, when changes cancelled out.
     pub fn seal(&self, checkpoint: CheckpointId, epoch: Epoch) -> Result<Option<Run>, StateError> {
-        let layers = {
-            let mut inner = self.inner.lock();
-            let after = inner
-                .sealed
-                .back()
-                .map_or(inner.completed, |(_, e)| Some(*e));
-            inner.sealed.push_back((checkpoint, epoch));
-            let unsealed = inner
-                .layers
-                .iter()
-                .filter(|l| l.last > after && l.last <= Some(epoch));
-            unsealed.cloned().collect::<Vec<_>>()
-        };
-        Ok(Layer::run(self.spec.table, layers, self.layout.clone()))
+        let mut inner = self.inner.lock();
+        let after = inner
+            .sealed
+            .back()
+            .map_or(inner.completed, |(_, e)| Some(*e));
+        inner.sealed.push_back((checkpoint, epoch));
+        let unsealed = inner
+            .layers
+            .iter()
+            .filter(|l| l.last > after && l.last <= Some(epoch));
+        let layers = unsealed.cloned().collect::<Vec<_>>();
+        let moved = inner
+            .through
+            .iter()
+            .filter(|t| Some(t.last) > after && t.last <= epoch);
+        let moved: Vec<Through> = moved.cloned().collect();
+        match &self.disk {
+            // Under the lock: what is moved from now on is among the layers.
+            Some(disk) if !moved.is_empty() => {
+                Ok(Some(disk.stored_run(moved, layers, self.layout.clone())))
+            }
+            _ => Ok(Layer::run(self.spec.table, layers, self.layout.clone())),
+        }
     }
 
     /// This checkpoint and all earlier ones are durable.
     pub fn completed(&self, checkpoint: CheckpointId) -> Result<(), StateError> {
         let mut inner = self.inner.lock();
-        while let Some((c, epoch)) = inner.sealed.pop_front_if(|(c, _)| *c <= checkpoint) {
+        while let Some((_, epoch)) = inner.sealed.pop_front_if(|(c, _)| *c <= checkpoint) {
             inner.completed = Some(epoch);
-            if self.disk.is_some() {
-                inner.unmoved.push_back((c, epoch));
-            }
         }
+        let completed = inner.completed;
+        let held = inner
+            .through
+            .extract_if(.., |t| Some(t.last) <= completed)
+            .collect();
+        self.forget_notes(held);
         self.schedule_move(&mut inner);
         self.schedule_merge(&mut inner);
         Ok(())
-    }
-
-    /// Moves whole checkpoints to disk, once their epochs are older than those that stay readable one by one.
-    fn schedule_move(&self, inner: &mut Inner) {
-        let oldest_readable = inner.published.front();
-        let movable = inner
-            .unmoved
-            .front()
-            .is_some_and(|(_, e)| Some(e) <= oldest_readable);
-        if inner.moving || !movable {
-            return;
-        }
-        inner.moving = true;
-        let this = self.this.clone();
-        self.maintenance.submit(move || {
-            if let Some(view) = this.upgrade() {
-                view.move_to_disk();
-            }
-        });
-    }
-
-    /// Runs on the background thread.
-    fn move_to_disk(&self) {
-        let Some(disk) = &self.disk else {
-            return;
-        };
-        let (layers, mut marker) = {
-            let mut inner = self.inner.lock();
-            inner.moving = false;
-            let oldest_readable = inner.published.front().copied();
-            let mut newest = None;
-            while let Some(moved) = inner
-                .unmoved
-                .pop_front_if(|(_, e)| Some(*e) <= oldest_readable)
-            {
-                newest = Some(moved);
-            }
-            let Some((checkpoint, epoch)) = newest else {
-                return;
-            };
-            let count = inner.layers.partition_point(|l| l.last <= Some(epoch));
-            let marker = Marker {
-                checkpoint: Some(checkpoint),
-                epoch: Some(epoch),
-                ..inner.on_disk
-            };
-            (inner.layers[..count].to_vec(), marker)
-        };
-        if layers.is_empty() {
-            return;
-        }
-        let written = disk.apply(&layers, &self.layout, &mut marker);
-        let mut inner = self.inner.lock();
-        match written {
-            Ok(()) => {
-                inner.on_disk = marker;
-                // Only this thread removes layers, and new ones come behind these.
-                inner.layers.drain(..layers.len());
-                inner.account();
-            }
-            Err(error) => inner.disk_error = Some(format!("writing a view failed: {error}")),
-        }
     }
 
     /// This checkpoint will never complete, nor will later ones that are under way. What they hold joins the next seal.
@@ -289,17 +252,14 @@ impl ViewStore {
         self.inner.lock().sealed.retain(|(c, _)| *c < checkpoint);
     }
 
-    /// Loads a restored run, older runs first, before anything is appended.
+    /// Loads a restored run, older runs first, before anything is appended. While there is room it stays in memory.
     pub fn restore(&self, run: &Run) -> Result<(), StateError> {
         if let Some(disk) = &self.disk {
             let mut inner = self.inner.lock();
-            inner.on_disk = disk.restore(run, inner.on_disk)?;
-            if self.spec.append_only {
-                for entry in run.iter().filter(|e| e.group == self.first_group()) {
-                    inner.next_number = inner.next_number.max(log::numbered_row(entry.key)?.0 + 1);
-                }
+            let bytes = inner.memory.account_bytes() + run.memory_bytes() * 2;
+            if inner.on_disk.reach.is_some() || bytes > self.limit_bytes / 2 {
+                return self.restore_to_disk(disk, run, &mut inner);
             }
-            return Ok(());
         }
         let rows: Vec<LayerRows> = match self.spec.append_only {
             true => LogRows::read_run(run, &self.layout)?
@@ -330,6 +290,32 @@ impl ViewStore {
         Ok(())
     }
 
+    /// All of what is restored lies on disk, or none of it: so the rows of a log stay in order.
+    fn restore_to_disk(
+        &self,
+        disk: &ViewDisk,
+        run: &Run,
+        inner: &mut Inner,
+    ) -> Result<(), StateError> {
+        assert!(
+            inner.published.is_empty(),
+            "a view is restored before it is read"
+        );
+        let layers = std::mem::take(&mut inner.layers);
+        if !layers.is_empty() {
+            inner.on_disk.reach = Some(None);
+            disk.apply(&layers, &self.layout, &mut inner.on_disk)?;
+            inner.account();
+        }
+        inner.on_disk = disk.restore(run, inner.on_disk)?;
+        if self.spec.append_only {
+            for entry in run.iter().filter(|e| e.group == self.first_group()) {
+                inner.next_number = inner.next_number.max(log::numbered_row(entry.key)?.0 + 1);
+            }
+        }
+        Ok(())
+    }
+
     /// All workers have reached this epoch: readers may ask for it, and earlier ones may be merged.
     pub fn publish(&self, epoch: Epoch) {
         let mut inner = self.inner.lock();
@@ -341,7 +327,9 @@ impl ViewStore {
             return;
         }
         inner.published.push_back(epoch);
-        if inner.published.len() > READABLE_EPOCHS {
+        let crowded = inner.memory.account_bytes() > self.limit_bytes;
+        let readable = if crowded { FEW_EPOCHS } else { READABLE_EPOCHS };
+        while inner.published.len() > readable {
             inner.published.pop_front();
         }
         let Inner {
@@ -367,10 +355,10 @@ impl ViewStore {
             None => None,
         };
         if let Some(disk) = &disk {
-            if disk.marker.epoch > Some(epoch) {
+            if disk.marker.reach > Some(Some(epoch)) {
                 return Err(StateError::EpochGone(epoch));
             }
-            layers.retain(|l| l.last > disk.marker.epoch);
+            layers.retain(|l| !disk.marker.covers(l.last));
         }
         let (spec, layout, negative_rows) = (
             self.spec.clone(),
@@ -389,7 +377,7 @@ impl ViewStore {
 
     fn layers_up_to(&self, epoch: Epoch) -> Result<Vec<Arc<Layer>>, StateError> {
         let inner = self.inner.lock();
-        if inner.on_disk.epoch > Some(epoch) {
+        if inner.on_disk.reach > Some(Some(epoch)) {
             return Err(StateError::EpochGone(epoch));
         }
         let count = inner.layers.partition_point(|l| l.last <= Some(epoch));
@@ -408,7 +396,7 @@ impl ViewStore {
     pub fn subscribe(&self, from: Epoch, capacity: usize) -> Result<Subscription, StateError> {
         let mut inner = self.inner.lock();
         let straddled = |l: &Arc<Layer>| l.last > Some(from) && l.first <= Some(from);
-        if inner.on_disk.epoch > Some(from) || inner.layers.iter().any(straddled) {
+        if inner.on_disk.reach > Some(Some(from)) || inner.layers.iter().any(straddled) {
             return Err(StateError::EpochGone(from));
         }
         let (mut subscriber, subscription) = Subscriber::new(from, capacity);

@@ -135,7 +135,7 @@ fn real(kind: BackendKind, directory: &std::path::Path) -> Option<Backend> {
         directory: directory.join(format!("{kind:?}")),
         worker: 0,
         groups: KeyGroupRange::ALL,
-        memory_limit_bytes: 16 << 20,
+        cache_limit_bytes: 16 << 20,
         overlay_limit_bytes: 1 << 10,
     };
     let backends = Backends::open(config).unwrap();

@@ -90,11 +90,10 @@ impl<O: Overlay + 'static> ThroughRun<O> {
         let mut order: Vec<usize> = (0..cells.len()).collect();
         order.sort_unstable_by(|a, b| keys.get(*a).cmp(keys.get(*b)));
         let sorted: ByteRows = order.iter().map(|i| keys.get(*i)).collect();
-        self.snapshot
-            .get_many(O::FAMILY, &sorted, &mut |i, value| {
-                let (group, cell) = cells[order[i]];
-                piece.push_in_group(group, cell.key, cell.sub, value);
-            })
+        self.snapshot.get_many(O::FAMILY, &sorted, &mut |i, value| {
+            let (group, cell) = cells[order[i]];
+            piece.push_in_group(group, cell.key, cell.sub, value);
+        })
     }
 }
 

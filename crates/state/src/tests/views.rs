@@ -262,8 +262,8 @@ impl ViewRun {
     }
 }
 
-fn random_view(kind: BackendKind, append_only: bool, seed: u64, steps: usize) {
-    let worker = Worker::new(KeyGroupRange::ALL, 1 << 20);
+fn random_view(kind: BackendKind, append_only: bool, limit_bytes: usize, seed: u64, steps: usize) {
+    let worker = Worker::new(KeyGroupRange::ALL, limit_bytes);
     let mut run = ViewRun {
         kind,
         append_only,
@@ -306,8 +306,8 @@ fn random_view(kind: BackendKind, append_only: bool, seed: u64, steps: usize) {
 fn views_in_memory_show_every_epoch() {
     for seed in seeds(4) {
         eprintln!("seed {seed}");
-        random_view(BackendKind::Memory, false, seed, 300);
-        random_view(BackendKind::Memory, true, seed, 300);
+        random_view(BackendKind::Memory, false, 0, seed, 300);
+        random_view(BackendKind::Memory, true, 0, seed, 300);
     }
 }
 
@@ -315,8 +315,20 @@ fn views_in_memory_show_every_epoch() {
 fn views_in_rocksdb_show_every_epoch() {
     for seed in seeds(3) {
         eprintln!("seed {seed}");
-        random_view(BackendKind::RocksDb, false, seed, 300);
-        random_view(BackendKind::RocksDb, true, seed, 300);
+        random_view(BackendKind::RocksDb, false, 1 << 20, seed, 300);
+        random_view(BackendKind::RocksDb, true, 1 << 20, seed, 300);
+    }
+}
+
+/// With no room at all, and with a little, so that layers go to RocksDB before a checkpoint holds them.
+#[test]
+fn views_that_overflow_show_every_epoch() {
+    for seed in seeds(4) {
+        eprintln!("seed {seed}");
+        for limit_bytes in [0, 8 << 10] {
+            random_view(BackendKind::RocksDb, false, limit_bytes, seed, 300);
+            random_view(BackendKind::RocksDb, true, limit_bytes, seed, 300);
+        }
     }
 }
 

@@ -12,12 +12,7 @@ use tidegate_types::hash_key;
 
 impl MapTable {
     /// Sets or forgets a cell that the store below (or a restored checkpoint) has, so that it is no change.
-    pub fn load(
-        &mut self,
-        key: &[u8],
-        sub: &[u8],
-        value: Option<&[u8]>,
-    ) -> Result<(), StateError> {
+    pub fn load(&mut self, key: &[u8], sub: &[u8], value: Option<&[u8]>) -> Result<(), StateError> {
         self.put(key, sub, value, 0)
     }
 

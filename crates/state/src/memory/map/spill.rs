@@ -40,7 +40,9 @@ impl MapTable {
         let key = block.key();
         let group = key_group(hash_key(key));
         for cell in block.cells() {
-            swept.cells.push_in_group(group, key, cell.sub, cell.value());
+            swept
+                .cells
+                .push_in_group(group, key, cell.sub, cell.value());
             if cell.flags & CHANGED != 0 {
                 swept.unsealed.push_in_group(group, key, cell.sub, None);
             }
