@@ -7,7 +7,7 @@
 use crate::error::{CheckpointError, Damage, Result};
 use crate::manifest::TableEntry;
 use crate::restore::Restorer;
-use crate::schemas::{COLUMN_KEY, ORDER_KEY, TableSchemas, encoding};
+use crate::schemas::{COLUMN_KEY, ORDER_KEY, PACKED, TableSchemas, encoding};
 use crate::values;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::SortOptions;
@@ -18,7 +18,7 @@ use futures::{StreamExt, TryStreamExt};
 use std::sync::Arc;
 use tidegate_state::run::RunEntry;
 use tidegate_state::{Merge, Run};
-use tidegate_types::{KEY_GROUPS, KeyGroupRange, RowCodec};
+use tidegate_types::{KEY_GROUPS, KeyGroupRange, PackedCodec, RowCodec};
 
 /// About so many entries are merged at a time.
 const CHUNK_ENTRIES: u64 = 500_000;
@@ -188,8 +188,8 @@ impl Kind {
 struct Decoder {
     kind: Kind,
     schemas: TableSchemas,
-    key: Option<RowCodec>,
-    sub_key: Option<RowCodec>,
+    key: Option<Codec>,
+    sub_key: Option<Codec>,
     /// Of a view: for each of its columns, where it is among those of the key.
     places: Vec<usize>,
     schema: SchemaRef,
@@ -326,25 +326,39 @@ pub(crate) fn ended(what: &str) -> ArrowError {
     ArrowError::ComputeError(format!("{what} ends early"))
 }
 
+/// How columns that are not a table's values are encoded.
+enum Codec {
+    Ordered(RowCodec),
+    Packed(PackedCodec),
+}
+
 fn decoded<'a>(
-    codec: Option<&RowCodec>,
+    codec: Option<&Codec>,
     rows: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Vec<ArrayRef>, ArrowError> {
     match codec {
-        Some(codec) => codec.decode(rows),
+        Some(Codec::Ordered(codec)) => codec.decode(rows),
+        Some(Codec::Packed(codec)) => codec.decode(rows),
         None => Ok(Vec::new()),
     }
 }
 
-fn codec(schema: &Schema) -> Result<Option<RowCodec>, ArrowError> {
+fn codec(schema: &Schema) -> Result<Option<Codec>, ArrowError> {
     if schema.fields().is_empty() {
         return Ok(None);
+    }
+    let is_packed = |f: &Arc<Field>| f.metadata().get(ORDER_KEY).is_some_and(|o| o == PACKED);
+    if schema.fields().iter().any(is_packed) {
+        let types = schema.fields().iter().map(|f| f.data_type().clone());
+        let codec = PackedCodec::new(&types.collect::<Vec<_>>())?;
+        return Ok(Some(Codec::Packed(codec)));
     }
     let columns = schema
         .fields()
         .iter()
         .map(|f| (f.data_type().clone(), order(f)));
-    Ok(Some(RowCodec::with_order(columns.collect())?))
+    let codec = RowCodec::with_order(columns.collect())?;
+    Ok(Some(Codec::Ordered(codec)))
 }
 
 fn order(field: &Field) -> SortOptions {

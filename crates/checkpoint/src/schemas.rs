@@ -1,7 +1,7 @@
 //! How to read a state table's bytes: the columns of its keys, sub-keys and values, as a manifest keeps them.
 //!
 //! Keys and sub-keys are `RowCodec` encodings of their columns, ascending with NULLs first unless a field says otherwise
-//! under [`ORDER_KEY`]. Values are written by whoever owns the table, in the form that [`TableSchemas::encoding`] names.
+//! under [`ORDER_KEY`]; sub-keys whose order does not matter are [`PACKED`]. Values are written by whoever owns the table, in the form that [`TableSchemas::encoding`] names.
 //! The form in a manifest is JSON that people can read; a type that this version does not know is refused by name.
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Field metadata: `asc nulls last`, `desc nulls first` or `desc nulls last`.
+/// Field metadata: `asc nulls last`, `desc nulls first`, `desc nulls last`, or [`PACKED`].
 pub const ORDER_KEY: &str = "tidegate.order";
+/// The columns are in no order, but encoded together by `PackedCodec`.
+pub const PACKED: &str = "packed";
 /// Field metadata in the key of a view's rows: which column of the view it is.
 pub const COLUMN_KEY: &str = "tidegate.column";
 

@@ -7,12 +7,13 @@
 //! | `right` of a `NOT IN` without residual | map | partition key columns | the compared column | count |
 //! | `right_counts`, `left_counts` | value | partition key columns | | count |
 //!
-//! In a `NOT IN` without residual the compared column is the first of the sub-key on both sides.
+//! In a `NOT IN` without residual the compared column is the first of the sub-key on both sides, and the sub-key is encoded
+//! so that it compares; in all others it is packed.
 //!
 //! Values are varints, one per counter. The counts exist for outer joins without a residual: whether a row has a match depends on its key alone. With a
 //! residual it depends on the row, so that the number of matches is kept with the row instead.
 
-use crate::state_tables::ENCODING_KEY;
+use crate::state_tables::{ENCODING_KEY, ORDER_KEY, PACKED};
 use crate::{JoinKind, StateTable};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::collections::HashMap;
@@ -174,7 +175,10 @@ fn side_table(
         name,
         map,
         key: project(schema, keys),
-        sub_key: project(schema, &rest),
+        sub_key: match first {
+            Some(_) => project(schema, &rest),
+            None => packed(project(schema, &rest)),
+        },
         value: Arc::new(Schema::new_with_metadata(
             value.collect::<Vec<_>>(),
             HashMap::from([(ENCODING_KEY.to_owned(), "varint".to_owned())]),
@@ -198,6 +202,18 @@ pub fn join_rest_columns(
             first.into_iter().chain(others).collect()
         }
     }
+}
+
+/// Nothing looks rows up by columns that are not keys, except by the compared column of a `NOT IN`.
+fn packed(schema: SchemaRef) -> SchemaRef {
+    let pack = |field: &Arc<Field>| {
+        let mut metadata = field.metadata().clone();
+        metadata.insert(ORDER_KEY.to_owned(), PACKED.to_owned());
+        field.as_ref().clone().with_metadata(metadata)
+    };
+    Arc::new(Schema::new(
+        schema.fields().iter().map(pack).collect::<Vec<_>>(),
+    ))
 }
 
 fn project(schema: &Schema, columns: &[usize]) -> SchemaRef {

@@ -14,8 +14,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Field metadata: `asc nulls last`, `desc nulls first` or `desc nulls last`.
+/// Field metadata: `asc nulls last`, `desc nulls first`, `desc nulls last`, or [`PACKED`].
 pub const ORDER_KEY: &str = "tidegate.order";
+/// In all fields of a sub-key whose order does not matter: they are encoded together by `PackedCodec`.
+pub const PACKED: &str = "packed";
 /// Schema metadata of a value: how its bytes are written.
 pub const ENCODING_KEY: &str = "tidegate.encoding";
 

@@ -10,6 +10,7 @@ pub mod epoch;
 pub mod error;
 pub mod ids;
 pub mod key;
+pub mod packed;
 pub mod sql_type;
 pub mod text;
 
@@ -19,4 +20,5 @@ pub use epoch::{Barrier, CheckpointId, Epoch, LogPosition};
 pub use error::{SqlError, SqlState};
 pub use ids::{OperatorId, RelationId, TableId, WorkerId};
 pub use key::{KEY_GROUPS, KeyGroup, KeyGroupRange, RowCodec, hash_key, key_group};
+pub use packed::{PackedCodec, PackedRows};
 pub use sql_type::SqlType;

@@ -11,13 +11,51 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use tidegate_plan::join_state::{JoinRows, join_rest_columns};
 use tidegate_types::key::canonical_floats;
-use tidegate_types::{Batch, RowCodec, hash_key};
+use tidegate_types::{Batch, PackedCodec, PackedRows, RowCodec, hash_key};
 
 /// Where a column of a side is found in its state.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
     Key(usize),
     Rest(usize),
+}
+
+/// How the columns that are not keys are written: small, unless the compared column of a `NOT IN` leads them, whose
+/// values are looked up by range.
+enum RestCodec {
+    Packed(PackedCodec),
+    Ordered(RowCodec),
+}
+
+/// The rests of a batch.
+enum Rests {
+    Packed(PackedRows),
+    Ordered(Rows),
+}
+
+impl RestCodec {
+    fn new(types: &[DataType], ordered: bool) -> Result<Self, ArrowError> {
+        match ordered {
+            true => RowCodec::new(types).map(Self::Ordered),
+            false => PackedCodec::new(types).map(Self::Packed),
+        }
+    }
+
+    fn encode(&self, columns: &[ArrayRef]) -> Result<Rests, ArrowError> {
+        match self {
+            Self::Packed(codec) => codec.encode(columns).map(Rests::Packed),
+            Self::Ordered(codec) => codec.encode(columns).map(Rests::Ordered),
+        }
+    }
+}
+
+impl Rests {
+    fn get(&self, row: usize) -> &[u8] {
+        match self {
+            Self::Packed(rows) => rows.row(row),
+            Self::Ordered(rows) => rows.row(row).data(),
+        }
+    }
 }
 
 pub(super) struct Side {
@@ -28,7 +66,7 @@ pub(super) struct Side {
     /// Of every column; not all of them when only counts are kept.
     pub places: Vec<Place>,
     key_codec: Option<RowCodec>,
-    rest_codec: Option<RowCodec>,
+    rest_codec: Option<RestCodec>,
     /// Rows with a NULL among their keys take part like others.
     match_nulls: bool,
 }
@@ -48,20 +86,15 @@ impl Side {
             None => rest.iter().position(|r| *r == column).map(Place::Rest),
         };
         let places = (0..schema.fields().len()).map_while(place).collect();
-        let codec = |columns: &[usize]| -> Result<Option<RowCodec>, ArrowError> {
-            let types: Vec<DataType> = columns
-                .iter()
-                .map(|c| schema.field(*c).data_type().clone())
-                .collect();
-            if types.is_empty() {
-                Ok(None)
-            } else {
-                RowCodec::new(&types).map(Some)
-            }
+        let types = |columns: &[usize]| -> Option<Vec<DataType>> {
+            let type_of = |c: &usize| schema.field(*c).data_type().clone();
+            (!columns.is_empty()).then(|| columns.iter().map(type_of).collect())
         };
         Ok(Self {
-            key_codec: codec(keys)?,
-            rest_codec: codec(&rest)?,
+            key_codec: types(keys).map(|t| RowCodec::new(&t)).transpose()?,
+            rest_codec: types(&rest)
+                .map(|t| RestCodec::new(&t, first.is_some()))
+                .transpose()?,
             keys: keys.to_vec(),
             rest,
             places,
@@ -94,13 +127,13 @@ impl Side {
         let (rows, diffs) = batch.into_parts();
         let count = rows.num_rows();
         let columns: Vec<ArrayRef> = rows.columns().iter().map(canonical_floats).collect();
-        let encode = |codec: &Option<RowCodec>, of: &[usize]| -> Result<Option<Rows>, ArrowError> {
-            let picked: Vec<ArrayRef> = of.iter().map(|c| columns[*c].clone()).collect();
-            codec.as_ref().map(|c| c.encode(&picked)).transpose()
-        };
+        let picked =
+            |of: &[usize]| -> Vec<ArrayRef> { of.iter().map(|c| columns[*c].clone()).collect() };
+        let keys = self.key_codec.as_ref();
+        let rests = self.rest_codec.as_ref();
         let mut grouped = Grouped {
-            keys: encode(&self.key_codec, &self.keys)?,
-            rests: encode(&self.rest_codec, &self.rest)?,
+            keys: keys.map(|c| c.encode(&picked(&self.keys))).transpose()?,
+            rests: rests.map(|c| c.encode(&picked(&self.rest))).transpose()?,
             diffs: diffs.map_or_else(|| vec![1; count], |d| d.values().to_vec()),
             key_of: Vec::with_capacity(count),
             first_of_key: Vec::new(),
@@ -119,7 +152,8 @@ impl Side {
         rests: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Vec<ArrayRef>, ArrowError> {
         match &self.rest_codec {
-            Some(codec) => codec.decode(rests),
+            Some(RestCodec::Packed(codec)) => codec.decode(rests),
+            Some(RestCodec::Ordered(codec)) => codec.decode(rests),
             None => Ok(Vec::new()),
         }
     }
@@ -153,7 +187,7 @@ pub(super) struct Grouped {
     first_of_key: Vec<u32>,
     pub key_hashes: Vec<u64>,
     keys: Option<Rows>,
-    rests: Option<Rows>,
+    rests: Option<Rests>,
     /// For each row its index in the encoding, where consolidation removed some.
     source: Option<Vec<u32>>,
 }
@@ -168,7 +202,8 @@ impl Grouped {
     }
 
     pub fn key(&self, key: u32) -> &[u8] {
-        encoded(&self.keys, self.first_of_key[key as usize] as usize)
+        let row = self.first_of_key[key as usize] as usize;
+        self.keys.as_ref().map_or(&[], |keys| keys.row(row).data())
     }
 
     pub fn rest(&self, row: usize) -> &[u8] {
@@ -268,6 +303,6 @@ pub(super) fn hash_row(key_hash: u64, rest: &[u8]) -> u64 {
     key_hash.rotate_left(29).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ hash_key(rest)
 }
 
-fn encoded(rows: &Option<Rows>, row: usize) -> &[u8] {
-    rows.as_ref().map_or(&[], |rows| rows.row(row).data())
+fn encoded(rests: &Option<Rests>, row: usize) -> &[u8] {
+    rests.as_ref().map_or(&[], |rests| rests.get(row))
 }
