@@ -18,8 +18,10 @@ impl Target {
     /// The present rows under these keys: from the snapshot, and what changed on top of it.
     pub fn present(&self, reading: &Reading, keys: &[&[u8]]) -> Result<KeyedRows, SqlError> {
         let mut found: HashMap<Vec<u8>, Vec<(RecordBatch, Diff)>> = HashMap::new();
+        // A key that is asked for twice has its row once.
+        let wanted: hashbrown::HashSet<&[u8]> = keys.iter().copied().collect();
         if let Some(view) = reading.snapshot.views.get(&self.relation.id) {
-            for key in keys {
+            for key in &wanted {
                 for part in &view.parts {
                     for batch in part.lookup(key, None, 8).map_err(SqlError::internal)? {
                         let batch = batch.map_err(SqlError::internal)?;
@@ -33,7 +35,6 @@ impl Target {
                 }
             }
         }
-        let wanted: hashbrown::HashSet<&[u8]> = keys.iter().copied().collect();
         for batch in reading.changes.get(&self.relation.id).into_iter().flatten() {
             let encoded = self.keys(batch.rows())?;
             for (index, key) in encoded.iter().enumerate() {
