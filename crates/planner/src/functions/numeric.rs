@@ -36,7 +36,7 @@ pub(super) fn rewrite_cast(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr
     if !cast.field.data_type().is_integer() {
         return Ok(None);
     }
-    let func = match cast.expr.get_type(schema)? {
+    let whole = match cast.expr.get_type(schema)? {
         DataType::Decimal128(_, scale) if scale > 0 => {
             let round = super::registry()
                 .scalar
@@ -47,25 +47,29 @@ pub(super) fn rewrite_cast(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr
                 cast.expr.as_ref().clone(),
                 datafusion::logical_expr::lit(0i32),
             ];
-            ScalarFunction { func: round, args }
+            Expr::ScalarFunction(ScalarFunction { func: round, args })
         }
         float if float.is_floating() => {
             let done = matches!(cast.expr.as_ref(), Expr::ScalarFunction(f) if f.name() == "rint");
             if done {
                 return Ok(None);
             }
-            ScalarFunction {
-                func: rint().clone(),
-                args: vec![cast.expr.as_ref().clone()],
-            }
+            round_ties_even(cast.expr.as_ref().clone())
         }
         _ => return Ok(None),
     };
-    let whole = Expr::ScalarFunction(func);
     Ok(Some(Expr::Cast(Cast {
         expr: Box::new(whole),
         field: cast.field.clone(),
     })))
+}
+
+/// The nearest whole number to a float, as a float.
+pub(super) fn round_ties_even(float: Expr) -> Expr {
+    Expr::ScalarFunction(ScalarFunction {
+        func: rint().clone(),
+        args: vec![float],
+    })
 }
 
 fn rint() -> &'static Arc<ScalarUDF> {

@@ -138,11 +138,14 @@ fn alternatives(mut branches: Vec<&mut Expr>, schema: &DFSchema) -> Result<bool>
     Ok(changed)
 }
 
-/// Whole numbers of `numeric` have no decimals: `round(2.5)` is `3`, not `3.0`.
+/// Whole numbers of `numeric` have no decimals: `round(2.5)` is `3`, not `3.0`. Floats round to the even one of two.
 fn scalar(function: &ScalarFunction, schema: &DFSchema) -> Result<Option<Expr>> {
     if !matches!(function.name(), "round" | "ceil" | "floor" | "trunc") || function.args.len() != 1
     {
         return Ok(None);
+    }
+    if function.name() == "round" && function.args[0].get_type(schema)?.is_floating() {
+        return Ok(Some(numeric::round_ties_even(function.args[0].clone())));
     }
     let DataType::Decimal128(_, scale) = function.args[0].get_type(schema)? else {
         return Ok(None);
