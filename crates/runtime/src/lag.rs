@@ -1,0 +1,232 @@
+//! Views that hold everybody up: after `max_barrier_lag` one of them leaves, and comes back later.
+//!
+//! A barrier has passed when all dataflows have, and sources hold back while too many rows are in flight, so one slow view
+//! sets the pace of all. When the oldest barrier under way is older than the limit, the view that it waits for, of several
+//! the one that has kept the workers busiest, is dropped with the views that read it. Its queued rows go with it, the
+//! barrier passes, and the others go on at once. It is *behind* from then on: it has no contents, reading it is an error
+//! that says so, and it rejoins by a backfill, as if it had been created anew. If it falls behind again it is left out for
+//! twice as long.
+//!
+//! What cannot leave, and so still sets the pace: tables and readers of sources, because all others wait for them too, and
+//! whatever has a sink behind it, because a view built anew would make the sink write all its rows again. A worker that is
+//! inside of one activation of an operator cannot be interrupted; it answers when that has ended.
+
+use crate::command::Install;
+use crate::coordinator::Coordinator;
+use crate::runtime::Shared;
+use crate::spec::RelationSpec;
+use crate::suspension::{Reason, take_out};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tidegate_plan::Op;
+use tidegate_types::{Epoch, RelationId};
+use tokio::sync::mpsc;
+
+const FIRST_ABSENCE: Duration = Duration::from_secs(2);
+const LONGEST_ABSENCE: Duration = Duration::from_secs(600);
+
+/// What one worker knows of a barrier that does not pass.
+pub(crate) struct Waiting {
+    /// Whose drivers have not passed it.
+    pub relations: Vec<RelationId>,
+    /// How long each dataflow has been running since the barrier before.
+    pub busy: HashMap<RelationId, Duration>,
+}
+
+/// Views that have left and want to come back.
+#[derive(Default)]
+pub(crate) struct Behind {
+    groups: Mutex<Vec<Group>>,
+    /// How long each was left out the last time.
+    absences: Mutex<BTreeMap<RelationId, Duration>>,
+}
+
+/// A view and those that left with it, in order of dependency.
+struct Group {
+    specs: Vec<RelationSpec>,
+    rejoins_at: Instant,
+}
+
+impl Behind {
+    /// For an incarnation that starts with everybody.
+    pub fn take_all(&self) -> Vec<RelationSpec> {
+        let groups = std::mem::take(&mut *self.groups.lock());
+        groups.into_iter().flat_map(|g| g.specs).collect()
+    }
+
+    /// They are not to come back.
+    pub fn forget(&self, relations: &[RelationId]) {
+        for group in self.groups.lock().iter_mut() {
+            group.specs.retain(|s| !relations.contains(&s.relation()));
+        }
+    }
+
+    fn left(&self, culprit: RelationId, specs: Vec<RelationSpec>) -> Duration {
+        let mut absences = self.absences.lock();
+        let absence = absences
+            .get(&culprit)
+            .map_or(FIRST_ABSENCE, |last| (*last * 2).min(LONGEST_ABSENCE));
+        absences.insert(culprit, absence);
+        self.groups.lock().push(Group {
+            specs,
+            rejoins_at: Instant::now() + absence,
+        });
+        absence
+    }
+}
+
+/// Watches one incarnation. Holds on to nothing between two looks.
+pub(crate) async fn watch(shared: Weak<Shared>, coordinator: Weak<Coordinator>, limit: Duration) {
+    let pause = (limit / 4).clamp(Duration::from_millis(5), Duration::from_secs(1));
+    loop {
+        tokio::time::sleep(pause).await;
+        let (Some(shared), Some(coordinator)) = (shared.upgrade(), coordinator.upgrade()) else {
+            return;
+        };
+        if coordinator.has_stopped() {
+            return;
+        }
+        rejoin(&shared, &coordinator);
+        if let Some((epoch, age)) = coordinator.oldest_barrier()
+            && age > limit
+        {
+            let answers = coordinator.who_waits(epoch);
+            let asked = shared.config.workers;
+            look(&shared, &coordinator, answers, asked, (epoch, limit)).await;
+        }
+    }
+}
+
+async fn look(
+    shared: &Arc<Shared>,
+    coordinator: &Arc<Coordinator>,
+    mut answers: mpsc::UnboundedReceiver<Waiting>,
+    workers: usize,
+    (epoch, limit): (Epoch, Duration),
+) {
+    let mut waiting = HashSet::new();
+    let mut busy: HashMap<RelationId, Duration> = HashMap::new();
+    for _ in 0..workers {
+        // One that does not answer is inside of an operator; there will be another look.
+        let Ok(Some(answer)) = tokio::time::timeout(limit, answers.recv()).await else {
+            return;
+        };
+        waiting.extend(answer.relations);
+        for (relation, time) in answer.busy {
+            *busy.entry(relation).or_default() += time;
+        }
+    }
+    let still = coordinator
+        .oldest_barrier()
+        .is_some_and(|(e, _)| e == epoch);
+    let installs = coordinator.all_installed();
+    let Some(culprit) = culprit(&installs, &waiting, &busy).filter(|_| still) else {
+        return;
+    };
+    let cause = format!("a barrier waited for it for more than {limit:?}");
+    leave(shared, coordinator, &installs, culprit, &cause);
+}
+
+/// Of those that could leave and wait for nobody else, the one that has kept workers busiest.
+fn culprit(
+    installs: &[Arc<Install>],
+    waiting: &HashSet<RelationId>,
+    busy: &HashMap<RelationId, Duration>,
+) -> Option<RelationId> {
+    let mut feeds_sink: HashSet<RelationId> = HashSet::new();
+    for install in installs.iter().rev() {
+        let spec = &install.spec;
+        if spec.sink.is_some() || feeds_sink.contains(&spec.relation()) {
+            feeds_sink.insert(spec.relation());
+            feeds_sink.extend(spec.dataflow.reads());
+        }
+    }
+    let may_leave = |spec: &RelationSpec| {
+        let is_table = spec
+            .dataflow
+            .nodes
+            .iter()
+            .any(|n| matches!(n.op, Op::TableInput { .. }));
+        !spec.is_reader() && !is_table && !feeds_sink.contains(&spec.relation())
+    };
+    installs
+        .iter()
+        .map(|i| &i.spec)
+        .filter(|s| waiting.contains(&s.relation()) && may_leave(s))
+        .filter(|s| !s.dataflow.reads().iter().any(|r| waiting.contains(r)))
+        .map(|s| s.relation())
+        .max_by_key(|r| busy.get(r).copied().unwrap_or_default())
+}
+
+fn leave(
+    shared: &Shared,
+    coordinator: &Coordinator,
+    installs: &[Arc<Install>],
+    culprit: RelationId,
+    cause: &str,
+) {
+    let specs: Vec<RelationSpec> = installs.iter().map(|i| i.spec.clone()).collect();
+    let (mut gone, _) = take_out(culprit, cause, specs.clone());
+    let relations: Vec<RelationId> = gone.iter().map(|s| s.relation).collect();
+    let absence = shared.behind.left(
+        culprit,
+        specs
+            .into_iter()
+            .filter(|s| relations.contains(&s.relation()))
+            .collect(),
+    );
+    for suspension in &mut gone {
+        suspension.reason = Reason::Behind;
+        let cause = &suspension.cause;
+        suspension.cause = format!("{cause}; it rejoins {} s later", absence.as_secs());
+        tracing::warn!(
+            relation = suspension.relation.0,
+            view = suspension.name,
+            "fell behind and is left out: {}",
+            suspension.cause
+        );
+    }
+    shared.suspensions.insert(gone);
+    coordinator.drop_relations(&relations);
+}
+
+/// Builds again what has been out for long enough.
+fn rejoin(shared: &Shared, coordinator: &Coordinator) {
+    // Held until they are installed, so that nobody drops them in between.
+    let mut groups = shared.behind.groups.lock();
+    let now = Instant::now();
+    let mut due = Vec::new();
+    groups.retain_mut(|group| {
+        let is_due = group.rejoins_at <= now;
+        if is_due {
+            due.append(&mut group.specs);
+        }
+        !is_due
+    });
+    if due.is_empty() {
+        return;
+    }
+    let relations: Vec<RelationId> = due.iter().map(|s| s.relation()).collect();
+    let workers = shared.config.workers;
+    let again = due.clone();
+    let installed = coordinator.install(|epoch| {
+        again
+            .into_iter()
+            .map(|spec| Arc::new(Install::fresh(spec, epoch, workers)))
+            .collect()
+    });
+    if installed.is_err() {
+        // The next incarnation takes them along.
+        groups.push(Group {
+            specs: due,
+            rejoins_at: now,
+        });
+        return;
+    }
+    for relation in relations {
+        tracing::info!(relation = relation.0, "rejoins by a backfill");
+        shared.suspensions.remove(relation);
+    }
+}
