@@ -30,6 +30,6 @@ pub use change::CatalogChange;
 pub use drop_plan::DropPlan;
 pub use error::CatalogError;
 pub use relation::{
-    Column, MaterializedViewDef, Relation, RelationClass, RelationKind, SinkDef, SourceDef,
+    Check, Column, MaterializedViewDef, Relation, RelationClass, RelationKind, SinkDef, SourceDef,
     TableDef, ViewDef,
 };

@@ -22,6 +22,9 @@ pub struct Relation {
     pub depends_on: Vec<RelationId>,
     pub created_at_ms: u64,
     pub owner: String,
+    /// `COMMENT ON`: of the relation under the empty name, of its columns under theirs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub comments: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,9 +62,20 @@ pub struct TableDef {
     pub primary_key_name: Option<String>,
     #[serde(default)]
     pub append_only: bool,
+    /// In order of their names, which is the order in which they are checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
     /// `WITH (…)`.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+}
+
+/// `CONSTRAINT name CHECK (condition)`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub name: String,
+    /// As SQL text over the table's columns.
+    pub condition: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

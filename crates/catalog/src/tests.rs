@@ -68,6 +68,7 @@ fn relation(catalog: &Catalog, dotted: &str, kind: RelationKind, reads: &[&str])
         depends_on,
         created_at_ms: 1_700_000_000_000,
         owner: "ann".to_string(),
+        comments: std::collections::BTreeMap::new(),
     }
 }
 

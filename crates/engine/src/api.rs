@@ -298,6 +298,8 @@ pub struct SessionOptions {
     pub params: Vec<(String, String)>,
     /// Where the client is; `None` in the embedded database.
     pub peer: Option<SocketAddr>,
+    /// What the client was told as its process; 0 in the embedded database.
+    pub backend_pid: i32,
 }
 
 /// A database as the frontend sees it.

@@ -2,7 +2,7 @@
 
 use sqlparser::tokenizer::Token;
 
-use crate::ast::{AlterMaterializedView, AlterOperation, AlterSystem, Statement};
+use crate::ast::{AlterMaterializedView, AlterOperation, AlterSystem, ObjectKind, Statement};
 use crate::cursor::{Cursor, Parsed};
 use crate::options::{dotted_label, option, option_value, with_list};
 use crate::statement::{not_built, sql};
@@ -13,6 +13,18 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Parsed<Statement> {
     }
     if c.take(&["ALTER", "SYSTEM"]) {
         return system(c);
+    }
+    for kind in [
+        ObjectKind::Table,
+        ObjectKind::View,
+        ObjectKind::Source,
+        ObjectKind::Sink,
+    ] {
+        if c.at(&["ALTER", kind.sql()])
+            && let Some(statement) = relation(c, kind)?
+        {
+            return Ok(statement);
+        }
     }
     if c.at(&["ALTER", "VIEW"]) {
         return Ok(not_built(c, "ALTER VIEW"));
@@ -33,6 +45,36 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Parsed<Statement> {
         }
     }
     sql(c)
+}
+
+/// `ALTER kind [IF EXISTS] name {RENAME TO new | SET SCHEMA schema}`; any other change is not read here.
+fn relation(c: &mut Cursor<'_>, kind: ObjectKind) -> Parsed<Option<Statement>> {
+    let mut behind = 2 + if c.at_nth(2, "IF") { 2 } else { 0 };
+    while c.token(behind + 1) == &Token::Period {
+        behind += 2;
+    }
+    let follows = |words: [&str; 2]| {
+        let at = behind + 1;
+        c.at_nth(at, words[0]) && c.at_nth(at + 1, words[1])
+    };
+    if !follows(["RENAME", "TO"]) && !follows(["SET", "SCHEMA"]) {
+        return Ok(None);
+    }
+    c.advance(2);
+    let if_exists = c.take(&["IF", "EXISTS"]);
+    let name = c.name()?;
+    let operation = if c.take(&["RENAME", "TO"]) {
+        AlterOperation::RenameTo(c.ident()?)
+    } else {
+        c.expect(&["SET", "SCHEMA"])?;
+        AlterOperation::SetSchema(c.ident()?)
+    };
+    Ok(Some(Statement::AlterRelation {
+        kind,
+        if_exists,
+        name,
+        operation,
+    }))
 }
 
 fn materialized_view(c: &mut Cursor<'_>) -> Parsed<Statement> {

@@ -30,6 +30,13 @@ pub enum Statement {
     CreateSink(Box<CreateSink>),
     Drop(Drop),
     AlterMaterializedView(Box<AlterMaterializedView>),
+    /// `RENAME TO` and `SET SCHEMA` of anything but a materialized view.
+    AlterRelation {
+        kind: ObjectKind,
+        if_exists: bool,
+        name: ObjectName,
+        operation: AlterOperation,
+    },
     AlterSystem(AlterSystem),
     Subscribe(Box<Subscribe>),
     /// `DECLARE name CURSOR FOR SUBSCRIBE …`; a cursor over a query is [`Statement::Sql`].
@@ -116,6 +123,8 @@ pub struct CreateTable {
     pub format: Option<FormatEncode>,
     /// `AS query`.
     pub query: Option<QueryText>,
+    /// `WITH NO DATA`: only the columns of the query are wanted.
+    pub no_data: bool,
 }
 
 /// `CREATE SOURCE`. Columns may be absent where the connector knows them.
@@ -427,6 +436,15 @@ impl Statement {
                 ObjectKind::Schema => "DROP SCHEMA",
             },
             Statement::AlterMaterializedView(_) => "ALTER MATERIALIZED VIEW",
+            Statement::AlterRelation { kind, .. } => match kind {
+                ObjectKind::Table => "ALTER TABLE",
+                ObjectKind::Source => "ALTER SOURCE",
+                ObjectKind::View => "ALTER VIEW",
+                ObjectKind::MaterializedView => "ALTER MATERIALIZED VIEW",
+                ObjectKind::Sink => "ALTER SINK",
+                ObjectKind::Index => "ALTER INDEX",
+                ObjectKind::Schema => "ALTER SCHEMA",
+            },
             Statement::AlterSystem(_) => "ALTER SYSTEM",
             Statement::Subscribe(_) => "SUBSCRIBE",
             Statement::DeclareSubscription { .. } => "DECLARE CURSOR",

@@ -118,7 +118,10 @@ fn table(c: &mut Cursor<'_>) -> Parsed<Statement> {
     } else {
         None
     };
+    let mut no_data = false;
     if query.is_some() {
+        no_data = c.take(&["WITH", "NO", "DATA"]);
+        let _ = c.take(&["WITH", "DATA"]);
         refuse_table_clauses(c)?;
     } else if !has_elements && clauses.options.is_none() {
         return Err(c.unexpected());
@@ -138,6 +141,7 @@ fn table(c: &mut Cursor<'_>) -> Parsed<Statement> {
         options: clauses.options.unwrap_or_default(),
         format: clauses.format,
         query,
+        no_data,
     })))
 }
 

@@ -60,6 +60,33 @@ impl Session {
         )
     }
 
+    /// Writes rows that a query has found to a table of its columns; answers how many there were.
+    pub(crate) async fn fill(
+        &mut self,
+        table: std::sync::Arc<tidegate_catalog::Relation>,
+        batches: &[RecordBatch],
+    ) -> Result<u64, SqlError> {
+        let target = self.target_of(table)?;
+        let columns: Vec<usize> = (0..target.relation.columns.len()).collect();
+        let mut rows = Vec::new();
+        for batch in batches {
+            rows.push(self.widen(&target, &columns, batch)?);
+        }
+        let rows = together(&target, &rows)?;
+        let count = rows.num_rows() as u64;
+        let database = self.database.clone();
+        let turn = match self.transaction {
+            Some(_) => None,
+            None => Some(database.sequencer.turn().await),
+        };
+        let effect = Effect {
+            batches: vec![Batch::insert(rows.clone())],
+            rows: vec![rows],
+        };
+        self.apply(&target, &effect, turn).await?;
+        Ok(count)
+    }
+
     fn insert_target(&self, insert: &ast::Insert) -> Result<Target, SqlError> {
         match &insert.table {
             ast::TableObject::TableName(name) => self.target(name),
@@ -143,7 +170,7 @@ impl Session {
                 None => self.default_values(target, index, count)?,
             });
         }
-        target.rows(stored)
+        self.checked_rows(target, stored)
     }
 
     fn default_values(
@@ -204,7 +231,7 @@ impl Session {
         let columns: Vec<ArrayRef> = (0..target.relation.columns.len())
             .map(|column| self.default_values(target, column, 1))
             .collect::<Result<_, _>>()?;
-        target.rows(columns)
+        self.checked_rows(target, columns)
     }
 
     /// Puts default expressions where `VALUES` says `DEFAULT`; answers how many values a row has.
@@ -360,7 +387,7 @@ impl Session {
             };
             columns[index] = target.convert(&value, index)?;
         }
-        Ok((old, target.rows(columns)?))
+        Ok((old, self.checked_rows(target, columns)?))
     }
 
     pub(super) fn describe_insert(

@@ -5,6 +5,7 @@
 //! and on top what is in the log and in no epoch yet. So constraints are decided before the append, one statement after
 //! the other, while waiting for the disk is shared.
 
+mod check;
 mod copy;
 mod insert;
 mod returning;

@@ -121,6 +121,19 @@ pub(super) fn pick(rows: &RecordBatch, indices: Vec<u32>) -> Result<RecordBatch,
     take_record_batch(rows, &arrow::array::UInt32Array::from(indices)).map_err(SqlError::internal)
 }
 
+/// A row of NULLs.
+pub(super) fn one_row_of(schema: &arrow::datatypes::Schema) -> RecordBatch {
+    RecordBatch::try_new(
+        std::sync::Arc::new(schema.clone()),
+        schema
+            .fields()
+            .iter()
+            .map(|f| arrow::array::new_null_array(f.data_type(), 1))
+            .collect(),
+    )
+    .expect("every column may be NULL")
+}
+
 /// Whether a boolean column is true in this row.
 pub(super) fn is_true(column: &dyn Array, row: usize) -> bool {
     let booleans = column.as_any().downcast_ref::<arrow::array::BooleanArray>();

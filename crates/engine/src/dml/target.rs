@@ -25,6 +25,11 @@ impl Session {
         let relation = catalog
             .resolve(&tidegate_parser::name_parts(name), &self.path())?
             .clone();
+        self.target_of(relation)
+    }
+
+    /// A table to write to.
+    pub(super) fn target_of(&self, relation: Arc<Relation>) -> Result<Target, SqlError> {
         let RelationKind::Table(def) = &relation.kind else {
             let what = match relation.class() {
                 RelationClass::MaterializedView => {
@@ -137,7 +142,7 @@ impl Target {
         RecordBatch::try_new(self.schema.clone(), columns).map_err(SqlError::internal)
     }
 
-    fn row_text(&self, columns: &[ArrayRef], row: usize) -> String {
+    pub fn row_text(&self, columns: &[ArrayRef], row: usize) -> String {
         let texts: Vec<String> = columns
             .iter()
             .zip(&self.relation.columns)

@@ -79,7 +79,7 @@ impl Session {
             for (position, column) in search.assigned.iter().enumerate() {
                 new[*column] = target.convert(batch.column(width + position), *column)?;
             }
-            new_rows.push(target.rows(new)?);
+            new_rows.push(self.checked_rows(target, new)?);
             old_rows.push(
                 RecordBatch::try_new(target.schema.clone(), old).map_err(SqlError::internal)?,
             );

@@ -75,7 +75,7 @@ impl Ddl<'_> {
         }
     }
 
-    fn relation(
+    pub(super) fn relation(
         &self,
         id: RelationId,
         (schema, name): (String, String),
@@ -99,11 +99,12 @@ impl Ddl<'_> {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_millis() as u64),
             owner: OWNER.to_owned(),
+            comments: BTreeMap::new(),
         }
     }
 
     /// Makes a relation durable and runs it. Where running fails it is taken back.
-    async fn install(&mut self, relation: Relation) -> Result<(), SqlError> {
+    pub(super) async fn install(&mut self, relation: Relation) -> Result<(), SqlError> {
         let id = relation.id;
         let database = self.database.clone();
         let mut next = database.catalog.get();
@@ -115,13 +116,24 @@ impl Ddl<'_> {
         let created = database.runtime()?.create(spec).await;
         if let Err(error) = created {
             database.forget_connector(id);
-            let mut next = database.catalog.get();
-            let change = CatalogChange::DropRelations(vec![id]);
-            next.apply(&change)?;
-            database.log_catalog(next, vec![change]).await?;
+            self.forget(id).await?;
             return Err(error);
         }
         Ok(())
+    }
+
+    async fn forget(&mut self, id: RelationId) -> Result<(), SqlError> {
+        let mut next = self.database.catalog.get();
+        let change = CatalogChange::DropRelations(vec![id]);
+        next.apply(&change)?;
+        self.database.log_catalog(next, vec![change]).await?;
+        Ok(())
+    }
+
+    /// Takes a relation back that was just installed.
+    pub(super) async fn uninstall(&mut self, id: RelationId) -> Result<(), SqlError> {
+        self.forget(id).await?;
+        self.database.runtime()?.drop_relations(&[id]).await
     }
 
     pub async fn create_table(
@@ -137,17 +149,25 @@ impl Ddl<'_> {
             (create.version_column.is_some(), "WITH VERSION COLUMN"),
             (!create.include.is_empty(), "INCLUDE on a table"),
             (create.format.is_some(), "a table with a connector"),
-            (create.query.is_some(), "CREATE TABLE AS"),
         ];
         if let Some((_, feature)) = refused.iter().find(|(asked, _)| *asked) {
             return Err(SqlError::not_supported(feature));
         }
         let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)?
         else {
-            return Ok(command("CREATE TABLE"));
+            let tag = match create.query {
+                Some(_) => "CREATE TABLE AS",
+                None => "CREATE TABLE",
+            };
+            return Ok(command(tag));
         };
         let options = known_options(&create.options, &["state_backend"], "table")?;
         check_backend(&options)?;
+        if let Some(query) = &create.query {
+            return self
+                .create_table_as(create, query, (schema, name), options)
+                .await;
+        }
         let mut columns = Vec::new();
         let mut key = KeyClause::default();
         for column in &create.columns {
@@ -159,11 +179,16 @@ impl Ddl<'_> {
         no_duplicate_columns(&columns)?;
         let primary_key = key.columns_of(&mut columns)?;
         self.check_defaults(&columns)?;
+        let checks = super::check::named(&name, &columns, std::mem::take(&mut key.checks));
+        for check in &checks {
+            self.session.check_condition(&name, &columns, check)?;
+        }
         let def = TableDef {
             primary_key_name: (!primary_key.is_empty())
                 .then(|| key.name.unwrap_or_else(|| format!("{name}_pkey"))),
             primary_key,
             append_only: create.append_only,
+            checks,
             options,
         };
         let id = database.catalog.get().next_id();
@@ -273,15 +298,19 @@ impl Ddl<'_> {
     ) -> Result<Response, SqlError> {
         let database = self.database.clone();
         let _turn = database.ddl.lock().await;
-        if create.or_replace {
-            return Err(SqlError::not_supported("CREATE OR REPLACE VIEW"));
-        }
         if create.materialized || create.temporary {
             return Err(SqlError::not_supported("this form of CREATE VIEW"));
         }
-        let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)?
-        else {
-            return Ok(command("CREATE VIEW"));
+        let old = match create.or_replace {
+            true => self.replaced_view(&create.name)?,
+            false => None,
+        };
+        let (schema, name) = match &old {
+            Some(old) => (old.schema.clone(), old.name.clone()),
+            None => match self.new_name(&create.name, create.if_not_exists)? {
+                NewName::Free { schema, name } => (schema, name),
+                NewName::Taken => return Ok(command("CREATE VIEW")),
+            },
         };
         let query = create.query.to_string();
         let given: Vec<String> = create
@@ -296,8 +325,17 @@ impl Ddl<'_> {
         let columns = columns_of(&found);
         let id = names.catalog.next_id();
         let kind = RelationKind::View(ViewDef { query });
-        let relation = self.relation(id, (schema, name), kind, columns, text, direct);
-        self.install(relation).await?;
+        let mut relation = self.relation(id, (schema, name), kind, columns, text, direct);
+        match old {
+            None => self.install(relation).await?,
+            Some(old) => {
+                super::view::expect_compatible(&old, &relation)?;
+                relation.id = old.id;
+                relation.created_at_ms = old.created_at_ms;
+                relation.comments.clone_from(&old.comments);
+                self.replace(relation).await?;
+            }
+        }
         Ok(command("CREATE VIEW"))
     }
 
@@ -506,7 +544,7 @@ pub(super) fn columns_of(schema: &SchemaRef) -> Vec<Column> {
     schema.fields().iter().map(column).collect()
 }
 
-fn no_duplicate_columns(columns: &[Column]) -> Result<(), SqlError> {
+pub(super) fn no_duplicate_columns(columns: &[Column]) -> Result<(), SqlError> {
     for (index, column) in columns.iter().enumerate() {
         if columns[..index].iter().any(|c| c.name == column.name) {
             return Err(SqlError::new(
@@ -523,6 +561,8 @@ fn no_duplicate_columns(columns: &[Column]) -> Result<(), SqlError> {
 struct KeyClause {
     columns: Option<Vec<String>>,
     name: Option<String>,
+    /// `CHECK` constraints, with the column that they stand behind.
+    checks: Vec<super::check::Given>,
 }
 
 impl KeyClause {
@@ -553,8 +593,14 @@ impl KeyClause {
                     .collect::<Result<_, _>>()?;
                 self.set(columns)
             }
-            ast::TableConstraint::Unique(_) => Err(SqlError::not_supported("UNIQUE constraint")),
-            ast::TableConstraint::Check(_) => Err(SqlError::not_supported("CHECK constraint")),
+            ast::TableConstraint::Unique(_) => Err(no_unique()),
+            ast::TableConstraint::Check(check) => {
+                self.checks.push(super::check::Given {
+                    name: check.name.as_ref().map(tidegate_parser::fold),
+                    condition: (*check.expr).clone(),
+                });
+                Ok(())
+            }
             ast::TableConstraint::ForeignKey(_) => {
                 Err(SqlError::not_supported("FOREIGN KEY constraint"))
             }
@@ -608,9 +654,16 @@ fn table_column(column: &ast::ColumnDef, key: &mut KeyClause) -> Result<Column, 
                 key.name = option.name.as_ref().map(tidegate_parser::fold);
             }
             ast::ColumnOption::Unique(_) => {
-                return Err(SqlError::not_supported("UNIQUE constraint"));
+                return Err(no_unique());
             }
-            ast::ColumnOption::Check(_) => return Err(SqlError::not_supported("CHECK constraint")),
+            ast::ColumnOption::Check(check) => key.checks.push(super::check::Given {
+                name: option
+                    .name
+                    .as_ref()
+                    .or(check.name.as_ref())
+                    .map(tidegate_parser::fold),
+                condition: (*check.expr).clone(),
+            }),
             ast::ColumnOption::ForeignKey(_) => {
                 return Err(SqlError::not_supported("FOREIGN KEY constraint"));
             }
@@ -618,6 +671,11 @@ fn table_column(column: &ast::ColumnDef, key: &mut KeyClause) -> Result<Column, 
         }
     }
     Ok(result)
+}
+
+fn no_unique() -> SqlError {
+    SqlError::not_supported("UNIQUE constraint")
+        .with_hint("A PRIMARY KEY is enforced; a table has one.")
 }
 
 fn source_column(column: &ast::ColumnDef) -> Result<Column, SqlError> {

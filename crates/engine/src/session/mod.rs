@@ -1,8 +1,11 @@
 //! One client's session: its settings, its transaction, and the way of each statement to whoever executes it.
 
+mod alter;
+mod check;
 mod checkpoint;
 mod create;
 mod cursor;
+mod definition;
 mod drop;
 mod explain;
 mod lists;
@@ -11,8 +14,10 @@ mod query;
 mod set;
 mod show;
 mod subscribe;
+mod table_as;
 mod transaction;
 mod transient;
+mod view;
 
 pub(crate) use query::{Reading, relations_of};
 pub(crate) use transaction::Transaction;
@@ -35,7 +40,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tidegate_catalog::SearchPath;
 use tidegate_parser::sqlparser::ast;
-use tidegate_parser::{ParsedStatement, Statement};
+use tidegate_parser::{ObjectKind, ParsedStatement, Statement};
 use tidegate_types::{LogPosition, SqlError, SqlState, SqlType};
 
 /// Settings whose changes clients are told of.
@@ -189,6 +194,30 @@ impl Session {
             }
             Statement::CreateSink(create) => self.ddl().await?.create_sink(create, text).await,
             Statement::Drop(drop) => self.ddl().await?.drop(drop).await,
+            Statement::AlterMaterializedView(alter) => {
+                let what = alter::Altered {
+                    kind: ObjectKind::MaterializedView,
+                    if_exists: alter.if_exists,
+                    name: &alter.name,
+                };
+                self.ddl()
+                    .await?
+                    .alter_relation(what, &alter.operation)
+                    .await
+            }
+            Statement::AlterRelation {
+                kind,
+                if_exists,
+                name,
+                operation,
+            } => {
+                let what = alter::Altered {
+                    kind: *kind,
+                    if_exists: *if_exists,
+                    name,
+                };
+                self.ddl().await?.alter_relation(what, operation).await
+            }
             Statement::AlterSystem(alter) => self.alter_system(alter),
             Statement::Subscribe(subscribe) => self.subscribe(subscribe).await,
             Statement::DeclareSubscription {
@@ -255,6 +284,18 @@ impl Session {
             S::Truncate(truncate) => self.truncate(truncate).await,
             S::Copy { .. } => self.copy(statement).await,
             S::CreateView(create) => self.ddl().await?.create_view(create, text).await,
+            S::AlterTable(alter) => self.ddl().await?.alter_table(alter).await,
+            S::Comment {
+                object_type,
+                object_name,
+                comment,
+                ..
+            } => {
+                self.ddl()
+                    .await?
+                    .comment(object_type, object_name, comment.as_deref())
+                    .await
+            }
             S::CreateSchema {
                 schema_name,
                 if_not_exists,

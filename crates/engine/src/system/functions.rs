@@ -89,9 +89,7 @@ const FUNCTIONS: &[Function] = &[
     strict("current_role", Text, |s, _| Ok(s.user.as_str().into())),
     strict("session_user", Text, |s, _| Ok(s.user.as_str().into())),
     strict("user", Text, |s, _| Ok(s.user.as_str().into())),
-    strict("pg_backend_pid", Int, |_, _| {
-        Ok(i64::from(std::process::id()).into())
-    }),
+    strict("pg_backend_pid", Int, |s, _| Ok(s.backend_pid.into())),
     strict("pg_is_in_recovery", Bool, NO),
     strict("pg_is_other_temp_schema", Bool, NO),
     strict("pg_my_temp_schema", BigInt, |_, _| Ok(Cell::Int(0))),
@@ -166,14 +164,32 @@ const FUNCTIONS: &[Function] = &[
     strict("pg_get_triggerdef", Text, NULL),
     strict("pg_get_statisticsobjdef_columns", Text, NULL),
     strict("pg_get_serial_sequence", Text, NULL),
-    strict("pg_get_functiondef", Text, NULL),
+    strict("pg_get_functiondef", Text, |_, a| {
+        let name = a[0].int().and_then(function_name);
+        Ok(name
+            .map(|name| format!("-- pg_catalog.{name} is built in\n"))
+            .into())
+    }),
     strict("pg_get_function_result", Text, NULL),
     strict("pg_get_function_arguments", Text, NULL),
     strict("pg_get_function_identity_arguments", Text, NULL),
     strict("pg_get_function_sqlbody", Text, NULL),
     strict("pg_relation_is_publishable", Bool, NO),
-    strict("obj_description", Text, NULL),
-    strict("col_description", Text, NULL),
+    strict("obj_description", Text, |s, a| {
+        Ok(find(s, &a[0])
+            .and_then(|r| r.comments.get("").cloned())
+            .into())
+    }),
+    strict("col_description", Text, |s, a| {
+        let column = a
+            .get(1)
+            .and_then(Cell::int)
+            .and_then(|n| usize::try_from(n - 1).ok());
+        Ok(find(s, &a[0])
+            .zip(column)
+            .and_then(|(r, n)| r.comments.get(&r.columns.get(n)?.name).cloned())
+            .into())
+    }),
     strict("shobj_description", Text, NULL),
     strict("has_table_privilege", Bool, YES),
     strict("has_any_column_privilege", Bool, YES),
@@ -246,6 +262,10 @@ const FUNCTIONS: &[Function] = &[
     }),
     strict("regclass_oid", BigInt, |s, a| {
         expect_relation(s, &a[0]).map(Cell::Int)
+    }),
+    strict("regproc_oid", BigInt, |_, a| match a[0].text() {
+        Some(name) => expect_function(name).map(Cell::Int),
+        None => Ok(Cell::Null),
     }),
     strict("regtype", TheOther, |_, a| match &a[0] {
         Cell::Text(_) => expect_type(&a[0]).map(Cell::Int),
@@ -324,6 +344,32 @@ fn role_name(scope: &Scope, arguments: &[Cell]) -> String {
         .find(|(role, _)| *role == oid)
         .map(|(_, name)| name);
     known.unwrap_or_else(|| format!("unknown (OID={oid})"))
+}
+
+/// Every function has its own number; those of one name are one here.
+fn known_functions() -> impl Iterator<Item = String> {
+    let registry = tidegate_planner::registry();
+    names()
+        .map(str::to_owned)
+        .chain(registry.scalar.keys().cloned())
+        .chain(registry.window.keys().cloned())
+        .chain(registry.aggregate.keys().cloned())
+}
+
+fn function_name(oid: i64) -> Option<String> {
+    known_functions().find(|name| oids::function(name) == oid)
+}
+
+fn expect_function(name: &str) -> std::result::Result<i64, SqlError> {
+    let bare = name.strip_prefix("pg_catalog.").unwrap_or(name);
+    let bare = bare.split('(').next().unwrap_or(bare);
+    match known_functions().find(|known| known == bare) {
+        Some(known) => Ok(oids::function(&known)),
+        None => Err(SqlError::new(
+            SqlState::UNDEFINED_FUNCTION,
+            format!("function \"{name}\" does not exist"),
+        )),
+    }
 }
 
 fn find(scope: &Scope, relation: &Cell) -> Option<Arc<tidegate_catalog::Relation>> {
@@ -479,6 +525,13 @@ fn constraint_definition(scope: &Scope, arguments: &[Cell]) -> std::result::Resu
     let Some(oid) = arguments[0].int() else {
         return Ok(Cell::Null);
     };
+    for relation in scope.catalog().relations() {
+        for (number, check) in pg_catalog::checks(relation).iter().enumerate() {
+            if oids::check(relation, number) == oid {
+                return Ok(format!("CHECK ({})", check.condition).into());
+            }
+        }
+    }
     let found = oids::owner_of(oid).and_then(|id| scope.catalog().relation(id).cloned());
     let definition = found
         .filter(|r| oids::constraint(r) == oid)

@@ -28,6 +28,11 @@ pub(super) fn constraint(relation: &Relation) -> i64 {
     self::relation(relation.id) + 2
 }
 
+/// Of a table's nth `CHECK` constraint.
+pub(super) fn check(relation: &Relation, number: usize) -> i64 {
+    hashed(6, &format!("{}.{number}", relation.id))
+}
+
 /// The relation that an OID, or its index's or constraint's, belongs to.
 pub(super) fn owner_of(oid: i64) -> Option<RelationId> {
     (FIRST_RELATION..FIRST_HASHED)

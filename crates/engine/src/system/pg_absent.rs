@@ -36,8 +36,12 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
         "partrelid oid, partstrat char, partnatts int2, partdefid oid, partattrs int2[], partclass oid[], partcollation oid[], partexprs text",
     ),
     absent(
-        "pg_description",
-        "objoid oid, classoid oid, objsubid int4, description text",
+        "pg_user_mappings",
+        "umid oid, srvid oid, srvname name, umuser oid, usename name, umoptions text[]",
+    ),
+    absent(
+        "pg_largeobject_metadata",
+        "oid oid, lomowner oid, lomacl text[]",
     ),
     absent(
         "pg_shdescription",
@@ -135,7 +139,7 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     ),
     absent(
         "pg_language",
-        "oid oid, lanname name, lanowner oid, lanispl bool, lanpltrusted bool, lanplcallfoid oid, laninline oid, lanvalidator oid, lanacl text[]",
+        "oid oid, tableoid oid = 2612, lanname name, lanowner oid, lanispl bool, lanpltrusted bool, lanplcallfoid oid, laninline oid, lanvalidator oid, lanacl text[]",
     ),
     absent(
         "pg_conversion",

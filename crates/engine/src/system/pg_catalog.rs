@@ -30,7 +30,7 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
         "oid oid, relname name, relnamespace oid, reltype oid = 0, reloftype oid = 0, relowner oid = 10, relam oid = 0, \
          relfilenode oid = 0, reltablespace oid = 0, relpages int4 = 0, reltuples float8, relallvisible int4 = 0, \
          reltoastrelid oid = 0, relhasindex bool = f, relisshared bool = f, relpersistence char = p, relkind char, \
-         relnatts int2, relchecks int2 = 0, relhasrules bool = f, relhastriggers bool = f, relhassubclass bool = f, \
+         relnatts int2, relchecks int2, relhasrules bool = f, relhastriggers bool = f, relhassubclass bool = f, \
          relrowsecurity bool = f, relforcerowsecurity bool = f, relispopulated bool = t, relreplident char = d, \
          relispartition bool = f, relrewrite oid = 0, relfrozenxid xid = 0, relminmxid xid = 0, relacl text[], \
          reloptions text[], relpartbound text",
@@ -75,12 +75,17 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     ),
     table(
         "pg_constraint",
-        "oid oid, conname name, connamespace oid, contype char = p, condeferrable bool = f, condeferred bool = f, \
+        "oid oid, tableoid oid = 2606, conname name, connamespace oid, contype char, condeferrable bool = f, condeferred bool = f, \
          convalidated bool = t, conrelid oid, contypid oid = 0, conindid oid, conparentid oid = 0, confrelid oid = 0, \
          confupdtype char = '', confdeltype char = '', confmatchtype char = '', conislocal bool = t, \
          coninhcount int4 = 0, connoinherit bool = t, conkey int2[], confkey int2[], conpfeqop oid[], conppeqop oid[], \
          conffeqop oid[], confdelsetcols int2[], conexclop oid[], conbin text",
         pg_constraint,
+    ),
+    table(
+        "pg_description",
+        "objoid oid, classoid oid, objsubid int4, description text",
+        pg_description,
     ),
     table(
         "pg_am",
@@ -268,6 +273,7 @@ fn pg_class(scope: &Scope) -> Rows {
                 .with("relam", method)
                 .with("reltuples", -1.0)
                 .with("relhasindex", keyed.is_some())
+                .with("relchecks", checks(relation).len())
                 .with("relkind", kind_letter(relation))
                 .with(
                     "relhasrules",
@@ -468,12 +474,62 @@ fn pg_index(scope: &Scope) -> Rows {
     Ok(catalog.relations().filter_map(|r| row(r)).collect())
 }
 
+/// The `CHECK` constraints of a table.
+pub(super) fn checks(relation: &Relation) -> &[tidegate_catalog::Check] {
+    match &relation.kind {
+        RelationKind::Table(def) => &def.checks,
+        _ => &[],
+    }
+}
+
+fn pg_description(scope: &Scope) -> Rows {
+    let class = oids::system_relation("pg_catalog", "pg_class");
+    let mut rows = Vec::new();
+    for relation in scope.catalog().relations() {
+        for (about, comment) in &relation.comments {
+            let number = match about.as_str() {
+                "" => Some(0),
+                column => relation.column(column).map(|(index, _)| index + 1),
+            };
+            let Some(number) = number else { continue };
+            rows.push(
+                Row::new()
+                    .with("objoid", oids::relation(relation.id))
+                    .with("classoid", class)
+                    .with("objsubid", number)
+                    .with("description", comment.as_str()),
+            );
+        }
+    }
+    Ok(rows)
+}
+
 fn pg_constraint(scope: &Scope) -> Rows {
     let catalog = scope.catalog();
+    let mut rows = key_constraints(&catalog);
+    for relation in catalog.relations() {
+        for (number, check) in checks(relation).iter().enumerate() {
+            rows.push(
+                Row::new()
+                    .with("oid", oids::check(relation, number))
+                    .with("conname", check.name.as_str())
+                    .with("connamespace", oids::schema(&relation.schema))
+                    .with("contype", "c")
+                    .with("conrelid", oids::relation(relation.id))
+                    .with("conindid", 0_i64)
+                    .with("conbin", check.condition.as_str()),
+            );
+        }
+    }
+    Ok(rows)
+}
+
+fn key_constraints(catalog: &Catalog) -> Vec<Row> {
     let row = |relation: &Relation| {
         let (def, key) = keyed(relation)?;
         Some(
             Row::new()
+                .with("contype", "p")
                 .with("oid", oids::constraint(relation))
                 .with("conname", key_name(relation, def))
                 .with("connamespace", oids::schema(&relation.schema))
@@ -482,7 +538,7 @@ fn pg_constraint(scope: &Scope) -> Rows {
                 .with("conkey", key),
         )
     };
-    Ok(catalog.relations().filter_map(|r| row(r)).collect())
+    catalog.relations().filter_map(|r| row(r)).collect()
 }
 
 fn pg_am(_: &Scope) -> Rows {

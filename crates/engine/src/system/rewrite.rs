@@ -314,11 +314,13 @@ fn cast(expr: &mut Expr) {
         data_type: between,
         ..
     } = peeled(inner)
-        && let kind @ ("regclass" | "regtype") = plain_name(between).as_str()
+        && let kind @ ("regclass" | "regtype" | "regproc" | "regprocedure") =
+            plain_name(between).as_str()
     {
+        let kind = kind.replace("procedure", "proc");
         let suffix = match target.as_str() {
             "oid" | "int8" | "bigint" | "int4" | "integer" | "int" => "oid",
-            "text" | "name" | "varchar" => "name",
+            "text" | "name" | "varchar" if kind != "regproc" => "name",
             _ => return,
         };
         *expr = call(&format!("{kind}_{suffix}"), vec![(**innermost).clone()]);

@@ -14,6 +14,8 @@ pub(super) struct Scope {
     /// What the client called the database when it connected. There is one database, and it answers to any name.
     pub database_name: String,
     pub settings: Settings,
+    /// As in the key data that the client was given; 0 in the embedded database.
+    pub backend_pid: i64,
 }
 
 impl fmt::Debug for Scope {
@@ -38,6 +40,7 @@ impl Scope {
             user: or_default(&options.user),
             database_name: or_default(&options.database),
             settings: settings.clone(),
+            backend_pid: i64::from(options.backend_pid),
         }
     }
 

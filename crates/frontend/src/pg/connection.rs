@@ -40,7 +40,9 @@ impl<'a> Connection<'a> {
         peer: SocketAddr,
         stop: watch::Receiver<bool>,
     ) -> Result<(), ConnectionError> {
-        let startup = startup.with_peer(peer);
+        let mut startup = startup.with_peer(peer);
+        let registered = shared.registry.register(CancelToken::new());
+        startup.options.backend_pid = registered.pid;
         let user = startup.options.user.clone();
         let session = shared
             .database
@@ -48,7 +50,7 @@ impl<'a> Connection<'a> {
             .open_session(startup.options)
             .map_err(ConnectionError::Fatal)?;
         let token = session.cancel_token();
-        let registered = shared.registry.register(token.clone());
+        registered.set_token(token.clone());
         if let Some(unknown) = &startup.negotiate {
             outbox.negotiate_version(unknown);
         }

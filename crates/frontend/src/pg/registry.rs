@@ -63,6 +63,15 @@ impl Registry {
     }
 }
 
+impl Registered {
+    /// Whose statements a cancel request is about.
+    pub(super) fn set_token(&self, token: CancelToken) {
+        if let Some(entry) = self.registry.sessions().get_mut(&self.pid) {
+            entry.token = token;
+        }
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         self.registry.sessions().remove(&self.pid);
