@@ -1,6 +1,6 @@
 //! One client's session: its settings, its transaction, and the way of each statement to whoever executes it.
 
-mod alter;
+
 mod check;
 mod checkpoint;
 mod create;
@@ -11,6 +11,7 @@ mod explain;
 mod lists;
 mod prepared;
 mod query;
+mod rename;
 mod set;
 mod show;
 mod subscribe;
@@ -195,7 +196,7 @@ impl Session {
             Statement::CreateSink(create) => self.ddl().await?.create_sink(create, text).await,
             Statement::Drop(drop) => self.ddl().await?.drop(drop).await,
             Statement::AlterMaterializedView(alter) => {
-                let what = alter::Altered {
+                let what = rename::Altered {
                     kind: ObjectKind::MaterializedView,
                     if_exists: alter.if_exists,
                     name: &alter.name,
@@ -211,7 +212,7 @@ impl Session {
                 name,
                 operation,
             } => {
-                let what = alter::Altered {
+                let what = rename::Altered {
                     kind: *kind,
                     if_exists: *if_exists,
                     name,
