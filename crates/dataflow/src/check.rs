@@ -57,6 +57,7 @@ fn family(op: &Op) -> String {
         Op::TopN { .. } => "an order",
         Op::Window { .. } => "a window function",
         Op::AtMostOne { .. } => "a scalar sub-query",
+        Op::Unnest { .. } => "unnest",
         _ => "an expression",
     };
     format!("{name} over columns of these types")

@@ -10,7 +10,9 @@ use crate::join::Join;
 use crate::project::Project;
 use crate::top_n::{TopN, Window};
 use crate::union::Union;
+use crate::unnest::Unnest;
 use crate::values::Values;
+use crate::window::WindowFunctions;
 use crate::{Operator, OperatorError};
 use datafusion::error::DataFusionError;
 use tidegate_plan::state_tables::top_n_keeps_list;
@@ -82,9 +84,16 @@ pub fn build(
                 false => Box::new(TopN::new(&window, &input(0), schema, append_only)?),
             }
         }
-        Op::Window { .. } => {
-            return Err(DataFusionError::NotImplemented("a window function".into()).into());
-        }
+        Op::Window {
+            partition,
+            order,
+            calls,
+        } => Box::new(WindowFunctions::new(
+            (partition, order, calls),
+            &input(0),
+            schema,
+        )?),
+        Op::Unnest { lists } => Box::new(Unnest::new(lists, &input(0), schema)?),
         Op::AtMostOne { keys } => Box::new(AtMostOne::new(keys, &input(0), schema)?),
         Op::Import { .. }
         | Op::Source { .. }

@@ -23,8 +23,10 @@ mod project;
 pub mod row_failure;
 mod top_n;
 mod union;
+mod unnest;
 pub mod value_bytes;
 mod values;
+mod window;
 
 pub use check::check;
 pub use factory::build;

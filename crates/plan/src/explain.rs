@@ -111,6 +111,7 @@ impl fmt::Display for Op {
                 }
             }
             Op::Union => f.write_str("Union"),
+            Op::Unnest { lists } => write!(f, "Unnest {}", positions(lists)),
             Op::TopN {
                 partition,
                 order,

@@ -120,6 +120,11 @@ pub enum Op {
         residual: Option<ScalarExpr>,
     },
     Union,
+    /// A row for each element of these lists, taken side by side; shorter ones are filled up with NULL. Output: the input's
+    /// columns with the lists' elements in their places.
+    Unnest {
+        lists: Vec<usize>,
+    },
     /// Keeps the rows of each partition whose number in this order is above `offset` and at most `offset + limit`; ties
     /// follow the row's encoding. Output: the input's columns, then the number (bigint) if it is `numbered`.
     TopN {

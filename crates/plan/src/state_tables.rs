@@ -191,6 +191,7 @@ pub fn state_tables(op: &Op, inputs: &[Input]) -> Vec<StateTable> {
         | Op::Filter { .. }
         | Op::Project { .. }
         | Op::Union
+        | Op::Unnest { .. }
         | Op::Materialize { .. }
         | Op::Sink { .. } => Vec::new(),
     }

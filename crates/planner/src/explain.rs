@@ -166,6 +166,7 @@ impl Writer<'_> {
                 text
             }
             Op::Union => "Union".to_owned(),
+            Op::Unnest { lists } => format!("Unnest {}", list(lists, input(0))),
             op @ Op::TopN { .. } => top_n(op, input(0)),
             Op::Window {
                 partition,

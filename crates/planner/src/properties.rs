@@ -33,6 +33,7 @@ fn append_only(rel: &Rel, inputs: &[Properties]) -> bool {
         Op::Filter { .. }
         | Op::Project { .. }
         | Op::Union
+        | Op::Unnest { .. }
         | Op::Materialize { .. }
         | Op::Sink { .. } => all,
         Op::Aggregate { keys, calls } => calls.is_empty() && !keys.is_empty() && all,
@@ -75,7 +76,7 @@ fn unique_key(rel: &Rel, inputs: &[Properties]) -> Option<Vec<usize>> {
         }
         Op::TopN { .. } | Op::Window { .. } => inputs[0].unique_key.clone(),
         Op::AtMostOne { keys } => Some(keys.clone()),
-        Op::Union => None,
+        Op::Union | Op::Unnest { .. } => None,
         Op::Join {
             kind,
             left_keys,

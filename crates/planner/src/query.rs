@@ -1,7 +1,7 @@
 //! Syntax tree to logical plan: the same way for a view and for a read.
 
 use crate::context::{Context, RelationSource, Relations, Resolved};
-use crate::{errors, names, refuse};
+use crate::{errors, multisets, names, quantified, refuse, set_returning};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, DataFusionError, ScalarValue};
@@ -124,13 +124,36 @@ pub(crate) fn plan(
     text: &str,
     mut planner_context: PlannerContext,
 ) -> Result<LogicalPlan, SqlError> {
+    // Before anything is refused: a rewritten construct is no longer there to be.
+    set_returning::rewrite(&mut query, context.purpose);
     refuse::check(&query, context.purpose, text)?;
+    quantified::rewrite(&mut query);
+    multisets::mark(&mut query);
     names::name_columns(&mut query);
     fetch_to_limit(&mut query);
     let statement = ast::Statement::Query(Box::new(query));
     SqlToRel::new_with_options(context, parser_options())
         .sql_statement_to_plan_with_context(statement, &mut planner_context)
+        .and_then(multisets::resolve)
         .map_err(|e| errors::sql_error(&e, text))
+}
+
+/// A query of ours to put parts of a person's into.
+pub(crate) fn template(sql: &str) -> ast::Query {
+    let parsed = sqlparser::parser::Parser::new(&sqlparser::dialect::PostgreSqlDialect {})
+        .try_with_sql(sql)
+        .and_then(|mut parser| parser.parse_query());
+    *parsed.expect("our own text is a query")
+}
+
+/// The query inside the first derived table of a template.
+pub(crate) fn derived_table(template: &mut ast::Query) -> &mut ast::Query {
+    if let ast::SetExpr::Select(select) = template.body.as_mut()
+        && let ast::TableFactor::Derived { subquery, .. } = &mut select.from[0].relation
+    {
+        return subquery;
+    }
+    unreachable!("a template selects from a derived table")
 }
 
 /// `FETCH FIRST n ROWS ONLY` is `LIMIT n`.

@@ -5,8 +5,8 @@
 
 use crate::query::Purpose;
 use sqlparser::ast::{
-    Expr, Function, GroupByExpr, JoinOperator, Query, Select, SetExpr, SetOperator,
-    SetQuantifier, Spanned, TableFactor, Visit, Visitor,
+    Expr, Function, GroupByExpr, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier,
+    Spanned, TableFactor, Visit, Visitor,
 };
 use std::ops::ControlFlow;
 use tidegate_types::{SqlError, SqlState};
@@ -60,16 +60,9 @@ impl Refuser<'_> {
                 left,
                 right,
             } => {
-                let all = matches!(
-                    set_quantifier,
-                    SetQuantifier::All | SetQuantifier::AllByName
-                );
-                match (op, all) {
-                    (SetOperator::Intersect, true) => self.everywhere("INTERSECT ALL", body)?,
-                    (SetOperator::Except | SetOperator::Minus, true) => {
-                        self.everywhere("EXCEPT ALL", body)?
-                    }
-                    _ => {}
+                let union = matches!(op, SetOperator::Union);
+                if !union && matches!(set_quantifier, SetQuantifier::AllByName) {
+                    self.everywhere("BY NAME", body)?;
                 }
                 if matches!(
                     set_quantifier,
@@ -113,9 +106,6 @@ impl Refuser<'_> {
         if !function.within_group.is_empty() {
             self.view("WITHIN GROUP", at)?;
         }
-        if function.name.to_string().eq_ignore_ascii_case("unnest") {
-            self.view("unnest", at)?;
-        }
         ControlFlow::Continue(())
     }
 
@@ -155,14 +145,7 @@ impl Visitor for Refuser<'_> {
         }
         let modifiers = match &select.group_by {
             GroupByExpr::All(modifiers) => modifiers,
-            GroupByExpr::Expressions(expressions, modifiers) => {
-                for expression in expressions {
-                    if let Some(feature) = grouping_set(expression) {
-                        self.view(feature, expression)?;
-                    }
-                }
-                modifiers
-            }
+            GroupByExpr::Expressions(_, modifiers) => modifiers,
         };
         if !modifiers.is_empty() {
             self.view("GROUP BY … WITH", select)?;
@@ -203,7 +186,6 @@ impl Visitor for Refuser<'_> {
             TableFactor::Derived {
                 lateral, subquery, ..
             } => self.derived(*lateral, subquery, factor),
-            TableFactor::UNNEST { .. } => self.view("unnest", factor),
             TableFactor::TableFunction { .. } => self.view("TABLE(function)", factor),
             TableFactor::MatchRecognize { .. } => self.everywhere("MATCH_RECOGNIZE", factor),
             TableFactor::Pivot { .. } => self.everywhere("PIVOT", factor),
@@ -220,24 +202,14 @@ impl Visitor for Refuser<'_> {
             Expr::InSubquery { expr: row, .. } if matches!(row.as_ref(), Expr::Tuple(_)) => {
                 self.everywhere("a row compared with a sub-query", expr)
             }
-            // Their rewriting loses rows, or lets rows through, where NULLs or several values are compared.
-            Expr::AnyOp { right, .. } if matches!(right.as_ref(), Expr::Subquery(_)) => {
-                self.everywhere("ANY (sub-query)", expr)
-            }
-            Expr::AllOp { right, .. } if matches!(right.as_ref(), Expr::Subquery(_)) => {
-                self.everywhere("ALL (sub-query)", expr)
+            Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. }
+                if matches!(left.as_ref(), Expr::Tuple(_))
+                    && matches!(right.as_ref(), Expr::Subquery(_)) =>
+            {
+                self.everywhere("a row compared with a sub-query", expr)
             }
             _ => ControlFlow::Continue(()),
         }
-    }
-}
-
-fn grouping_set(expression: &Expr) -> Option<&'static str> {
-    match expression {
-        Expr::GroupingSets(_) => Some("GROUPING SETS"),
-        Expr::Cube(_) => Some("CUBE"),
-        Expr::Rollup(_) => Some("ROLLUP"),
-        _ => None,
     }
 }
 

@@ -3,7 +3,10 @@
 use crate::oracle::Expected;
 use crate::oracle::aggregate::aggregate;
 use crate::oracle::join::{JoinOn, join};
-use crate::oracle::rows::{Meaning, TopNWindow, at_most_one, filter, project, top_n, union};
+use crate::oracle::rows::{
+    Meaning, TopNWindow, at_most_one, filter, project, top_n, union, unnest,
+};
+use crate::oracle::window::{WindowCall, window};
 use crate::value::{Row, Value, ZSet, add};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::logical_expr::{Expr, cast, col, lit};
@@ -39,12 +42,16 @@ pub const REGISTRY: &[Generator] = &[
     ("aggregate", aggregate_case),
     ("distinct", distinct_case),
     ("top_n", top_n_case),
+    ("window", window_case),
+    ("unnest", unnest_case),
     ("at_most_one", at_most_one_case),
     ("join", join_case),
 ];
 
 const NUMBERS: &[usize] = &[0, 2, 3, 4, 6, 9];
-const COLUMNS: usize = 14;
+const COLUMNS: usize = 16;
+/// The first columns, which are no lists.
+const SCALARS: usize = 14;
 
 /// The columns that all random inputs have.
 pub fn input_schema() -> SchemaRef {
@@ -67,7 +74,22 @@ pub fn input_schema() -> SchemaRef {
         ),
         Field::new("c12", DataType::Time64(TimeUnit::Microsecond), true),
         Field::new("c13", DataType::Date32, true),
+        Field::new("c14", list_of(DataType::Int32), true),
+        Field::new("c15", list_of(DataType::Utf8), true),
     ]))
+}
+
+fn list_of(element: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("item", element, true)))
+}
+
+fn random_list(random: &mut StdRng, element: impl Fn(&mut StdRng) -> Value) -> Value {
+    let length = random.random_range(0..4);
+    let one = |random: &mut StdRng| match random.random_range(0..4) {
+        0 => Value::Null,
+        _ => element(random),
+    };
+    Value::List((0..length).map(|_| one(random)).collect())
 }
 
 pub fn random_row(random: &mut StdRng) -> Row {
@@ -96,6 +118,8 @@ pub fn random_row(random: &mut StdRng) -> Row {
         Value::Int(random.random_range(-2..2) * 1_000_000),
         Value::Int(random.random_range(0..3) * 1_000),
         Value::Int(random.random_range(-2..2)),
+        random_list(random, |r| Value::Int(r.random_range(0..3))),
+        random_list(random, |r| Value::text(["", "a"][r.random_range(0..2)])),
     ];
     for (index, value) in row.iter_mut().enumerate() {
         if index != 6 && index != 8 && random.random_range(0..7) == 0 {
@@ -434,7 +458,7 @@ fn random_call(random: &mut StdRng) -> (AggregateCall, DataType) {
     let function = FUNCTIONS[random.random_range(0..FUNCTIONS.len())];
     let arguments = match function {
         F::Count if random.random() => Vec::new(),
-        F::Count | F::Min | F::Max | F::ArrayAgg => vec![random.random_range(0..COLUMNS)],
+        F::Count | F::Min | F::Max | F::ArrayAgg => vec![random.random_range(0..SCALARS)],
         F::BoolAnd | F::BoolOr => vec![[5, 8][random.random_range(0..2)]],
         F::StringAgg => vec![1, 10],
         _ => vec![NUMBERS[random.random_range(0..NUMBERS.len())]],
@@ -544,6 +568,68 @@ fn top_n_case(random: &mut StdRng) -> Case {
     if numbered {
         fields.push(Arc::new(Field::new("number", DataType::Int64, false)));
     }
+    Case {
+        output: Arc::new(Schema::new(fields)),
+        ..case
+    }
+}
+
+fn window_case(random: &mut StdRng) -> Case {
+    let partition = random_keys(random);
+    let order = random_order(random, &[0, 1, 2, 4, 7, 10]);
+    let columns: Vec<usize> = vec![0, 6, 7];
+    let mut calls = Vec::new();
+    for _ in 0..random.random_range(1..4) {
+        let rows = (random.random_range(0..3), random.random_range(0..3));
+        let column = columns[random.random_range(0..columns.len())];
+        calls.push(match random.random_range(0..5) {
+            0 => WindowCall::CountToPeers,
+            1 => WindowCall::SumOfRows(rows.0, rows.1),
+            2 => WindowCall::Lag(column, rows.0 as usize),
+            3 => WindowCall::FirstOfPartition(column),
+            _ => WindowCall::MaxSoFar(column),
+        });
+    }
+    let schema = input_schema();
+    let mut fields = schema.fields().to_vec();
+    for (index, call) in calls.iter().enumerate() {
+        let data_type = match call.column() {
+            Some(column) => schema.field(column).data_type().clone(),
+            None => DataType::Int64,
+        };
+        fields.push(Arc::new(Field::new(format!("w{index}"), data_type, true)));
+    }
+    let op = Op::Window {
+        partition: partition.clone(),
+        order: order.clone(),
+        calls: calls
+            .iter()
+            .map(|call| call.expression(&partition, &order))
+            .collect(),
+    };
+    let case = one_input("window", op, random.random(), move |input| {
+        window(&partition, &order, &calls, input)
+    });
+    Case {
+        output: Arc::new(Schema::new(fields)),
+        ..case
+    }
+}
+
+fn unnest_case(random: &mut StdRng) -> Case {
+    let lists = [vec![14], vec![15], vec![14, 15]][random.random_range(0..3)].clone();
+    let mut fields = input_schema().fields().to_vec();
+    fields[14] = Arc::new(Field::new("c14", DataType::Int32, true));
+    fields[15] = Arc::new(Field::new("c15", DataType::Utf8, true));
+    for list in [14, 15].into_iter().filter(|l| !lists.contains(l)) {
+        fields[list] = input_schema().fields()[list].clone();
+    }
+    let op = Op::Unnest {
+        lists: lists.clone(),
+    };
+    let case = one_input("unnest", op, random.random(), move |input| {
+        unnest(&lists, input)
+    });
     Case {
         output: Arc::new(Schema::new(fields)),
         ..case

@@ -1,6 +1,7 @@
 //! Rows as plain values that compare as SQL orders them.
 
 use arrow::array::*;
+use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::*;
 use std::cmp::Ordering;
@@ -186,6 +187,25 @@ pub fn column_of(values: &[Value], data_type: &DataType) -> ArrayRef {
             Value::Text(v) => Some(v.as_str()),
             other => panic!("{other:?} is no text"),
         }))),
+        DataType::List(field) => {
+            let (mut elements, mut lengths, mut present) = (Vec::new(), Vec::new(), Vec::new());
+            for value in values {
+                let list: &[Value] = match value {
+                    Value::Null => &[],
+                    Value::List(list) => list,
+                    other => panic!("{other:?} is no list"),
+                };
+                elements.extend_from_slice(list);
+                lengths.push(list.len());
+                present.push(!value.is_null());
+            }
+            Arc::new(ListArray::new(
+                field.clone(),
+                OffsetBuffer::from_lengths(lengths),
+                column_of(&elements, field.data_type()),
+                Some(NullBuffer::from(present)),
+            ))
+        }
         DataType::Date32 => Arc::new(Date32Array::from_iter(ints().map(|v| v.map(|v| v as i32)))),
         _ => cast(
             &(Arc::new(Int64Array::from_iter(ints())) as ArrayRef),

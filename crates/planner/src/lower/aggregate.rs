@@ -13,12 +13,8 @@ use tidegate_plan::{AggregateCall, AggregateFunction, Op, SortKey};
 use tidegate_types::SqlError;
 
 pub(super) fn aggregate(aggregate: &Aggregate) -> Result<Lowered, SqlError> {
-    if aggregate
-        .group_expr
-        .iter()
-        .any(|e| matches!(e, Expr::GroupingSet(_)))
-    {
-        return Err(in_view("GROUPING SETS"));
+    if let [Expr::GroupingSet(sets)] = aggregate.group_expr.as_slice() {
+        return super::grouping::sets(aggregate, sets);
     }
     let schema = aggregate.input.schema();
     let calls: Vec<Parsed<'_>> = aggregate

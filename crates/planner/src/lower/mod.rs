@@ -2,15 +2,18 @@
 //!
 //! Each node becomes a [`Lowered`]: a tree and where the logical node's columns are in its output. That map is what lets
 //! nodes that only rename, reorder or hide columns cost nothing; operators get an exact layout where they need one
-//! ([`Lowered::exact`]). A file per family: [`scan`], [`project`], [`aggregate`], [`join`], [`set`], [`limit`], [`window`].
+//! ([`Lowered::exact`]). A file per family: [`scan`], [`project`], [`aggregate`], [`grouping`], [`join`], [`set`], [`limit`],
+//! [`unnest`], [`window`].
 
 mod aggregate;
 mod expression;
+mod grouping;
 mod join;
 mod limit;
 mod project;
 mod scan;
 mod set;
+mod unnest;
 mod window;
 
 use crate::optimize::AtMostOne;
@@ -80,7 +83,7 @@ pub(crate) fn lower(plan: &LogicalPlan) -> Result<Lowered, SqlError> {
         }
         LogicalPlan::Window(window) => window::window(window),
         LogicalPlan::RecursiveQuery(_) => Err(in_view("WITH RECURSIVE")),
-        LogicalPlan::Unnest(_) => Err(in_view("unnest")),
+        LogicalPlan::Unnest(unnest) => unnest::unnest(unnest),
         LogicalPlan::Subquery(_) => Err(in_view("a LATERAL sub-query of this form")),
         other => Err(in_view(format!("the plan node {}", other.display()))),
     }

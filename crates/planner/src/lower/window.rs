@@ -147,11 +147,13 @@ fn ranking(function: &WindowFunction) -> Option<Ranking> {
 }
 
 fn refuse(function: &WindowFunction) -> Result<(), SqlError> {
-    let name = function.fun.name();
-    if function.params.distinct {
-        return Err(in_view(format!("DISTINCT in the window function {name}")));
+    match function.params.distinct {
+        true => {
+            let name = function.fun.name();
+            Err(in_view(format!("DISTINCT in the window function {name}")))
+        }
+        false => Ok(()),
     }
-    Err(in_view(format!("the window function {name}")))
 }
 
 fn arguments(expr: &Expr) -> Vec<&Expr> {

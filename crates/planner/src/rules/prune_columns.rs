@@ -39,6 +39,7 @@ fn prune(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
         Op::Aggregate { keys, calls } => aggregate(rel, &keys, &calls, needed),
         Op::Join { .. } => join(rel, needed),
         Op::Union => union(rel, needed),
+        Op::Unnest { lists } => unnest(rel, &lists, needed),
         Op::TopN { .. } => top_n(rel, needed),
         Op::Window {
             partition,
@@ -400,6 +401,34 @@ fn top_n(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
         offset,
         limit,
         numbered: shown,
+    };
+    Pruned {
+        rel: Rel::new(op, vec![input], schema),
+        places,
+    }
+}
+
+/// All lists stay: they decide how many rows there are.
+fn unnest(rel: Rel, lists: &[usize], needed: &BTreeSet<usize>) -> Pruned {
+    let input = rel
+        .inputs
+        .into_iter()
+        .next()
+        .expect("an unnest has an input");
+    let wanted: BTreeSet<usize> = needed.iter().chain(lists).copied().collect();
+    let Pruned { rel: input, places } = prune(input, &wanted);
+    let mut kept: Vec<(usize, usize)> = wanted.iter().map(|c| (at(&places, *c), *c)).collect();
+    kept.sort_unstable();
+    let mut places = vec![None; rel.schema.fields().len()];
+    for (place, (_, column)) in kept.iter().enumerate() {
+        places[*column] = Some(place);
+    }
+    // One column of the input may be here twice: as it is, and unnested.
+    let input = input.select(&kept.iter().map(|(place, _)| *place).collect::<Vec<_>>());
+    let columns: Vec<usize> = kept.iter().map(|(_, column)| *column).collect();
+    let schema = Arc::new(rel.schema.project(&columns).expect("kept columns exist"));
+    let op = Op::Unnest {
+        lists: lists.iter().map(|l| at(&places, *l)).collect(),
     };
     Pruned {
         rel: Rel::new(op, vec![input], schema),

@@ -184,8 +184,6 @@ fn refused_everywhere() {
     for sql in [
         "select * from t tablesample bernoulli (10)",
         "select * from t for system_time as of now()",
-        "select k from t intersect all select k from u",
-        "select k from t except all select k from u",
         "select * from t, lateral (select x from u where u.k = t.k limit 1) l",
         "select k from t for update",
         "select k from t where (k, a) in (select k, x from u)",
@@ -227,15 +225,9 @@ fn refused_in_views() {
         ("select random() from t", "random()"),
         ("select k from t where at < current_timestamp", "now()"),
         ("select current_date from t", "current_date()"),
-        ("select a, count(*) from t group by rollup(a)", "ROLLUP"),
-        ("select a, count(*) from t group by cube(a)", "CUBE"),
         (
-            "select a, count(*) from t group by grouping sets ((a), ())",
-            "GROUPING SETS",
-        ),
-        (
-            "select k, sum(a) over (order by a) from t",
-            "the window function sum",
+            "select k, sum(distinct a) over (order by a) from t",
+            "DISTINCT in the window function sum",
         ),
         (
             "with recursive r as (select 1 as n union all select n + 1 from r where n < 3) select n from r",
@@ -245,10 +237,9 @@ fn refused_in_views() {
             "select percentile_cont(0.5) within group (order by a) from t",
             "WITHIN GROUP",
         ),
-        ("select unnest(ids) from t", "unnest"),
         (
-            "select * from generate_series(1, 3)",
-            "the table function generate_series",
+            "select * from range(1, 3)",
+            "the table function range",
         ),
         ("select bit_and(a) from t", "the aggregate function bit_and"),
         (

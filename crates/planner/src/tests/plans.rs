@@ -686,6 +686,184 @@ fn distinct_on() {
 }
 
 #[test]
+fn windows() {
+    check(
+        "select k, sum(b) over w as s, lag(a, 2) over w, count(*) over (partition by s) as n, row_number() over w as r
+         from t window w as (partition by a order by b desc rows between 1 preceding and current row)",
+        expect![[r#"
+            Materialize key (k)  [unique (k)]
+              Project k, sum(t.b) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW as s, lag(t.a,Int64(2)) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW as lag, count as n, row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW as r  [exchange by (k)]  [unique (k)]
+                Window by (s): count(Int64(1)) ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING  [unique (k)]
+                    state rows: map, key (s), sub-key (k, sum(t.b) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, lag(t.a,Int64(2)) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+                  Project k, s, sum as sum(t.b) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, lag as lag(t.a,Int64(2)) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, row_number as row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW  [exchange by (s)]  [unique (k)]
+                    TopN by (a) order by b desc numbered  [unique (k)]
+                        state rows: map, key (a), sub-key (b, k, s, sum, lag)
+                      Window by (a) order by b desc: sum(b) ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, lag(a, Int64(2)) ROWS BETWEEN 1 PRECEDING AND CURRENT ROW  [exchange by (a)]  [unique (k)]
+                          state rows: map, key (a), sub-key (b, k, s)
+                        Import t (k, a, b, s)  [exchange by (a)]  [unique (k)]
+        "#]],
+    );
+    check(
+        "select k from (select k, avg(f) over (partition by a) as m, f from t) x where f > m",
+        expect![[r#"
+            Materialize key (k)  [unique (k)]
+              Project k  [exchange by (k)]  [unique (k)]
+                Filter f > avg(t.f) PARTITION BY [t.a] ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING  [unique (k)]
+                  Project k, f, avg as avg(t.f) PARTITION BY [t.a] ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING  [unique (k)]
+                    Window by (a): avg(f) ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING  [unique (k)]
+                        state rows: map, key (a), sub-key (k, f)
+                      Import t (k, a, f)  [exchange by (a)]  [unique (k)]
+        "#]],
+    );
+}
+
+#[test]
+fn lists_and_series() {
+    check(
+        "select k, unnest(string_to_array(s, ',')) as word from t",
+        expect![[r#"
+            Materialize key (k, word)
+              Unnest (__unnest_placeholder(string_to_array(t.s,Utf8(","))))  [exchange by (k, __unnest_placeholder(string_to_array(t.s,Utf8(",")),depth=1))]
+                Project k, string_to_array(s, Utf8(",")) as __unnest_placeholder(string_to_array(t.s,Utf8(",")))  [unique (k)]
+                  Import t (k, s)  [unique (k)]
+        "#]],
+    );
+    check(
+        "select x * 2 as y from generate_series(1, 4) as x",
+        expect![[r#"
+            Materialize  [append-only]
+              Project __unnest_placeholder(generate_series(Int64(1),Int64(4)),depth=1) * Int64(2) as y  [append-only]
+                Unnest (__unnest_placeholder(generate_series(Int64(1),Int64(4))))  [append-only]
+                  Values (List([1, 2, 3, 4]))  [append-only]  [at most one row]
+                      state emitted: value, key ()
+        "#]],
+    );
+    check("select k, generate_series(1, a) from t", expect![[r#"
+        Materialize key (k, generate_series)
+          Unnest (__unnest_placeholder(generate_series(Int64(1),t.a)))  [exchange by (k, __unnest_placeholder(generate_series(Int64(1),t.a),depth=1))]
+            Project k, generate_series(Int64(1), CAST(a AS Int64)) as __unnest_placeholder(generate_series(Int64(1),t.a))  [unique (k)]
+              Import t (k, a)  [unique (k)]
+    "#]]);
+}
+
+#[test]
+fn grouping_sets() {
+    check(
+        "select a, s, count(*) as n, grouping(a, s) as g from t group by rollup (a, s)",
+        expect![[r#"
+            Materialize key (a, s, n, g)
+              Project a, s, count(Int64(1)) as n, CAST(__grouping_id & UInt8(3) AS Int32) as g  [exchange by (a, s, n, g)]
+                Union
+                  Project a, s, UInt8(0) as __grouping_id, count(Int64(1))  [unique (a, s)]
+                    Aggregate by (a, s): count(*)  [unique (a, s)]
+                        state groups: value, key (a, s)
+                      Import t (a, s)  [exchange by (a, s)]
+                  Project a, Utf8(NULL) as s, UInt8(1) as __grouping_id, count(Int64(1))  [unique (a)]
+                    Aggregate by (a): count(*)  [unique (a)]
+                        state groups: value, key (a)
+                      Import t (a)  [exchange by (a)]
+                  Project Int32(NULL) as a, Utf8(NULL) as s, UInt8(3) as __grouping_id, count(Int64(1))  [at most one row]
+                    Aggregate count(*)  [at most one row]
+                        state groups: value, key ()
+                      Import t (a)  [exchange to one worker]
+        "#]],
+    );
+    check(
+        "select a, k from t group by grouping sets ((a), (k), ())",
+        expect![[r#"
+            Materialize key (a, k)
+              Union  [exchange by (a, k)]
+                Project a, Int32(NULL) as k  [unique (a)]
+                  Distinct (a)  [unique (a)]
+                      state groups: value, key (a)
+                    Import t (a)  [exchange by (a)]
+                Project Int32(NULL) as a, k  [unique (k)]
+                  Distinct (k)  [unique (k)]
+                      state groups: value, key (k)
+                    Import t (k)  [exchange by (k)]  [unique (k)]
+                Values (Int32(NULL), Int32(NULL))  [append-only]  [at most one row]
+                    state emitted: value, key ()
+        "#]],
+    );
+}
+
+#[test]
+fn multisets() {
+    check(
+        "select a from t except all select x from u",
+        expect![[r#"
+            Materialize key (a)
+              Project a  [exchange by (a)]
+                AntiJoin (a, row_number) is not distinct from (x, row_number)  [unique (a, copy)]
+                    state left: map, key (a, row_number), sub-key ()
+                    state right: value, key (x, row_number)
+                  TopN by (a) numbered  [exchange by (a, row_number)]  [unique (a, row_number)]
+                      state rows: map, key (a), sub-key ()
+                    Import t (a)  [exchange by (a)]
+                  TopN by (x) numbered  [exchange by (x, row_number)]  [unique (x, row_number)]
+                      state rows: map, key (x), sub-key ()
+                    Import u (x)  [exchange by (x)]
+        "#]],
+    );
+    check(
+        "select a, b from t intersect all (select x, k from u except all select v, k from log)",
+        expect![[r#"
+            Materialize key (a, b)
+              Project a, b  [exchange by (a, b)]
+                SemiJoin (a, b, row_number) is not distinct from (x, , copy)  [unique (a, b, copy)]
+                    state left: map, key (a, b, row_number), sub-key ()
+                    state right: value, key (x, , copy)
+                  TopN by (a, b) numbered  [exchange by (a, b, row_number)]  [unique (a, b, row_number)]
+                      state rows: map, key (a, b), sub-key ()
+                    Import t (a, b)  [exchange by (a, b)]
+                  Project x, row_number as copy, CAST(k AS Int64) as   [exchange by (x, , copy)]
+                    TopN by (x, k) numbered  [unique (x, k, row_number)]
+                        state rows: map, key (x, k), sub-key ()
+                      Project k, x  [exchange by (x, k)]
+                        AntiJoin (k, x, row_number) is not distinct from (k, v, row_number)  [unique (x, k, copy)]
+                            state left: map, key (k, x, row_number), sub-key ()
+                            state right: value, key (k, v, row_number)
+                          TopN by (x, k) numbered  [exchange by (k, x, row_number)]  [unique (x, k, row_number)]
+                              state rows: map, key (x, k), sub-key ()
+                            Import u (k, x)  [exchange by (x, k)]
+                          TopN by (v, k) numbered  [exchange by (k, v, row_number)]  [unique (v, k, row_number)]
+                              state rows: map, key (v, k), sub-key ()
+                            Import log (k, v)  [exchange by (v, k)]  [append-only]
+        "#]],
+    );
+}
+
+#[test]
+fn quantified() {
+    check(
+        "select k from t where a = any (select x from u)",
+        expect![[r#"
+            Materialize key (k)  [unique (k)]
+              Project k  [exchange by (k)]  [unique (k)]
+                SemiJoin (a) = (x)  [unique (k)]
+                    state left: map, key (a), sub-key (k)
+                    state right: value, key (x)
+                  Filter a IS NOT NULL  [exchange by (a)]  [unique (k)]
+                    Import t (k, a)  [unique (k)]
+                  Filter x IS NOT NULL  [exchange by (x)]
+                    Import u (x)
+        "#]],
+    );
+    check(
+        "select k from t where a > all (select x from u)",
+        expect![[r#"
+            Materialize key (k)  [unique (k)]
+              Project k  [exchange by (k)]  [unique (k)]
+                AntiJoin where left.a > right.x IS NOT TRUE  [unique (k)]
+                    state left: map, key (), sub-key (k, a)
+                    state right: map, key (), sub-key (x)
+                  Import t (k, a)  [exchange to one worker]  [unique (k)]
+                  Import u (x)  [exchange to one worker]
+        "#]],
+    );
+}
+
+#[test]
 fn nexmark() {
     let schema = "create source bid (auction bigint, bidder bigint, price bigint, channel text, url text,
             date_time timestamp, extra text) with (connector = 'nexmark');

@@ -4,6 +4,7 @@
 pub mod aggregate;
 pub mod join;
 pub mod rows;
+pub mod window;
 
 use crate::value::ZSet;
 use std::collections::BTreeMap;

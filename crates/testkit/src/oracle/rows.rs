@@ -44,7 +44,7 @@ pub fn union(inputs: &[ZSet]) -> Expected {
     expected
 }
 
-fn partitions(keys: &[usize], input: &ZSet) -> BTreeMap<Row, Vec<Row>> {
+pub(super) fn partitions(keys: &[usize], input: &ZSet) -> BTreeMap<Row, Vec<Row>> {
     let mut partitions: BTreeMap<Row, Vec<Row>> = BTreeMap::new();
     for (row, count) in input {
         let rows = partitions
@@ -56,6 +56,25 @@ fn partitions(keys: &[usize], input: &ZSet) -> BTreeMap<Row, Vec<Row>> {
         ));
     }
     partitions
+}
+
+pub fn unnest(lists: &[usize], input: &ZSet) -> Expected {
+    let mut expected = Expected::default();
+    for (row, count) in input {
+        let elements = |list: &usize| match &row[*list] {
+            Value::List(elements) => elements.clone(),
+            _ => Vec::new(),
+        };
+        let longest = lists.iter().map(|l| elements(l).len()).max().unwrap_or(0);
+        for place in 0..longest {
+            let mut one = row.clone();
+            for list in lists {
+                one[*list] = elements(list).get(place).cloned().unwrap_or(Value::Null);
+            }
+            add(&mut expected.rows, one, *count);
+        }
+    }
+    expected
 }
 
 /// What a top-n is asked for.
