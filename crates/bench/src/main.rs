@@ -3,10 +3,13 @@
 //! `tidegate-bench nexmark --query q0 --events 10000000`, and the others that `--help` lists. Everything runs in this
 //! process: generator, dataflow, checkpoints. Figures are of a release build only; see `docs/benchmarks.md`.
 
+mod changes;
 mod database;
+mod json;
 mod keyed;
 mod latency;
 mod nexmark;
+mod plot;
 mod recovery;
 mod usage;
 
@@ -32,12 +35,18 @@ enum Command {
     Nexmark(nexmark::Options),
     /// Sums per key over generated rows.
     Keyed(keyed::Options),
+    /// Nexmark queries over bids from files of JSON lines.
+    Json(json::Options),
+    /// Bytes and waiting time of a checkpoint against how many keys changed.
+    Changes(changes::Options),
     /// From INSERT to visible in a view, one at a time.
     InsertLatency(latency::InsertOptions),
     /// Point reads of a view through prepared statements.
     PointReads(latency::ReadOptions),
     /// How long opening takes over a state of so many keys.
     Recovery(recovery::Options),
+    /// Draws what runs have printed.
+    Plot(plot::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -49,9 +58,12 @@ fn main() -> anyhow::Result<()> {
         match cli.command {
             Command::Nexmark(options) => nexmark::run(options).await,
             Command::Keyed(options) => keyed::run(options).await,
+            Command::Json(options) => json::run(options).await,
+            Command::Changes(options) => changes::run(options).await,
             Command::InsertLatency(options) => latency::insert(options).await,
             Command::PointReads(options) => latency::point_reads(options).await,
             Command::Recovery(options) => recovery::run(options).await,
+            Command::Plot(options) => plot::run(&options),
         }
     })?;
     writeln!(std::io::stdout(), "{line}")?;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 #[derive(Args)]
 pub struct Options {
-    /// q0, q1, q2, q3, q4, q17 or q20.
+    /// q0, q1, q2, q3, q4, q17, q18, q19 or q20.
     #[arg(long)]
     query: String,
     /// Events of the combined stream: 2 % persons, 6 % auctions, 92 % bids.
@@ -46,15 +46,25 @@ const QUERIES: &[Query] = &[
         include_str!("../../../sql/nexmark/q17.sql"),
     ),
     Query::new(
+        "q18",
+        &["bid"],
+        include_str!("../../../sql/nexmark/q18.sql"),
+    ),
+    Query::new(
+        "q19",
+        &["bid"],
+        include_str!("../../../sql/nexmark/q19.sql"),
+    ),
+    Query::new(
         "q20",
         &["bid", "auction"],
         include_str!("../../../sql/nexmark/q20.sql"),
     ),
 ];
 
-struct Query {
-    name: &'static str,
-    reads: &'static [&'static str],
+pub struct Query {
+    pub name: &'static str,
+    pub reads: &'static [&'static str],
     sql: &'static str,
 }
 
@@ -64,11 +74,30 @@ impl Query {
     }
 }
 
+pub fn query(name: &str) -> Result<&'static Query> {
+    let query = QUERIES.iter().find(|query| query.name == name);
+    query.with_context(|| {
+        let names: Vec<_> = QUERIES.iter().map(|query| query.name).collect();
+        format!("no query is called {name}; there are {}", names.join(", "))
+    })
+}
+
+/// The statement that makes a query run.
+pub fn create_result(query: &Query, into: &str) -> String {
+    match into {
+        "view" => format!(
+            "SET background_ddl = on; CREATE MATERIALIZED VIEW result AS {}",
+            query.sql
+        ),
+        _ => format!(
+            "CREATE SINK result AS {} WITH (connector = 'blackhole')",
+            query.sql
+        ),
+    }
+}
+
 pub async fn run(options: Options) -> Result<Value> {
-    let query = QUERIES
-        .iter()
-        .find(|query| query.name == options.query)
-        .context("no such query; see --help")?;
+    let query = query(&options.query)?;
     let database = options.common.open().await?;
     let mut session = session(&database)?;
     for table in TABLES {
@@ -79,16 +108,7 @@ pub async fn run(options: Options) -> Result<Value> {
         )
         .await?;
     }
-    let create = match options.into.as_str() {
-        "view" => format!(
-            "SET background_ddl = on; CREATE MATERIALIZED VIEW result AS {}",
-            query.sql
-        ),
-        _ => format!(
-            "CREATE SINK result AS {} WITH (connector = 'blackhole')",
-            query.sql
-        ),
-    };
+    let create = create_result(query, &options.into);
     let (cpu, started) = (usage::cpu_seconds(), Instant::now());
     execute(&mut session, &create).await?;
     for table in TABLES.iter().filter(|t| !query.reads.contains(t)) {
