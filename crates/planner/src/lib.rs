@@ -41,6 +41,7 @@ pub mod refuse;
 pub mod rel;
 pub mod rules;
 mod set_returning;
+mod values;
 pub mod view;
 
 #[cfg(test)]

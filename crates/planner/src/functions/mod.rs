@@ -14,6 +14,7 @@ mod outer;
 mod postgres;
 mod ranking;
 mod rewrite;
+mod same_type;
 mod text;
 mod to_char;
 pub mod types;
@@ -55,16 +56,18 @@ pub fn registry() -> &'static Registry {
 fn build() -> Registry {
     let json = json_functions();
     let mut scalar = HashMap::new();
-    let library = SessionStateDefaults::default_scalar_functions().into_iter();
+    let library = SessionStateDefaults::default_scalar_functions();
     let ours = [
         postgres::functions(),
         numeric::functions(),
         text::functions(),
         to_char::functions(),
         datetime::functions(),
+        same_type::functions(&library),
     ]
     .concat();
     for function in library
+        .into_iter()
         .chain(json.scalar_functions().values().cloned())
         .chain(ours)
     {

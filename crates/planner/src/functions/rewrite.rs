@@ -3,7 +3,7 @@
 //! A rule of the analyzer rather than DataFusion's function rewrites, because those see the types that an input had before
 //! it was rewritten itself.
 
-use super::{checked, datetime, literals, numeric, outer, text};
+use super::{checked, datetime, literals, numeric, outer, same_type, text};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -77,8 +77,13 @@ fn expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         _ => None,
     };
-    Ok(match rewritten {
-        Some(rewritten) => Transformed::yes(rewritten),
+    let (expr, changed) = match rewritten {
+        Some(rewritten) => (rewritten, true),
+        None => (expr, false),
+    };
+    Ok(match same_type::rewrite(&expr, schema)? {
+        Some(typed) => Transformed::yes(typed),
+        None if changed => Transformed::yes(expr),
         None => Transformed::no(expr),
     })
 }
