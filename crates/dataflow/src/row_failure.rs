@@ -5,7 +5,7 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use tidegate_types::text::write_text;
-use tidegate_types::{Diff, SqlState, SqlType};
+use tidegate_types::{Diff, SqlError, SqlState, SqlType};
 
 /// Whether a row may be at fault, or the machine: no memory, no disk. What looks like a bug in a function is laid to the rows
 /// that bring it out as well, so that the others go on.
@@ -35,15 +35,25 @@ pub fn classify(error: &DataFusionError) -> (SqlState, String) {
     match error.find_root() {
         DataFusionError::ArrowError(arrow, _) => classify_arrow(arrow),
         DataFusionError::Execution(message) => (classify_text(message), message.clone()),
-        DataFusionError::External(inner) => match inner.downcast_ref::<ArrowError>() {
-            Some(arrow) => classify_arrow(arrow),
-            None => (classify_text(&inner.to_string()), inner.to_string()),
-        },
+        DataFusionError::External(inner) => classify_foreign(inner.as_ref()),
         DataFusionError::Internal(message) => (SqlState::INTERNAL_ERROR, message.clone()),
         DataFusionError::NotImplemented(message) => {
             (SqlState::FEATURE_NOT_SUPPORTED, message.clone())
         }
         other => (SqlState::DATA_EXCEPTION, other.strip_backtrace()),
+    }
+}
+
+/// What came through one library from another, or is ours and knows its state.
+fn classify_foreign(error: &(dyn std::error::Error + Send + Sync + 'static)) -> (SqlState, String) {
+    if let Some(ours) = error.downcast_ref::<SqlError>() {
+        (ours.state.clone(), ours.message.clone())
+    } else if let Some(arrow) = error.downcast_ref::<ArrowError>() {
+        classify_arrow(arrow)
+    } else if let Some(error) = error.downcast_ref::<DataFusionError>() {
+        classify(error)
+    } else {
+        (classify_text(&error.to_string()), error.to_string())
     }
 }
 
@@ -59,10 +69,7 @@ fn classify_arrow(error: &ArrowError) -> (SqlState, String) {
         | ArrowError::ComputeError(message)
         | ArrowError::InvalidArgumentError(message)
         | ArrowError::JsonError(message) => (classify_text(message), message.clone()),
-        ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>() {
-            Some(error) => classify(error),
-            None => (classify_text(&inner.to_string()), inner.to_string()),
-        },
+        ArrowError::ExternalError(inner) => classify_foreign(inner.as_ref()),
         other => (SqlState::DATA_EXCEPTION, other.to_string()),
     }
 }
