@@ -16,7 +16,7 @@ use crate::layout;
 use crate::manifest::{
     Content, Manifest, ManifestFile, SavepointDetails, TableDescriptor, TableEntry,
 };
-use crate::run_file::{RunRef, encode_runs};
+use crate::run_file::{RunRef, write_runs};
 use crate::store::{CheckpointStore, Purpose, State, file, json_bytes, wall_clock_ms};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -115,28 +115,33 @@ impl CheckpointStore {
             state.run_objects.insert(object.clone(), 0);
         }
         let started = Instant::now();
-        let name = object.clone();
-        let encoded = self
-            .handle
-            .spawn_blocking(move || encode_runs(&name, checkpoint, &runs))
-            .await;
-        let encoded = encoded.map_err(|e| {
+        let (name, handle) = (object.clone(), self.handle.clone());
+        let mut writer = self.storage.writer(&object);
+        // What is encoded is written as it comes: neither the runs nor their encoding need be in memory whole.
+        let written = self.handle.spawn_blocking(move || {
+            let mut writing = Duration::ZERO;
+            let (bytes, runs) = write_runs(&name, checkpoint, runs, &mut |chunk| {
+                let started = Instant::now();
+                handle.block_on(writer.write(chunk))?;
+                writing += started.elapsed();
+                Ok(())
+            })?;
+            let started = Instant::now();
+            handle.block_on(writer.finish())?;
+            Ok::<_, CheckpointError>((bytes, runs, writing + started.elapsed()))
+        });
+        let written = written.await.map_err(|e| {
             CheckpointError::OutOfOrder(format!("encoding runs was cut short: {e}"))
         })?;
-        let encoding = started.elapsed();
-        let started = Instant::now();
-        self.storage.put(&object, &encoded.chunks).await?;
-        self.state
-            .lock()
-            .run_objects
-            .insert(object.clone(), encoded.bytes);
+        let (bytes, runs, writing) = written?;
+        self.state.lock().run_objects.insert(object.clone(), bytes);
         Ok(UploadedRuns {
             worker,
             object: Some(object),
-            runs: encoded.runs,
-            bytes: encoded.bytes,
-            encoding,
-            writing: started.elapsed(),
+            runs,
+            bytes,
+            encoding: started.elapsed().saturating_sub(writing),
+            writing,
         })
     }
 

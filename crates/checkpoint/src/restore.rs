@@ -24,7 +24,9 @@ const READ_AHEAD: usize = 8;
 /// Objects up to this size are fetched whole,
 const WHOLE_OBJECT_BYTES: u64 = 4 << 20;
 /// until so much is kept; then the oldest go.
-const KEPT_BYTES: u64 = 128 << 20;
+const KEPT_BYTES: u64 = 32 << 20;
+/// A table whose part has more bytes than this is decoded as it is taken in.
+const DECODED_AHEAD_BYTES: u64 = 32 << 20;
 
 /// Reads runs of one recovery. Shared by all workers that restore.
 #[derive(Debug)]
@@ -69,25 +71,13 @@ impl CheckpointStore {
 impl Restorer {
     /// Reads and verifies everything a manifest refers to, without decoding it. Fails with the first damage.
     pub async fn verify(self: &Arc<Self>, manifest: &Manifest) -> Result<()> {
-        let restorer = self;
         let blocks = manifest
             .tables
             .values()
             .flat_map(|t| &t.runs)
             .flat_map(|r| r.blocks.iter().map(|b| (&r.object, b)));
         let blocks: Vec<(Arc<str>, BlockRef)> = blocks.map(|(o, b)| (o.clone(), *b)).collect();
-        futures::stream::iter(blocks)
-            .map(|(object, block)| {
-                let restorer = restorer.clone();
-                async move {
-                    let bytes = restorer.fetch(&object, &block).await?;
-                    verify_block(&object, &block, &bytes)?;
-                    Ok::<_, CheckpointError>(())
-                }
-            })
-            .buffer_unordered(READ_AHEAD)
-            .try_collect()
-            .await
+        self.verify_blocks(blocks).await
     }
 }
 
@@ -156,6 +146,50 @@ impl Restorer {
         groups: KeyGroupRange,
     ) -> Result<Vec<Run>> {
         self.table(entry, groups).try_collect().await
+    }
+
+    /// As [`Restorer::table_runs`], but of a large table everything is verified now, and each piece is read again and
+    /// decoded only when it is first looked at: so the table is never in memory whole. Not on a thread that runs futures.
+    pub async fn table_runs_later(
+        self: &Arc<Self>,
+        entry: &TableEntry,
+        groups: KeyGroupRange,
+    ) -> Result<Vec<Run>> {
+        let wanted: Vec<(Arc<str>, BlockRef)> = entry
+            .runs
+            .iter()
+            .flat_map(|r| r.blocks_in(groups).map(|b| (r.object.clone(), *b)))
+            .collect();
+        if wanted.iter().map(|(_, b)| b.bytes).sum::<u64>() <= DECODED_AHEAD_BYTES {
+            return self.table_runs(entry, groups).await;
+        }
+        self.verify_blocks(wanted.clone()).await?;
+        let (table, form) = (entry.descriptor.table, entry.descriptor.form);
+        let later = |(object, block): (Arc<str>, BlockRef)| {
+            let this = self.clone();
+            Run::later(table, move || {
+                let bytes = this.handle.block_on(this.fetch(&object, &block));
+                let bytes = bytes.map_err(|e| e.to_string())?;
+                decode_block(table, form, &object, &block, &bytes, groups)
+                    .map_err(|e| e.to_string())
+            })
+        };
+        Ok(wanted.into_iter().map(later).collect())
+    }
+
+    async fn verify_blocks(self: &Arc<Self>, blocks: Vec<(Arc<str>, BlockRef)>) -> Result<()> {
+        futures::stream::iter(blocks)
+            .map(|(object, block)| {
+                let restorer = self.clone();
+                async move {
+                    let bytes = restorer.fetch(&object, &block).await?;
+                    verify_block(&object, &block, &bytes)?;
+                    Ok::<_, CheckpointError>(())
+                }
+            })
+            .buffer_unordered(READ_AHEAD)
+            .try_collect()
+            .await
     }
 
     pub(crate) async fn fetch(&self, object: &Arc<str>, block: &BlockRef) -> Result<Bytes> {

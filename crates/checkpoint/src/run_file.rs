@@ -8,16 +8,15 @@
 //!
 //! Encoding and decoding are synchronous and belong on blocking threads.
 
-use crate::error::Damage;
-use arrow::array::{Array, AsArray, BinaryArray, BinaryBuilder, RecordBatch, UInt8Array};
-use arrow::buffer::Buffer;
+use crate::error::{CheckpointError, Damage, Result};
+use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, UInt8Array};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
 use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_ipc::{CompressionType, MetadataVersion};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use tidegate_state::{Form, Run, RunBuilder};
 use tidegate_types::{CheckpointId, KeyGroup, KeyGroupRange, TableId};
@@ -133,27 +132,49 @@ pub struct EncodedRuns {
 
 /// Encodes a worker's runs of one checkpoint.
 pub fn encode_runs(object: &Arc<str>, checkpoint: CheckpointId, runs: &[Run]) -> EncodedRuns {
-    let mut encoder = ObjectEncoder::new();
     let mut chunks = Vec::new();
-    let mut placed = Vec::with_capacity(runs.len());
-    for (index, run) in runs.iter().enumerate() {
-        let mut reference = empty_reference(object, index as u32, checkpoint);
-        for range in block_ranges(run) {
-            encoder.block(run, range, &mut reference);
-        }
-        placed.push((run.table, reference));
-        // One chunk per few megabytes: small runs share it, and no large buffer grows by copying.
-        if encoder.pending() >= BLOCK_BYTES {
-            chunks.push(encoder.take().into());
-        }
-    }
-    chunks.push(encoder.finish().into());
-    let bytes = chunks.iter().map(|c: &Bytes| c.len() as u64).sum();
+    let written = write_runs(object, checkpoint, runs.to_vec(), &mut |chunk| {
+        chunks.push(chunk);
+        Ok(())
+    });
+    let (bytes, runs) = written.expect("writing to memory cannot fail, and the runs are in memory");
     EncodedRuns {
         chunks,
         bytes,
-        runs: placed,
+        runs,
     }
+}
+
+/// As [`encode_runs`], but what is encoded is given away as it comes, and runs that are on disk are read piece by piece.
+/// Answers how many bytes there were.
+pub fn write_runs(
+    object: &Arc<str>,
+    checkpoint: CheckpointId,
+    runs: Vec<Run>,
+    write: &mut dyn FnMut(Bytes) -> Result<()>,
+) -> Result<(u64, Vec<(TableId, RunRef)>)> {
+    let mut encoder = ObjectEncoder::new();
+    let mut placed = Vec::with_capacity(runs.len());
+    for (index, run) in runs.into_iter().enumerate() {
+        let mut reference = empty_reference(object, index as u32, checkpoint);
+        for piece in run.pieces() {
+            let piece = piece.map_err(|e| {
+                CheckpointError::OutOfOrder(format!("reading what has changed failed: {e}"))
+            })?;
+            let mut next = 0;
+            while next < piece.len() {
+                next = encoder.block(&piece, next, &mut reference);
+                // One chunk per few megabytes: small runs share it, and no large buffer grows by copying.
+                if encoder.pending() >= BLOCK_BYTES {
+                    write(encoder.take().into())?;
+                }
+            }
+        }
+        placed.push((run.table, reference));
+    }
+    let (rest, bytes) = encoder.finish_counted();
+    write(rest.into())?;
+    Ok((bytes, placed))
 }
 
 pub(crate) fn empty_reference(object: &Arc<str>, index: u32, checkpoint: CheckpointId) -> RunRef {
@@ -166,22 +187,6 @@ pub(crate) fn empty_reference(object: &Arc<str>, index: u32, checkpoint: Checkpo
         checkpoint,
         blocks: Vec::new(),
     }
-}
-
-fn block_ranges(run: &Run) -> Vec<Range<usize>> {
-    let mut ranges = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (i, e) in run.iter().enumerate() {
-        bytes += e.key.len() + e.sub.len() + e.value.map_or(0, <[u8]>::len);
-        if i + 1 - start >= BLOCK_ROWS || bytes >= BLOCK_BYTES {
-            ranges.push(start..i + 1);
-            (start, bytes) = (i + 1, 0);
-        }
-    }
-    if start < run.len() {
-        ranges.push(start..run.len());
-    }
-    ranges
 }
 
 /// Writes an object front to back; what is encoded is taken away as it comes.
@@ -201,27 +206,29 @@ impl ObjectEncoder {
         Self { writer, taken: 0 }
     }
 
-    /// Appends entries of a run as one block.
-    pub fn block(&mut self, run: &Run, range: Range<usize>, reference: &mut RunRef) {
+    /// Appends entries of a run from this one on as one block; answers the first that is not in it any more.
+    pub fn block(&mut self, run: &Run, first: usize, reference: &mut RunRef) -> usize {
         let before = self.pending();
-        let batch = block_batch(run, range.clone());
+        let batch = block_batch(run, first);
+        let rows = batch.num_rows();
         self.writer
             .write(&batch)
             .expect("a batch of the object's schema can be written to memory");
         let encoded = &self.writer.get_ref()[before..];
-        let groups = &run.groups()[range.clone()];
+        let groups = &run.groups()[first..first + rows];
         let block = BlockRef {
             offset: self.taken + before as u64,
             bytes: encoded.len() as u64,
-            rows: range.len() as u32,
+            rows: rows as u32,
             first_group: groups[0],
-            last_group: groups[groups.len() - 1],
+            last_group: groups[rows - 1],
             crc32c: crc32c::crc32c(encoded),
         };
-        reference.rows += range.len() as u64;
+        reference.rows += rows as u64;
         reference.tombstones += batch.column(3).null_count() as u64;
         reference.bytes += block.bytes;
         reference.blocks.push(block);
+        first + rows
     }
 
     /// Appends a block as another object has it, already verified.
@@ -244,40 +251,93 @@ impl ObjectEncoder {
     }
 
     /// The last bytes, with the end marker.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub fn finish(self) -> Vec<u8> {
+        self.finish_counted().0
+    }
+
+    /// The same, and how many bytes there were in all.
+    pub fn finish_counted(mut self) -> (Vec<u8>, u64) {
         self.writer.finish().expect("writing to memory cannot fail");
-        self.take()
+        let rest = self.take();
+        (rest, self.taken)
     }
 }
 
-fn block_batch(run: &Run, range: Range<usize>) -> RecordBatch {
-    let rows = range.len();
-    let entries = || range.clone().map(|i| run.entry(i));
-    let mut keys = BinaryBuilder::with_capacity(rows, entries().map(|e| e.key.len()).sum());
-    let mut values = BinaryBuilder::with_capacity(
-        rows,
-        entries().map(|e| e.value.map_or(0, <[u8]>::len)).sum(),
-    );
-    for e in entries() {
-        keys.append_value(e.key);
-        values.append_option(e.value);
+/// The entries from this one on that make up a block. Each is looked at once: sorted entries lie all over memory.
+fn block_batch(run: &Run, first: usize) -> RecordBatch {
+    let mut keys = Column::default();
+    let mut subs = Column::default();
+    let mut values = Column::default();
+    let mut present: Option<Vec<bool>> = None;
+    let mut bytes = 0;
+    let mut rows = 0;
+    while rows < BLOCK_ROWS && bytes < BLOCK_BYTES && first + rows < run.len() {
+        let e = run.entry(first + rows);
+        let value = e.value.unwrap_or(&[]);
+        keys.push(e.key);
+        subs.push(e.sub);
+        values.push(value);
+        match &mut present {
+            Some(present) => present.push(e.value.is_some()),
+            None if e.value.is_some() => {}
+            None => {
+                let mut all = vec![true; rows];
+                all.push(false);
+                present = Some(all);
+            }
+        }
+        bytes += e.key.len() + e.sub.len() + value.len();
+        rows += 1;
     }
     let subs = if run.has_sub_keys() {
-        BinaryArray::from_iter_values(entries().map(|e| e.sub))
+        subs.finish(None)
     } else {
         BinaryArray::new_null(rows)
     };
-    let groups = UInt8Array::from(run.groups()[range.clone()].to_vec());
+    let groups = UInt8Array::from(run.groups()[first..first + rows].to_vec());
     RecordBatch::try_new(
         SCHEMA.clone(),
         vec![
             Arc::new(groups),
-            Arc::new(keys.finish()),
+            Arc::new(keys.finish(None)),
             Arc::new(subs),
-            Arc::new(values.finish()),
+            Arc::new(values.finish(present.map(NullBuffer::from))),
         ],
     )
     .expect("the columns follow the schema")
+}
+
+/// A binary column of a block under construction. A block is small enough for offsets of 32 bits, unless one entry alone is
+/// larger, and no table takes such a one.
+struct Column {
+    ends: Vec<i32>,
+    bytes: Vec<u8>,
+}
+
+impl Default for Column {
+    fn default() -> Self {
+        let mut ends = Vec::with_capacity(BLOCK_ROWS / 4);
+        ends.push(0);
+        Self {
+            ends,
+            bytes: Vec::with_capacity(BLOCK_BYTES / 4),
+        }
+    }
+}
+
+impl Column {
+    fn push(&mut self, value: &[u8]) {
+        self.bytes.extend_from_slice(value);
+        self.ends.push(self.bytes.len() as i32);
+    }
+
+    fn finish(self, nulls: Option<NullBuffer>) -> BinaryArray {
+        BinaryArray::new(
+            OffsetBuffer::new(self.ends.into()),
+            Buffer::from_vec(self.bytes),
+            nulls,
+        )
+    }
 }
 
 /// Verifies a block's checksum and decodes it: the entries within `groups`, `None` if there are none.
@@ -288,7 +348,7 @@ pub fn decode_block(
     block: &BlockRef,
     bytes: &Bytes,
     groups: KeyGroupRange,
-) -> Result<Option<Run>, Damage> {
+) -> std::result::Result<Option<Run>, Damage> {
     let damage = |what: String| Damage {
         object: object.clone(),
         offset: Some(block.offset),
@@ -331,7 +391,11 @@ pub fn decode_block(
 }
 
 /// Checks length and checksum only.
-pub fn verify_block(object: &Arc<str>, block: &BlockRef, bytes: &Bytes) -> Result<(), Damage> {
+pub fn verify_block(
+    object: &Arc<str>,
+    block: &BlockRef,
+    bytes: &Bytes,
+) -> std::result::Result<(), Damage> {
     let damage = |what: String| Damage {
         object: object.clone(),
         offset: Some(block.offset),
@@ -354,7 +418,7 @@ pub fn verify_block(object: &Arc<str>, block: &BlockRef, bytes: &Bytes) -> Resul
     Ok(())
 }
 
-fn read_batch(bytes: &Bytes) -> Result<RecordBatch, String> {
+fn read_batch(bytes: &Bytes) -> std::result::Result<RecordBatch, String> {
     let mut decoder = StreamDecoder::new();
     let mut schema = Buffer::from(SCHEMA_MESSAGE.clone());
     decoder.decode(&mut schema).map_err(|e| e.to_string())?;

@@ -82,7 +82,8 @@ fn serve(worker: &mut Worker, shared: &Arc<WorkerShared>) {
         worker: index,
         groups: KeyGroupRange::of_worker(index, worker.peers()),
         cache_limit_bytes: shared.memory_per_worker / 4,
-        overlay_limit_bytes: shared.memory_per_worker / 4,
+        overlay_limit_bytes: shared.memory_per_worker / 6,
+        memory: tidegate_state::memory::MemoryAccount::default(),
     });
     let backends = match backends {
         Ok(backends) => backends,

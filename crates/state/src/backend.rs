@@ -37,6 +37,8 @@ pub struct BackendConfig {
     /// What the overlays of this worker's RocksDB tables may take together, and likewise the layers of its RocksDB views,
     /// before they go to RocksDB.
     pub overlay_limit_bytes: usize,
+    /// Where tables and views in memory are accounted; workers may share it.
+    pub memory: MemoryAccount,
 }
 
 /// The state backends of one worker.
@@ -55,8 +57,8 @@ impl Backends {
     pub fn open(config: BackendConfig) -> Result<Self, StateError> {
         let maintenance = Maintenance::start(config.worker)?;
         Ok(Self {
+            memory: config.memory.clone(),
             config,
-            memory: MemoryAccount::default(),
             overlays: MemoryAccount::default(),
             layers: MemoryAccount::default(),
             database: Mutex::new(None),
@@ -135,9 +137,9 @@ impl Backends {
         }
     }
 
-    /// Bytes of all tables and views of this worker that are in memory, without RocksDB's block cache and buffers.
+    /// Bytes of this worker's tables and views on RocksDB that are in memory, without RocksDB's block cache and buffers.
     pub fn bytes_used(&self) -> usize {
-        self.memory.bytes_used() + self.overlays.bytes_used() + self.layers.bytes_used()
+        self.overlays.bytes_used() + self.layers.bytes_used()
     }
 
     /// Bytes of RocksDB's block cache and write buffers.

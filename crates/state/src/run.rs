@@ -117,6 +117,23 @@ impl Run {
         Self::make_later(table, None, move || collect().into_sorted())
     }
 
+    /// A run that is fetched when it is first read. A failure then is the failure of who reads it: a panic, that stops a
+    /// worker, which starts anew.
+    pub fn later(
+        table: TableId,
+        fetch: impl FnOnce() -> Result<Option<Self>, String> + Send + 'static,
+    ) -> Self {
+        Self::lazily(table, move || {
+            let fetched = fetch().unwrap_or_else(|e| std::panic::panic_any(e));
+            let mut all =
+                RunBuilder::new(table, fetched.as_ref().is_some_and(Self::has_sub_keys), 0);
+            for e in fetched.iter().flat_map(|run| run.iter()) {
+                all.push_in_group(e.group, e.key, e.sub, e.value);
+            }
+            all
+        })
+    }
+
     fn make_later(
         table: TableId,
         len: Option<usize>,

@@ -23,6 +23,7 @@ impl Worker {
             groups,
             cache_limit_bytes: 16 << 20,
             overlay_limit_bytes,
+            memory: crate::memory::MemoryAccount::default(),
         };
         Self {
             backends: Backends::open(config).unwrap(),

@@ -137,6 +137,7 @@ fn real(kind: BackendKind, directory: &std::path::Path) -> Option<Backend> {
         groups: KeyGroupRange::ALL,
         cache_limit_bytes: 16 << 20,
         overlay_limit_bytes: 1 << 10,
+        memory: tidegate_state::memory::MemoryAccount::default(),
     };
     let backends = Backends::open(config).unwrap();
     let probe = TableSpec {

@@ -76,6 +76,8 @@ impl RocksDb {
         options.set_max_open_files(512);
         options.set_keep_log_file_num(1);
         options.set_stats_dump_period_sec(0);
+        // Per file that a compaction reads; by default two megabytes of each.
+        options.set_compaction_readahead_size((memory_limit_bytes / 64).clamp(64 << 10, 2 << 20));
         let family_options = Family::ALL.map(|f| family_options(f, &cache, buffers_bytes));
         let families = Family::ALL
             .iter()
@@ -211,6 +213,8 @@ fn family_options(family: Family, cache: &Cache, buffers_bytes: usize) -> Option
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size((buffers_bytes / 2).clamp(512 << 10, 64 << 20));
     options.set_compression_type(DBCompressionType::Lz4);
+    // What a compaction keeps of a file that it writes grows with the file.
+    options.set_target_file_size_base((buffers_bytes as u64 * 2).clamp(4 << 20, 64 << 20));
     if family == Family::Map {
         options.set_prefix_extractor(SliceTransform::create(
             "tidegate.key",
