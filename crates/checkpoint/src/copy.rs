@@ -34,7 +34,8 @@ pub struct CopyProgress {
 /// Told now and then how far a copy is.
 pub type OnProgress<'a> = &'a mut (dyn FnMut(CopyProgress) + Send);
 
-/// Makes a savepoint of this name at another storage, complete and independent of where it came from.
+/// Makes a savepoint of this name at another storage, complete and independent of where it came from. A portable form that
+/// the manifest names has to be there already.
 pub async fn copy_savepoint(
     from: &Arc<Restorer>,
     manifest: &Manifest,
@@ -64,7 +65,6 @@ pub async fn copy_savepoint(
             tables,
             details: SavepointDetails {
                 place: None,
-                portable: None,
                 ..manifest.details.clone()
             },
             ..manifest.clone()

@@ -56,7 +56,7 @@ pub use run_file::{BlockRef, RunRef};
 pub use savepoint::SavepointInfo;
 pub use schemas::TableSchemas;
 pub use storage::{RetryPolicy, Storage};
-pub use store::{CheckpointStore, Recovery, StoreOptions};
+pub use store::{CheckpointStore, Held, Recovery, StoreOptions};
 
 #[cfg(test)]
 mod tests;

@@ -171,7 +171,11 @@ impl Offline {
         name: &str,
         progress: OnProgress<'_>,
     ) -> Result<Arc<Manifest>> {
-        copy_savepoint(&self.restorer(manifest)?, manifest, to, name, progress).await
+        let restorer = self.restorer(manifest)?;
+        let mut manifest = manifest.clone();
+        // Its portable form stays where it is.
+        manifest.details.portable = None;
+        copy_savepoint(&restorer, &manifest, to, name, progress).await
     }
 
     /// Whether a server has the storage locked. Told at this moment; it may change at the next.

@@ -10,7 +10,7 @@
 //! Postgres prints them. A table whose columns the manifest does not describe fails the whole: a copy is complete or not
 //! there.
 
-use crate::error::{CheckpointError, Result, StorageError};
+use crate::error::{CheckpointError, Damage, Result, StorageError};
 use crate::layout;
 use crate::manifest::{Manifest, TableEntry};
 use crate::restore::Restorer;
@@ -151,6 +151,28 @@ async fn write_all(
     to.put(&format!("{folder}/contents.json"), &[text.into()])
         .await?;
     Ok(())
+}
+
+/// Looks whether every file that a portable copy lists is there, and answers how many there are.
+pub async fn verify(storage: &Storage, folder: &str) -> Result<usize> {
+    let object = format!("{folder}/contents.json");
+    let damage = |object: String, what: String| Damage {
+        object: object.into(),
+        offset: None,
+        what,
+    };
+    let bytes = storage.get(&object).await?;
+    let contents: serde_json::Value = serde_json::from_slice(&bytes)
+        .map_err(|e| damage(object.clone(), format!("it does not parse: {e}")))?;
+    let files = contents["files"].as_array().cloned().unwrap_or_default();
+    let listed = storage.list(folder).await?;
+    for file in &files {
+        let name = format!("{folder}/{}", file["file"].as_str().unwrap_or_default());
+        if !listed.iter().any(|l| l.object == name && l.bytes > 0) {
+            return Err(damage(name, "it is missing".to_owned()).into());
+        }
+    }
+    Ok(files.len())
 }
 
 fn relation_name(relation: RelationId, names: &HashMap<RelationId, Named>) -> String {

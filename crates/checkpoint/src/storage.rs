@@ -402,6 +402,23 @@ impl Storage {
     }
 }
 
+/// A location without the options that let one in. Whoever opens it again has them from the environment.
+pub fn without_secrets(url: &str) -> String {
+    let Some((base, query)) = url.split_once('?') else {
+        return url.to_owned();
+    };
+    const SECRETS: [&str; 5] = ["secret", "token", "key", "sas", "password"];
+    let harmless = |option: &&str| {
+        let name = option.split('=').next().unwrap_or("").to_ascii_lowercase();
+        !SECRETS.iter().any(|s| name.contains(s))
+    };
+    let options: Vec<&str> = query.split('&').filter(harmless).collect();
+    match options.is_empty() {
+        true => base.to_owned(),
+        false => format!("{base}?{}", options.join("&")),
+    }
+}
+
 #[derive(Debug)]
 pub enum LockOutcome {
     Locked(File),

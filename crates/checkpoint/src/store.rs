@@ -83,6 +83,7 @@ pub(crate) enum Purpose {
     Upload,
     Merge,
     Import,
+    Held,
 }
 
 #[derive(Debug)]
@@ -111,7 +112,29 @@ pub(crate) struct State {
     pub last_committed: CheckpointId,
 }
 
+/// Keeps the runs of a manifest while it lives.
+#[derive(Debug)]
+pub struct Held {
+    store: Arc<CheckpointStore>,
+    pin: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.store.state.lock().pins.remove(&self.pin);
+    }
+}
+
 impl CheckpointStore {
+    /// Keeps the runs of a manifest that is retained now, whatever becomes of it.
+    pub fn hold(self: &Arc<Self>, manifest: &Manifest) -> Held {
+        let pin = self.state.lock().pin(Purpose::Held, manifest.objects());
+        Held {
+            store: self.clone(),
+            pin,
+        }
+    }
+
     /// Claims the storage. Whoever had it before cannot commit from then on.
     pub async fn open(
         storage: Storage,

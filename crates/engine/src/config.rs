@@ -44,7 +44,7 @@ impl Config {
     }
 
     /// Adds what `ALTER SYSTEM SET` has written; what was given at the start wins.
-    pub(crate) fn with_persisted(mut self) -> Result<Self, SqlError> {
+    pub fn with_persisted(mut self) -> Result<Self, SqlError> {
         for (name, value) in persisted(&self.data_dir)? {
             if self.settings.given().all(|(n, _)| n != name) {
                 self.settings.set(&name, &value)?;

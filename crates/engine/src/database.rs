@@ -359,7 +359,7 @@ fn check_log(
     log.skip_to(position)
 }
 
-fn catalog_of(manifest: Option<&Manifest>) -> Result<(Catalog, LogPosition), SqlError> {
+pub(crate) fn catalog_of(manifest: Option<&Manifest>) -> Result<(Catalog, LogPosition), SqlError> {
     let Some(manifest) = manifest else {
         return Ok((Catalog::new(OWNER), LogPosition(0)));
     };

@@ -6,8 +6,10 @@
 //! - `log`: the command log that orders DDL and row changes.
 //! - `session`: a statement's way from its tree to its response, a file per family.
 //! - `dml`: changes to tables: who may write what, and in which order.
+//! - `past`: the same of savepoints and checkpoints.
 //! - `read`: views at one epoch as DataFusion scans them.
 //! - `relations`: between the catalog, the planner and the runtime.
+//! - [`offline`]: checkpoints, savepoints and state for tools, without a database.
 //! - `system`: `pg_catalog`, `information_schema`, `tidegate`.
 //!
 //! A `SELECT` goes: `session::query` plans it, takes one snapshot of all its views, binds them, streams. An `INSERT` goes:
@@ -19,6 +21,8 @@ pub mod config;
 pub mod database;
 mod dml;
 mod log;
+pub mod offline;
+mod past;
 mod read;
 mod relations;
 mod session;

@@ -13,6 +13,7 @@ pub(crate) fn rewrite(tokens: &mut Vec<TokenWithSpan>) {
         spell_out_fetch(tokens);
     }
     drop_only(tokens);
+    name_savepoints(tokens);
 }
 
 fn is_solid(token: &TokenWithSpan) -> bool {
@@ -32,6 +33,42 @@ fn drop_only(tokens: &mut Vec<TokenWithSpan>) {
             .any(|word| is_word(&token.token, word));
         !only
     });
+}
+
+/// `AS OF SAVEPOINT name` becomes `AS OF tidegate_savepoint('name')`, which is an expression.
+fn name_savepoints(tokens: &mut Vec<TokenWithSpan>) {
+    let mut from = 0;
+    loop {
+        let solid: Vec<usize> = (from..tokens.len())
+            .filter(|i| is_solid(&tokens[*i]))
+            .collect();
+        let found = solid.windows(5).find(|w| {
+            let words = ["SYSTEM_TIME", "AS", "OF", "SAVEPOINT"];
+            let spelled = w.iter().zip(words);
+            spelled.into_iter().all(|(i, word)| is_word(&tokens[*i].token, word))
+        });
+        let Some(&[_, _, _, savepoint, name]) = found else {
+            return;
+        };
+        let Token::Word(word) = &tokens[name].token else {
+            from = name;
+            continue;
+        };
+        let folded = match word.quote_style {
+            Some(_) => word.value.clone(),
+            None => word.value.to_lowercase(),
+        };
+        let span = tokens[name].span;
+        let call = [
+            Token::make_word("tidegate_savepoint", None),
+            Token::LParen,
+            Token::SingleQuotedString(folded),
+            Token::RParen,
+        ];
+        let call = call.into_iter().map(|token| TokenWithSpan::new(token, span));
+        tokens.splice(savepoint..=name, call);
+        from = savepoint;
+    }
 }
 
 /// Takes `[,] [NOT] DEFERRABLE` out of transaction modes. It only says whether a serializable read-only snapshot may wait

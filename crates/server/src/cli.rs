@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::settings::all_settings;
+use crate::tools::{CheckpointCommand, SavepointCommand, StateCommand};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -18,16 +19,15 @@ pub struct Cli {
 pub enum Command {
     /// Run the server; the same as no command at all.
     Server(ServerArgs),
-    /// Work on checkpoints while the server is down (not built yet).
-    Checkpoint {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
-    },
-    /// Work on savepoints while the server is down (not built yet).
-    Savepoint {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
-    },
+    /// Checkpoints: list, describe, verify, copy and delete them while the server is down.
+    #[command(subcommand)]
+    Checkpoint(CheckpointCommand),
+    /// Savepoints: list, describe, verify, copy and delete them while the server is down.
+    #[command(subcommand)]
+    Savepoint(SavepointCommand),
+    /// State tables of a checkpoint or savepoint, as rows.
+    #[command(subcommand)]
+    State(StateCommand),
 }
 
 #[derive(Debug, Default, Args)]

@@ -2,7 +2,7 @@
 //!
 //! [`cli`] reads the command line, [`settings`] lays command line, environment, file and defaults over each other,
 //! [`logging`] begins to log, [`listen`] binds what may be bound, [`serve`] runs the database behind its listeners until a
-//! signal comes.
+//! signal comes. [`tools`] works on checkpoints, savepoints and state instead.
 //!
 //! Exit codes: 0 after a clean stop, 1 when something failed, 2 when the command line or a setting is wrong, 128 + signal
 //! when a second signal cut the stop short.
@@ -12,6 +12,7 @@ mod listen;
 mod logging;
 mod serve;
 mod settings;
+mod tools;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use settings::Options;
 use std::io::Write;
 use std::process::ExitCode;
 use tidegate_types::SqlError;
+use tools::Tool;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -64,8 +66,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let args = match cli.command {
         None => cli.server,
         Some(Command::Server(args)) => args,
-        Some(Command::Checkpoint { words }) => return Err(not_built("checkpoint", &words)),
-        Some(Command::Savepoint { words }) => return Err(not_built("savepoint", &words)),
+        Some(Command::Checkpoint(command)) => return tools::run(Tool::Checkpoint(command)),
+        Some(Command::Savepoint(command)) => return tools::run(Tool::Savepoint(command)),
+        Some(Command::State(command)) => return tools::run(Tool::State(command)),
     };
     let options = Options::gather(&args, std::env::vars()).map_err(Failure::Usage)?;
     logging::start(&options).map_err(Failure::Usage)?;
@@ -73,17 +76,6 @@ fn run(cli: Cli) -> Result<(), Failure> {
         tracing::warn!(variable = %name, "environment variable names no setting and is ignored");
     }
     serve::run(options)
-}
-
-fn not_built(command: &str, words: &[String]) -> Failure {
-    let line = [&["tidegate".to_owned(), command.to_owned()], words]
-        .concat()
-        .join(" ");
-    let error = SqlError::not_supported(format!("\"{line}\""));
-    Failure::Usage(error.with_hint(format!(
-        "Start the server and use SHOW {}S.",
-        command.to_uppercase()
-    )))
 }
 
 /// An error as psql shows it, with the name of the program.

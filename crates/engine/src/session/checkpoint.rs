@@ -25,20 +25,7 @@ impl Session {
                 "SAVEPOINT inside a transaction block",
             ));
         }
-        if !savepoint.views.is_empty() {
-            return Err(SqlError::not_supported("SAVEPOINT FOR MATERIALIZED VIEW"));
-        }
-        if savepoint.to.is_some() {
-            return Err(SqlError::not_supported("SAVEPOINT TO another storage"));
-        }
-        if let Some(option) = savepoint.options.first() {
-            return Err(SqlError::not_supported(format!(
-                "option \"{}\" of SAVEPOINT",
-                option.name
-            )));
-        }
-        self.take_savepoint(&tidegate_parser::fold(&savepoint.name))
-            .await?;
+        self.savepoint_with(savepoint).await?;
         Ok(command("SAVEPOINT"))
     }
 

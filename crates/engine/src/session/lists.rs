@@ -1,6 +1,7 @@
 //! Lists of what the runtime and the checkpoint store have to tell.
 
 use super::Session;
+use crate::offline::{format_of, timestamp, views_of};
 use tidegate_types::SqlError;
 
 pub(super) const CHECKPOINT_COLUMNS: &[&str] = &[
@@ -16,7 +17,7 @@ pub(super) const CHECKPOINT_COLUMNS: &[&str] = &[
     "Bytes total",
 ];
 pub(super) const SAVEPOINT_COLUMNS: &[&str] =
-    &["Name", "Epoch", "Rows", "Bytes", "Taken at", "Location"];
+    &["Name", "Taken at", "Epoch", "Views", "Rows", "Bytes", "Format", "Location", "Damage"];
 
 impl Session {
     pub(super) fn job_lines(&self) -> Result<Vec<Vec<Option<String>>>, SqlError> {
@@ -64,11 +65,14 @@ impl Session {
             let manifest = info.manifest.as_ref();
             vec![
                 Some(info.name.clone()),
+                manifest.map(|m| timestamp(m.created_ms)),
                 manifest.map(|m| m.epoch.to_string()),
+                manifest.map(|m| views_of(m).join(", ")),
                 manifest.map(|m| m.rows().to_string()),
                 manifest.map(|m| m.bytes().to_string()),
-                manifest.map(|m| timestamp(m.created_ms)),
+                manifest.map(|m| format_of(m).to_owned()),
                 Some(info.location.clone()),
+                info.damage.as_ref().map(ToString::to_string),
             ]
         };
         self.database
@@ -78,10 +82,4 @@ impl Session {
             .map(line)
             .collect()
     }
-}
-
-fn timestamp(ms: i64) -> String {
-    chrono::DateTime::from_timestamp_millis(ms)
-        .map(|t| t.format("%Y-%m-%d %H:%M:%S%.3f+00").to_string())
-        .unwrap_or_default()
 }

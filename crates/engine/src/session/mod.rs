@@ -12,11 +12,13 @@ mod lists;
 mod prepared;
 mod query;
 mod rename;
+mod savepoint;
 mod set;
 mod show;
 mod subscribe;
 mod table_as;
 mod transaction;
+mod verify;
 mod transient;
 mod view;
 
@@ -251,6 +253,9 @@ impl Session {
                 self.rollback_to(name, options).await
             }
             Statement::ReleaseSavepoint { name } => self.release(name).await,
+            Statement::DescribeSavepoint { name } => self.describe_savepoint(name),
+            Statement::VerifySavepoint { name } => self.verify_savepoint(name).await,
+            Statement::VerifyMaterializedView { name } => self.verify_view(name).await,
             Statement::Show(show) => self.show(show).await,
             Statement::Describe { name } => self.describe(name),
             Statement::Explain(explain) => self.explain(explain).await,

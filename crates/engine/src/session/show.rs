@@ -66,6 +66,8 @@ impl Session {
                 ))
             }
             Statement::Describe { .. } => Some(text_schema(DESCRIBED)),
+            Statement::DescribeSavepoint { .. } => Some(text_schema(super::savepoint::DESCRIBED)),
+            Statement::VerifyMaterializedView { name } => Some(self.verification_schema(name)?),
             Statement::Explain(_) | Statement::ExplainView(_) => Some(text_schema(&["QUERY PLAN"])),
             Statement::Subscribe(subscribe) => Some(self.subscription_schema(subscribe)?),
             Statement::FetchWithin { fetch, .. } => self.columns_of_indirect(fetch)?,

@@ -60,6 +60,9 @@ impl SystemTables {
         name: &TableReference,
         path: &SearchPath,
     ) -> Option<Result<Named, SqlError>> {
+        if let Some(past) = crate::past::find(&self.scope.database, name, path) {
+            return Some(past);
+        }
         let found = match name.schema() {
             Some(schema) => relation::find(schema, name.table()),
             None => relation::find("pg_catalog", name.table()).or_else(|| {

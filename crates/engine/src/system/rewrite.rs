@@ -75,6 +75,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        self.effects.reads_system |= crate::past::name_version(factor);
         if let TableFactor::Table { name, args, .. } = factor {
             if args.is_some() {
                 strip_catalog(name);

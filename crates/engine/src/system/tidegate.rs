@@ -85,7 +85,8 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     ),
     table(
         "savepoints",
-        "name text, epoch int8, checkpoint_id int8, rows int8, bytes int8, taken_at timestamptz, location text, damage text",
+        "name text, epoch int8, checkpoint_id int8, views text[], rows int8, bytes int8, format text, taken_at timestamptz, \
+         location text, damage text",
         savepoints,
     ),
     table(
@@ -425,6 +426,8 @@ fn savepoints(scope: &Scope) -> Rows {
             .with("name", info.name)
             .with("epoch", manifest.map(|m| m.epoch.0))
             .with("checkpoint_id", manifest.map(|m| m.checkpoint.0))
+            .with("views", manifest.map(|m| crate::offline::views_of(m)))
+            .with("format", manifest.map(|m| crate::offline::format_of(m)))
             .with("rows", manifest.map(|m| m.rows()))
             .with("bytes", manifest.map(|m| m.bytes()))
             .with(
