@@ -5,7 +5,7 @@ use crate::servers::Rows;
 use std::cmp::Ordering;
 
 fn inexact(types: &[Type], column: usize) -> bool {
-    matches!(types[column], Type::Double | Type::Approximate)
+    matches!(types[column], Type::Real | Type::Double | Type::Approximate)
 }
 
 fn number(text: &Option<String>) -> f64 {
@@ -32,7 +32,8 @@ fn order(types: &[Type], a: &[Option<String>], b: &[Option<String>]) -> Ordering
         .filter(|c| !inexact(types, *c))
         .map(|c| a[c].cmp(&b[c]));
     let rounded = columns.filter(|c| inexact(types, *c)).map(|c| {
-        let round = |t: &Option<String>| (number(t) * 1e4).round();
+        // Adding zero makes -0 the same as 0.
+        let round = |t: &Option<String>| (number(t) * 1e4).round() + 0.0;
         round(&a[c]).total_cmp(&round(&b[c]))
     });
     exact

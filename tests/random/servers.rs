@@ -116,6 +116,7 @@ impl Tidegate {
         let child = Command::new(binary())
             .env_remove("TIDEGATE_SEED")
             .env_remove("TIDEGATE_RANDOM_SECONDS")
+            .env_remove("TIDEGATE_SERVER")
             .arg("--data-dir")
             .arg(directory.join("data"))
             .args(["--listen", &format!("127.0.0.1:{port}")])
@@ -138,6 +139,25 @@ impl Tidegate {
         self.child.wait().unwrap();
         (self.child, self.client) =
             Self::spawn(self.directory.path(), self.backend, self.workers).await;
+    }
+
+    /// A stop as an administrator does it, then a new process with other settings.
+    pub async fn restart(&mut self, backend: &'static str, workers: usize) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        // SAFETY: the process is our child and has not been waited for.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        self.child.wait().unwrap();
+        (self.backend, self.workers) = (backend, workers);
+        (self.child, self.client) = Self::spawn(self.directory.path(), backend, workers).await;
+    }
+
+    pub fn settings(&self) -> (&'static str, usize) {
+        (self.backend, self.workers)
+    }
+
+    /// Where the test may put files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The last lines the server wrote.
@@ -227,6 +247,9 @@ impl Postgres {
             directory.path().display()
         );
         let client = connect(&config, Duration::from_secs(30)).await;
+        run(&client, "SET statement_timeout = '10s'")
+            .await
+            .map_err(|refusal| refusal.message)?;
         Ok(Postgres {
             directory,
             child,

@@ -14,6 +14,7 @@ pub struct Server {
     child: Child,
     port: u16,
     backend: String,
+    arguments: Vec<String>,
     directory: tempfile::TempDir,
 }
 
@@ -24,16 +25,54 @@ fn free_port() -> u16 {
 
 impl Server {
     pub async fn start(backend: &str) -> Server {
+        Self::start_with(backend, &[]).await
+    }
+
+    pub async fn start_with(backend: &str, arguments: &[&str]) -> Server {
         let directory = tempfile::tempdir().unwrap();
-        let (child, port) = Self::spawn(directory.path(), backend);
+        let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        let (child, port) = Self::spawn(directory.path(), backend, &arguments);
         let mut server = Server {
             child,
             port,
             backend: backend.to_owned(),
+            arguments,
             directory,
         };
         server.wait().await;
         server
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Runs a server that is expected to end by itself, on the same data unless the arguments say otherwise: its status and
+    /// what it said.
+    pub fn another(&self, arguments: &[&str]) -> (std::process::ExitStatus, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        if !arguments.contains(&"--data-dir") {
+            command
+                .arg("--data-dir")
+                .arg(self.directory.path().join("data"));
+        }
+        command.args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+        command.args(&self.arguments).args(arguments);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let begin = Instant::now();
+        while child.try_wait().unwrap().is_none() && begin.elapsed() < START_LIMIT {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // It has ended, or does not end.
+        let _ = child.kill();
+        let output = child.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status, String::from_utf8_lossy(&said).into_owned())
     }
 
     /// kill -9, as a crash does it.
@@ -44,7 +83,8 @@ impl Server {
 
     /// Starts again on the directory that the killed server left.
     pub async fn restart(&mut self) {
-        (self.child, self.port) = Self::spawn(self.directory.path(), &self.backend);
+        (self.child, self.port) =
+            Self::spawn(self.directory.path(), &self.backend, &self.arguments);
         self.wait().await;
     }
 
@@ -57,7 +97,7 @@ impl Server {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    fn spawn(directory: &Path, backend: &str) -> (Child, u16) {
+    fn spawn(directory: &Path, backend: &str, arguments: &[String]) -> (Child, u16) {
         let port = free_port();
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -72,6 +112,7 @@ impl Server {
             .args(["--http-listen", &format!("127.0.0.1:{}", free_port())])
             .args(["--set", &format!("state_backend={backend}")])
             .args(["--set", "workers=2"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

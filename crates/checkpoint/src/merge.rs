@@ -383,7 +383,10 @@ impl Job {
 
 fn encode_block(block: RunBuilder, encoder: &mut ObjectEncoder, output: &mut RunRef) {
     if let Some(run) = block.finish() {
-        encoder.block(&run, 0..run.len(), output);
+        let mut next = 0;
+        while next < run.len() {
+            next = encoder.block(&run, next, output);
+        }
     }
 }
 
