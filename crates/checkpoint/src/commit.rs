@@ -29,7 +29,7 @@ use tidegate_types::{CheckpointId, Epoch, LogPosition, RelationId, TableId, Work
 pub struct PendingCheckpoint {
     pub checkpoint: CheckpointId,
     pub epoch: Epoch,
-    pin: u64,
+    pub(crate) pin: u64,
 }
 
 /// What a worker's part of a checkpoint became.
@@ -56,6 +56,10 @@ pub struct Commit {
     /// Of all workers.
     pub uploads: Vec<UploadedRuns>,
     pub sink_tokens: BTreeMap<RelationId, Vec<u8>>,
+    /// Relations that began anew: what earlier checkpoints hold of them is of no use to this one.
+    pub replaced: BTreeSet<RelationId>,
+    /// Tables that [`CheckpointStore::rewrite`] has written anew: runs of earlier checkpoints are not referred to.
+    pub rewritten: BTreeSet<TableId>,
 }
 
 impl CheckpointStore {
@@ -231,7 +235,12 @@ impl CheckpointStore {
         let mut tables = BTreeMap::new();
         for descriptor in commit.tables {
             let id = descriptor.table;
-            let old = base.as_ref().and_then(|b| b.tables.get(&id));
+            let is_replaced = commit.replaced.contains(&descriptor.relation)
+                || commit.rewritten.contains(&id);
+            let old = base
+                .as_ref()
+                .filter(|_| !is_replaced)
+                .and_then(|b| b.tables.get(&id));
             let new = uploaded.remove(&id);
             let entry = match (old, new) {
                 (Some(old), None) if old.descriptor == descriptor => old.clone(),

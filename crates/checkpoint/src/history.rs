@@ -54,6 +54,16 @@ pub struct CheckpointRecord {
     /// In-flight rows that became part of it (unaligned checkpoints).
     #[serde(default)]
     pub in_flight_bytes: u64,
+    /// How it was taken, by the names of settings; empty when the record was lost.
+    #[serde(default)]
+    pub mode: String,
+    #[serde(default)]
+    pub execution: String,
+    /// What its barrier did: `aligned` also where it might have overtaken but found nothing to overtake.
+    #[serde(default)]
+    pub alignment: String,
+    #[serde(default)]
+    pub guarantee: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workers: Vec<WorkerRecord>,
 }
@@ -209,7 +219,11 @@ fn record_of(manifest: &Manifest) -> CheckpointRecord {
         alignment_ms: 0.0,
         bytes_written: manifest.bytes_written,
         bytes_total: manifest.bytes(),
-        in_flight_bytes: 0,
+        in_flight_bytes: manifest.in_flight_bytes(),
+        mode: String::new(),
+        execution: String::new(),
+        alignment: String::new(),
+        guarantee: String::new(),
         workers: Vec::new(),
     }
 }

@@ -24,6 +24,9 @@ use tidegate_types::{
 /// The version of manifests and of run objects that this build writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// The name of tables that hold rows which a checkpoint's barrier had overtaken.
+pub const IN_FLIGHT: &str = "in flight";
+
 /// All that a restart needs to know, as of one barrier.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
@@ -78,6 +81,13 @@ impl Manifest {
 
     pub fn bytes(&self) -> u64 {
         self.tables.values().map(|t| t.bytes()).sum()
+    }
+
+    /// Bytes of rows that the checkpoint's barrier had overtaken. With such rows it is a point to recover from, and ends
+    /// no epoch.
+    pub fn in_flight_bytes(&self) -> u64 {
+        let in_flight = self.tables.values().filter(|t| t.descriptor.name == IN_FLIGHT);
+        in_flight.map(|t| t.bytes()).sum()
     }
 
     /// Every run object that it needs.

@@ -85,13 +85,13 @@ pub struct MergeReport {
 
 /// One table's part of a merge.
 #[derive(Debug, Clone)]
-struct Task {
-    descriptor: TableDescriptor,
-    runs: Vec<RunRef>,
+pub(crate) struct Task {
+    pub descriptor: TableDescriptor,
+    pub runs: Vec<RunRef>,
     /// Nothing older is below the runs.
-    bottom: bool,
+    pub bottom: bool,
     /// One run that only moves.
-    copy: bool,
+    pub copy: bool,
 }
 
 impl CheckpointStore {
@@ -259,17 +259,17 @@ fn copy_tasks(
 }
 
 /// Everything that one merge needs on its blocking thread.
-struct Job {
-    restorer: Arc<Restorer>,
-    writer: ObjectWriter,
-    object: Arc<str>,
-    tasks: Vec<Task>,
+pub(crate) struct Job {
+    pub restorer: Arc<Restorer>,
+    pub writer: ObjectWriter,
+    pub object: Arc<str>,
+    pub tasks: Vec<Task>,
 }
 
-type Outputs = Vec<(Task, Option<RunRef>)>;
+pub(crate) type Outputs = Vec<(Task, Option<RunRef>)>;
 
 impl Job {
-    fn run(
+    pub(crate) fn run(
         mut self,
         handle: &tokio::runtime::Handle,
     ) -> Result<(ObjectWriter, Outputs, MergeReport)> {

@@ -11,7 +11,7 @@ mod s3;
 use crate::{
     CheckpointStore, Commit, Manifest, Storage, StoreOptions, TableDescriptor, UploadedRuns,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidegate_state::{Form, Merge, Run, RunBuilder};
 use tidegate_types::{Epoch, KeyGroupRange, LogPosition, OperatorId, RelationId, TableId};
@@ -76,6 +76,8 @@ pub(crate) async fn checkpoint_of(
         tables,
         uploads,
         sink_tokens: BTreeMap::from([(RelationId(3), vec![0, 255])]),
+        replaced: BTreeSet::new(),
+        rewritten: BTreeSet::new(),
     };
     store.commit(pending, commit).await
 }
@@ -283,6 +285,8 @@ async fn order_is_enforced() {
         tables: vec![],
         uploads: vec![],
         sink_tokens: BTreeMap::new(),
+        replaced: BTreeSet::new(),
+        rewritten: BTreeSet::new(),
     };
     assert!(
         store
@@ -330,6 +334,10 @@ async fn the_history_survives_a_restart() {
         bytes_written: 10,
         bytes_total: 100,
         in_flight_bytes: 0,
+        mode: String::new(),
+        execution: String::new(),
+        alignment: String::new(),
+        guarantee: String::new(),
         workers: vec![],
     };
     for n in 1..=2_000 {

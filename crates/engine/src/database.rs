@@ -9,6 +9,7 @@ use crate::dml::Sequencer;
 use crate::log::{ClosedLog, CommandLog, LogEntry, LogObserver};
 use crate::relations::Specs;
 use crate::session::Transients;
+use crate::settings::Settings;
 use fs4::FileExt;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ pub(crate) const OWNER: &str = "tidegate";
 
 pub struct Database {
     pub(crate) config: Config,
+    /// The server's settings as they are in force: `config`, and what `ALTER SYSTEM` has changed since.
+    pub(crate) live: RwLock<Settings>,
     pub(crate) catalog: Arc<SharedCatalog>,
     pub(crate) log: Arc<CommandLog>,
     pub(crate) store: Arc<CheckpointStore>,
@@ -89,9 +92,9 @@ impl LogObserver for Appender {
         if let Some(runtime) = &*self.runtime.read() {
             match entry {
                 LogEntry::Transaction { changes } => runtime.append(position, changes),
-                LogEntry::Catalog { .. } | LogEntry::Timeline { .. } => {
-                    runtime.append(position, Vec::new())
-                }
+                LogEntry::Catalog { .. } => runtime.append(position, Vec::new()),
+                // It ends the timeline of the runtime that still runs: no checkpoint of that one may claim to hold it.
+                LogEntry::Timeline { .. } => {}
             }
         }
     }
@@ -102,6 +105,7 @@ impl Database {
         std::fs::create_dir_all(&config.data_dir).map_err(|e| cannot_use(&config.data_dir, &e))?;
         let lock = lock_directory(&config.data_dir)?;
         let config = config.with_persisted()?;
+        config.settings.checkpoint_policy()?;
         let storage = Storage::open(&config.checkpoint_storage())
             .map_err(tidegate_checkpoint::CheckpointError::from)?;
         let options = StoreOptions {
@@ -160,13 +164,14 @@ impl Database {
             acknowledged: AtomicU64::new(0),
             transients: Transients::default(),
             _lock: lock,
+            live: RwLock::new(config.settings.clone()),
             config,
         });
         database.start_runtime(manifest).await?;
         Ok(database)
     }
 
-    async fn start_runtime(&self, manifest: Option<Arc<Manifest>>) -> Result<(), SqlError> {
+    async fn start_runtime(self: &Arc<Self>, manifest: Option<Arc<Manifest>>) -> Result<(), SqlError> {
         let catalog = self.catalog.get();
         let mut specs = Vec::new();
         for relation in catalog.in_dependency_order() {
@@ -187,6 +192,8 @@ impl Database {
             self.catalog.clone(),
         )
         .await?;
+        runtime.remain_suspended(self.suspended());
+        self.keep_suspensions(&runtime);
         *self.appender.runtime.write() = Some(Arc::new(runtime));
         Ok(())
     }
@@ -198,10 +205,16 @@ impl Database {
             pin: settings.boolean("pin_workers"),
             barrier_interval: settings.duration("barrier_interval").unwrap_or_default(),
             rows_per_epoch: settings.integer("rows_per_epoch") as usize,
-            checkpoint_interval: settings.duration("checkpoint_interval"),
+            checkpoints: self
+                .live
+                .read()
+                .checkpoint_policy()
+                .expect("it was checked when it was set"),
             rows_in_flight: settings.integer("rows_in_flight") as usize,
             working_directory: self.config.data_dir.join("working"),
             memory_limit_bytes: settings.bytes("memory_limit"),
+            restart_strategy: settings.restart_strategy(),
+            max_barrier_lag: settings.duration("max_barrier_lag"),
         }
     }
 
@@ -270,7 +283,10 @@ impl Database {
     }
 
     /// Goes back to a manifest: the catalog and all state are as they were, and the log goes on behind its end.
-    pub(crate) async fn restart_from(&self, manifest: Arc<Manifest>) -> Result<(), SqlError> {
+    pub(crate) async fn restart_from(
+        self: &Arc<Self>,
+        manifest: Arc<Manifest>,
+    ) -> Result<(), SqlError> {
         let runtime = self.appender.runtime.write().take();
         if let Some(runtime) = runtime {
             runtime.stop(false).await?;
@@ -301,6 +317,13 @@ impl Database {
             Some(runtime) => runtime.stop(true).await,
             None => Ok(()),
         };
+        let newest = self.store.retained().first().map(|m| m.checkpoint);
+        if let Some(newest) = newest.filter(|_| result.is_ok())
+            && self.live.read().text("checkpoint_on_drop") == "retain"
+        {
+            let savepoint = self.keep_as_savepoint("stopped", newest).await?;
+            tracing::info!(savepoint, "the last state stays as a savepoint");
+        }
         self.log.close();
         result
     }

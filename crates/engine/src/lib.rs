@@ -9,6 +9,7 @@
 //! - `past`: the same of savepoints and checkpoints.
 //! - `read`: views at one epoch as DataFusion scans them.
 //! - `relations`: between the catalog, the planner and the runtime.
+//! - `suspension`: views and sinks that are left out, in the catalog.
 //! - [`offline`]: checkpoints, savepoints and state for tools, without a database.
 //! - `system`: `pg_catalog`, `information_schema`, `tidegate`.
 //!
@@ -17,6 +18,7 @@
 //! `CREATE MATERIALIZED VIEW` goes: planned, logged, told to the runtime, waited for.
 
 pub mod api;
+mod checkpoint_settings;
 pub mod config;
 pub mod database;
 mod dml;
@@ -27,6 +29,7 @@ mod read;
 mod relations;
 mod session;
 pub mod settings;
+mod suspension;
 mod system;
 
 pub use config::Config;

@@ -1,5 +1,6 @@
 //! Between the catalog and those who need relations in another form: the planner asks for names, the runtime for plans.
 
+use crate::checkpoint_settings;
 use crate::system::SystemTables;
 use datafusion::common::TableReference;
 use datafusion::datasource::provider_as_source;
@@ -156,6 +157,9 @@ pub(crate) struct Specs<'a> {
 
 impl Specs<'_> {
     pub fn of(&mut self, relation: &Relation) -> Result<Option<RelationSpec>, SqlError> {
+        if crate::suspension::suspension(relation).is_some() {
+            return Ok(None);
+        }
         match &relation.kind {
             RelationKind::Table(def) => Ok(Some(self.table(relation, def))),
             RelationKind::Source(def) => self.source(relation, def).map(Some),
@@ -180,6 +184,7 @@ impl Specs<'_> {
             source: None,
             sink: None,
             backend,
+            choices: checkpoint_settings::choices(relation),
         }
     }
 
@@ -213,6 +218,7 @@ impl Specs<'_> {
             source: Some(connector),
             sink: None,
             backend,
+            choices: checkpoint_settings::choices(relation),
         })
     }
 
@@ -237,6 +243,7 @@ impl Specs<'_> {
             source: None,
             sink: None,
             backend,
+            choices: checkpoint_settings::choices(relation),
         })
     }
 
@@ -251,6 +258,7 @@ impl Specs<'_> {
             source: None,
             sink: None,
             backend: self.default_backend,
+            choices: Arc::default(),
         })
     }
 
@@ -284,6 +292,7 @@ impl Specs<'_> {
             source: None,
             sink: Some(sink),
             backend,
+            choices: checkpoint_settings::choices(relation),
         })
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tidegate_runtime::RestartStrategy;
 use tidegate_types::{SqlError, SqlState};
 
 /// Where a setting can be changed.
@@ -26,6 +27,8 @@ pub enum Kind {
         min: i64,
         max: i64,
     },
+    /// A whole number, or `unlimited`.
+    Count,
     /// `100ms`, `1s`, `5min`; a bare number is milliseconds. With `off` also switched off.
     Duration {
         may_be_off: bool,
@@ -81,6 +84,12 @@ const POSITIVE: Kind = Kind::Integer {
 
 /// All of them, in order of names.
 pub const SETTINGS: &[Setting] = &[
+    server(
+        "aligned_checkpoint_timeout",
+        "off",
+        Kind::Duration { may_be_off: true },
+        "How long the barrier of an aligned checkpoint waits behind rows before it overtakes them.",
+    ),
     session(
         "application_name",
         "",
@@ -106,10 +115,46 @@ pub const SETTINGS: &[Setting] = &[
         "Text form of bytea.",
     ),
     server(
+        "checkpoint_alignment",
+        "aligned",
+        Kind::OneOf(&["aligned", "unaligned"]),
+        "Whether a checkpoint's barrier waits behind rows, or overtakes them and makes them part of the checkpoint.",
+    ),
+    server(
+        "checkpoint_execution",
+        "async",
+        Kind::OneOf(&["async", "sync"]),
+        "Whether processing goes on while a checkpoint is written, or the barrier is held until it is durable.",
+    ),
+    server(
+        "checkpoint_guarantee",
+        "exactly_once",
+        Kind::OneOf(&["exactly_once", "at_least_once"]),
+        "Whether rows behind a barrier wait for it, or are processed at once and again after a crash.",
+    ),
+    server(
         "checkpoint_interval",
         "1s",
         Kind::Duration { may_be_off: true },
         "Time between automatic checkpoints.",
+    ),
+    server(
+        "checkpoint_min_pause",
+        "0",
+        Kind::Duration { may_be_off: false },
+        "Least time from the end of an automatic checkpoint to the beginning of the next.",
+    ),
+    server(
+        "checkpoint_mode",
+        "incremental",
+        Kind::OneOf(&["incremental", "full"]),
+        "Whether a checkpoint writes what changed, or all state.",
+    ),
+    server(
+        "checkpoint_on_drop",
+        "delete",
+        Kind::OneOf(&["delete", "retain"]),
+        "Whether a dropped view and a stopped server leave a savepoint of their last state behind.",
     ),
     server(
         "checkpoint_retained",
@@ -125,6 +170,12 @@ pub const SETTINGS: &[Setting] = &[
         "",
         Kind::Text,
         "Where checkpoints go: a directory or URL; empty means DATA_DIR/checkpoints.",
+    ),
+    server(
+        "checkpoint_timeout",
+        "10min",
+        Kind::Duration { may_be_off: false },
+        "A checkpoint that is not durable within this time is aborted.",
     ),
     session(
         "client_encoding",
@@ -190,16 +241,76 @@ pub const SETTINGS: &[Setting] = &[
         "Accepted for clients; statements do not wait for locks.",
     ),
     server(
+        "max_concurrent_checkpoints",
+        "1",
+        Kind::Integer { min: 1, max: 4 },
+        "How many checkpoints may be under way at the same time.",
+    ),
+    server(
+        "max_barrier_lag",
+        "off",
+        Kind::Duration { may_be_off: true },
+        "A view for which a barrier waits longer is left out and rejoins by a backfill; off: everybody waits for it.",
+    ),
+    server(
         "memory_limit",
         "4GB",
         Kind::Bytes,
-        "Memory for state, queues and queries together.",
+        "Memory for state, queues and queries together. State on rocksdb goes to disk beyond its part of it; state in memory holds sources back near it, then fails statements.",
     ),
     server(
         "pin_workers",
         "on",
         Kind::Boolean,
         "Each worker keeps to a core of its own.",
+    ),
+    server(
+        "restart_attempts",
+        "6",
+        Kind::Integer {
+            min: 0,
+            max: 10_000,
+        },
+        "Restarts in a row because of one view before it is suspended (restart_strategy exponential, fixed).",
+    ),
+    server(
+        "restart_delay",
+        "50ms",
+        Kind::Duration { may_be_off: false },
+        "Time before a restart of the workers; with restart_strategy exponential before the first.",
+    ),
+    server(
+        "restart_failure_interval",
+        "1min",
+        Kind::Duration { may_be_off: false },
+        "Time in which restart_max_failures are counted (restart_strategy failure_rate).",
+    ),
+    server(
+        "restart_max_delay",
+        "30s",
+        Kind::Duration { may_be_off: false },
+        "Longest time before a restart (restart_strategy exponential).",
+    ),
+    server(
+        "restart_max_failures",
+        "3",
+        Kind::Integer {
+            min: 0,
+            max: 10_000,
+        },
+        "Restarts because of one view within the interval before it is suspended (restart_strategy failure_rate).",
+    ),
+    server(
+        "restart_reset_after",
+        "1min",
+        Kind::Duration { may_be_off: false },
+        "Time without a failure after which restarts are counted anew (restart_strategy exponential, fixed).",
+    ),
+    server(
+        "restart_strategy",
+        "exponential",
+        Kind::OneOf(&["exponential", "fixed", "failure_rate", "none"]),
+        "When workers that failed are started again, and when a view that keeps failing is suspended.",
     ),
     server(
         "restore_without_log",
@@ -245,6 +356,12 @@ pub const SETTINGS: &[Setting] = &[
         "Longest time that a statement may take; 0 for no limit.",
     ),
     session(
+        "strict_reads",
+        "on",
+        Kind::Boolean,
+        "A read sees every write that was acknowledged to anybody before it began; off: to this session.",
+    ),
+    session(
         "synchronous_commit",
         "on",
         Kind::OneOf(&["on"]),
@@ -255,6 +372,12 @@ pub const SETTINGS: &[Setting] = &[
         "UTC",
         Kind::OneOf(&["UTC", "utc", "Etc/UTC", "GMT"]),
         "Time zone of timestamps with time zone.",
+    ),
+    server(
+        "tolerable_failed_checkpoints",
+        "unlimited",
+        Kind::Count,
+        "How many checkpoints in a row may fail before the workers start again from the newest one.",
     ),
     session(
         "transaction_isolation",
@@ -340,6 +463,11 @@ impl Setting {
                 Ok(number) if (min..=max).contains(&number) => Ok(number.to_string()),
                 Ok(_) => Err(refused(&format!("It takes numbers from {min} to {max}."))),
                 Err(_) => Err(refused("It takes a whole number.")),
+            },
+            Kind::Count if value.eq_ignore_ascii_case("unlimited") => Ok("unlimited".into()),
+            Kind::Count => match value.parse::<u64>() {
+                Ok(number) => Ok(number.to_string()),
+                Err(_) => Err(refused("It takes a whole number, or unlimited.")),
             },
             Kind::Duration { may_be_off } => match parse_duration(value) {
                 Some(_) => Ok(value.to_owned()),
@@ -450,6 +578,32 @@ impl Settings {
 
     pub fn bytes(&self, name: &'static str) -> usize {
         parse_bytes(self.known(name)).expect("values are checked when they are set")
+    }
+
+    pub fn restart_strategy(&self) -> RestartStrategy {
+        let time = |name| self.duration(name).unwrap_or_default();
+        let count = |name| u32::try_from(self.integer(name)).unwrap_or(u32::MAX);
+        let (delay, reset_after) = (time("restart_delay"), time("restart_reset_after"));
+        let attempts = count("restart_attempts");
+        match self.text("restart_strategy") {
+            "fixed" => RestartStrategy::Fixed {
+                delay,
+                attempts,
+                reset_after,
+            },
+            "failure_rate" => RestartStrategy::FailureRate {
+                delay,
+                failures: count("restart_max_failures"),
+                interval: time("restart_failure_interval"),
+            },
+            "none" => RestartStrategy::None,
+            _ => RestartStrategy::Exponential {
+                first: delay,
+                longest: time("restart_max_delay"),
+                attempts,
+                reset_after,
+            },
+        }
     }
 
     /// Names and values that were set.

@@ -14,6 +14,8 @@ pub(crate) struct Passed {
     pub runs: Vec<(RelationId, Run)>,
     /// Longest time that one driver spent sealing.
     pub seal_micros: u64,
+    /// A driver let the barrier overtake rows, which are part of a later epoch now.
+    pub overtaken: bool,
 }
 
 #[derive(Default)]
@@ -64,6 +66,13 @@ impl Board {
             .extend(runs.into_iter().map(|run| (relation, run)));
     }
 
+    /// Rows of this epoch have become part of a later one.
+    pub fn overtaken(&mut self, epoch: Epoch) {
+        if let Some(pending) = self.pending.get_mut(&epoch) {
+            pending.passed.overtaken = true;
+        }
+    }
+
     /// Nobody waits for this relation any more, and what it sealed for barriers still under way is dropped.
     pub fn forget(&mut self, relation: RelationId) {
         self.drivers.remove(&relation);
@@ -71,6 +80,12 @@ impl Board {
             pending.waiting.remove(&relation);
             pending.passed.runs.retain(|(r, _)| *r != relation);
         }
+    }
+
+    /// Those that have not passed a barrier.
+    pub fn waiting(&self, epoch: Epoch) -> Vec<RelationId> {
+        let pending = self.pending.get(&epoch);
+        pending.map_or_else(Vec::new, |p| p.waiting.keys().copied().collect())
     }
 
     /// The oldest barrier that everybody has passed, if it was not reported yet.

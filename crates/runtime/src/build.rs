@@ -9,6 +9,7 @@ use crate::driver::{
     Inlet, NodeContext, OperatorDriver, Outlet, WorkerFailure, show_restored_errors,
 };
 use crate::hub::{Hub, Tables};
+use crate::in_flight;
 use crate::input::InputPort;
 use crate::input::reader::Waker;
 use crate::input::shared_source::SourceReader;
@@ -17,13 +18,14 @@ use crate::input::table::TableInput;
 use crate::input::view_import::ViewImport;
 use crate::packet::{ByKeyGroup, Packet};
 use crate::root::RootDriver;
+use crate::worker::on_behalf_of;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use tidegate_dataflow::{OperatorError, factory};
+use tidegate_dataflow::{OperatorError, Port, factory};
 use tidegate_plan::{Distribution, Edge, Node, Op};
 use tidegate_state::{Form, Merge, StateError, TableSpec, ViewSpec};
-use tidegate_types::{RelationId, TableId};
+use tidegate_types::{Batch, RelationId, TableId};
 use timely::dataflow::channels::pact::{DistributorPact, Pipeline};
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream};
@@ -67,6 +69,8 @@ impl Builder<'_> {
 
     fn nodes<'scope>(&self, scope: Scope<'scope, u64>) -> Result<(), StateError> {
         let nodes = &self.install.spec.dataflow.nodes;
+        // What stands is told anew from what is restored.
+        self.hub.errors.forget(self.relation(), self.hub.worker);
         let mut consumers = vec![0; nodes.len()];
         for edge in nodes.iter().flat_map(|n| &n.inputs) {
             consumers[edge.from] += 1;
@@ -102,6 +106,8 @@ impl Builder<'_> {
             operator: node.id,
             activator: scope.activator_for(builder.operator_info().address),
             start: self.install.start.0,
+            may_be_early: self.only_inserts(node).then(|| self.install.spec.choices.clone()),
+            in_flight: self.in_flight(node)?,
         };
         if let Op::Materialize { .. } | Op::Sink { .. } = node.op {
             self.root(builder, node, context, inlets)?;
@@ -116,6 +122,23 @@ impl Builder<'_> {
             _ => self.operator(builder, index, context, inlets, outlet)?,
         }
         Ok(Some(stream))
+    }
+
+    /// Whether nothing is ever retracted from the inputs of a node.
+    fn only_inserts(&self, node: &Node) -> bool {
+        let nodes = &self.install.spec.dataflow.nodes;
+        node.inputs.iter().all(|edge| nodes[edge.from].append_only)
+    }
+
+    /// What this worker takes of the rows that a checkpoint's barrier had overtaken in front of a node.
+    fn in_flight(&self, node: &Node) -> Result<Vec<(Port, Batch)>, StateError> {
+        let table = in_flight::restored_table(self.relation(), node.id);
+        match self.restored.borrow_mut().remove(&table) {
+            Some(runs) => {
+                in_flight::unpack(&runs, &node.inputs, self.hub.worker, self.hub.workers)
+            }
+            None => Ok(Vec::new()),
+        }
     }
 
     /// An input of an operator, fed through an exchange where the plan asks for one.
@@ -172,11 +195,12 @@ impl Builder<'_> {
             let errors = tables.last().expect("the error table is the last");
             show_restored_errors(self.hub, self.relation(), node.id, errors.as_ref())?;
         }
+        let relation = self.relation();
         builder.build(move |mut capabilities| {
             let capability = capabilities.pop().expect("one output has one capability");
             let mut driver =
                 OperatorDriver::new(context, operator, tables, true, inlets, outlet, capability);
-            move |frontiers| driver.run(frontiers)
+            move |frontiers| on_behalf_of(relation, || driver.run(frontiers))
         });
         Ok(())
     }
@@ -213,7 +237,7 @@ impl Builder<'_> {
             let port = InputPort::new(context, tables, outlet, capability);
             let mut run = make_input(port, &op, &install, waker);
             move |_| {
-                run();
+                on_behalf_of(install.spec.relation(), &mut run);
                 // An input is never at its end by itself: a barrier may always come.
                 true
             }
@@ -249,7 +273,10 @@ impl Builder<'_> {
                 }
             }
         };
-        builder.build(move |_| move |frontiers| driver.run(frontiers));
+        let relation = self.relation();
+        builder.build(move |_| {
+            move |frontiers| on_behalf_of(relation, || driver.run(frontiers))
+        });
         Ok(())
     }
 
@@ -323,24 +350,29 @@ impl Builder<'_> {
         Ok(tables)
     }
 
-    /// Where an input stands: one small table, restored whole on every worker (each keeps to its own splits or groups).
+    /// Where an input stands, and what a source could not decode: small tables, restored whole on every worker (each keeps
+    /// to its own splits or groups).
     fn position_table(&self, node: &Node) -> Result<Tables, StateError> {
-        let spec = TableSpec {
-            id: position_table(self.relation(), node),
-            form: Form::Value,
-            merge: Merge::Replace,
-        };
-        let backend = tidegate_state::BackendKind::Memory;
-        let mut table = self.hub.backends.open_table(backend, &spec)?;
-        for run in self
-            .restored
-            .borrow_mut()
-            .remove(&spec.id)
-            .unwrap_or_default()
-        {
-            table.restore(&run)?;
+        let mut tables = Vec::new();
+        for id in input_tables(self.relation(), node) {
+            let spec = TableSpec {
+                id,
+                form: Form::Value,
+                merge: Merge::Replace,
+            };
+            let backend = tidegate_state::BackendKind::Memory;
+            let mut table = self.hub.backends.open_table(backend, &spec)?;
+            for run in self
+                .restored
+                .borrow_mut()
+                .remove(&spec.id)
+                .unwrap_or_default()
+            {
+                table.restore(&run)?;
+            }
+            tables.push(table);
         }
-        let tables: Tables = Rc::new(RefCell::new(vec![table]));
+        let tables: Tables = Rc::new(RefCell::new(tables));
         self.hub.register_tables(self.relation(), &tables);
         Ok(tables)
     }
@@ -373,8 +405,22 @@ pub(crate) fn position_tables(dataflow: &tidegate_plan::Dataflow) -> Vec<TableId
         .iter()
         .filter(|n| matches!(n.op, Op::Source { .. } | Op::Import { .. }));
     inputs
-        .map(|node| position_table(dataflow.relation, node))
+        .flat_map(|node| input_tables(dataflow.relation, node))
         .collect()
+}
+
+/// The tables of an input: its position, and behind it what a source's own reader could not decode.
+fn input_tables(relation: RelationId, node: &Node) -> Vec<TableId> {
+    let mut tables = vec![position_table(relation, node)];
+    if is_reader(relation, node) {
+        tables.push(error_table(relation, node));
+    }
+    tables
+}
+
+/// Whether this is the source's own reader, and not a view's end of it.
+pub(crate) fn is_reader(relation: RelationId, node: &Node) -> bool {
+    matches!(&node.op, Op::Source { relation: source, .. } if *source == relation)
 }
 
 fn make_input(port: InputPort, op: &Op, install: &Install, waker: Waker) -> Box<dyn FnMut()> {

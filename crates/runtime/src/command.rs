@@ -1,13 +1,17 @@
 //! What the coordinator tells workers: one stream of commands, the same order for all.
 
+use crate::lag::Waiting;
 use crate::spec::RelationSpec;
 use crate::status::RelationStatus;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::Thread;
 use tidegate_state::{Run, ViewStore};
 use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, RelationId, TableId};
+use tokio::sync::mpsc;
 
 /// A relation to be built on every worker, from this epoch on.
 pub(crate) struct Install {
@@ -17,6 +21,12 @@ pub(crate) struct Install {
     pub restored: Vec<Mutex<RestoredState>>,
     /// Whether the relation was part of the checkpoint that is restored: what it had then is all it needs.
     pub is_restored: bool,
+    /// Could be read before workers were restarted, as far as is known: readers wait for it now instead of being refused.
+    pub is_awaited: bool,
+    /// It and all that it reads were complete once, and stay so.
+    pub is_settled: AtomicBool,
+    /// A checkpoint of this process holds it. Until then what older ones hold of it may be of an earlier life.
+    pub is_checkpointed: AtomicBool,
     pub status: Arc<RelationStatus>,
     /// The view store of each worker, there as soon as the worker has built the relation.
     pub stores: Mutex<Vec<Option<Arc<ViewStore>>>>,
@@ -32,10 +42,25 @@ pub(crate) enum Command {
     Drop(Arc<Vec<RelationId>>),
     /// Changes of tables, for the worker that reads the log.
     Append(Arc<Vec<(RelationId, Batch)>>),
-    Barrier(Barrier),
+    Barrier(Barrier, Way),
+    /// Whoever has not passed the barrier of this epoch yet lets it overtake what waits in front of it.
+    Overtake(Epoch),
     Completed(CheckpointId),
-    Aborted(CheckpointId),
+    /// These will never complete; barriers of theirs that are still under way are ordinary ones.
+    Aborted(RangeInclusive<CheckpointId>),
+    /// Asks each worker what a barrier waits for.
+    WhoWaits(Epoch, mpsc::UnboundedSender<Waiting>),
     Stop,
+}
+
+/// How a barrier moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Passing,
+    /// As with [`Command::Overtake`], from the start.
+    Overtaking,
+    /// Inputs give nothing of later epochs until its checkpoint has completed or was aborted.
+    Holding,
 }
 
 /// Commands on their way to one worker.

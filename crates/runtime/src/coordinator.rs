@@ -7,14 +7,21 @@
 //! **When a barrier is cut.** Never while two are in flight. At once when table changes have been appended, when a source
 //! has run dry after giving rows, or when somebody asked; otherwise when `rows_per_epoch` rows have come or
 //! `barrier_interval` has gone by since the first of them. So an idle system cuts none, a quiet one answers in
-//! milliseconds, and a busy one works in large epochs.
+//! milliseconds, and a busy one works in large epochs. A checkpoint's barrier that is to overtake does not wait for those
+//! in flight: it overtakes them too.
+//!
+//! **When an epoch is published.** When every worker has passed its barrier and nobody merged rows of it into a later one.
+//! With synchronous checkpoints also not before the checkpoint is durable.
 
 use crate::board::Passed;
 use crate::checkpointing::{self, CheckpointWork, Sealed};
-use crate::command::{Command, Inbox, Install};
+use crate::command::{Command, Inbox, Install, Way};
 use crate::driver::WorkerFailure;
+use crate::lag::Waiting;
+use crate::policy::{CheckpointAlignment, CheckpointExecution, CheckpointPolicy, LivePolicy};
+use crate::schedule::{Schedule, shown};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -32,8 +39,7 @@ const EPOCHS_AHEAD: u64 = 100;
 pub(crate) struct Pace {
     pub barrier_interval: Duration,
     pub rows_per_epoch: usize,
-    /// `None`: only when asked.
-    pub checkpoint_interval: Option<Duration>,
+    pub policy: Arc<LivePolicy>,
 }
 
 /// What readers may see.
@@ -45,6 +51,8 @@ pub(crate) struct Published {
     pub incarnation: u64,
     /// Workers are running. While they are not, nothing can be read.
     pub running: bool,
+    /// They never will again in this process.
+    pub given_up: bool,
 }
 
 struct InFlight {
@@ -53,6 +61,14 @@ struct InFlight {
     waiting: usize,
     /// What each worker sealed.
     sealed: Vec<Sealed>,
+    /// As it was when the barrier was cut.
+    policy: Arc<CheckpointPolicy>,
+    /// Workers have been told to let it overtake.
+    overtaking: bool,
+    /// It was asked not to.
+    keeps_aligned: bool,
+    /// Rows of its epoch have become part of a later one: nobody may be shown this one.
+    overtaken: bool,
 }
 
 struct State {
@@ -67,14 +83,11 @@ struct State {
     installs: BTreeMap<RelationId, Arc<Install>>,
     /// In the order of creation, which is the order of dependency.
     order: Vec<RelationId>,
-    next_checkpoint: CheckpointId,
-    checkpoint_wanted: bool,
-    active_checkpoint: Option<CheckpointId>,
-    last_checkpoint_at: Instant,
-    /// Barriers have been cut since the last one that was a checkpoint's.
-    uncheckpointed: bool,
-    /// Prepared by sinks, to be in the next manifest.
-    tokens: Vec<(RelationId, Token)>,
+    checkpoints: Schedule,
+    /// Everybody has passed it, and it is published when its synchronous checkpoint has ended.
+    held: Option<(CheckpointId, Barrier)>,
+    /// Prepared by sinks, to be in the manifest of this checkpoint or a later one.
+    tokens: Vec<(CheckpointId, RelationId, Token)>,
     /// Sources of which a worker has nothing more to read.
     finished: BTreeSet<(RelationId, usize)>,
     failure: Option<WorkerFailure>,
@@ -104,6 +117,21 @@ pub(crate) struct Beginning {
     pub checkpoint: CheckpointId,
 }
 
+impl InFlight {
+    /// When its checkpoint may have waited too long for something.
+    fn next_look(&self, now: Instant) -> Instant {
+        let timeout = self.cut_at + self.policy.timeout;
+        match self.policy.alignment {
+            CheckpointAlignment::AlignedFor(limit) if !self.overtaking && !self.keeps_aligned => {
+                let switch = self.cut_at + limit;
+                // Once it is over, the switch waits for the end of an epoch.
+                if switch > now { switch } else { now + Duration::from_millis(10) }
+            }
+            _ => timeout,
+        }
+    }
+}
+
 impl Coordinator {
     pub fn new(
         pace: Pace,
@@ -124,11 +152,8 @@ impl Coordinator {
             first_row_at: None,
             installs: BTreeMap::new(),
             order: Vec::new(),
-            next_checkpoint: beginning.checkpoint,
-            checkpoint_wanted: false,
-            active_checkpoint: None,
-            last_checkpoint_at: Instant::now(),
-            uncheckpointed: false,
+            checkpoints: Schedule::new(beginning.checkpoint),
+            held: None,
             tokens: Vec::new(),
             finished: BTreeSet::new(),
             failure: None,
@@ -190,8 +215,8 @@ impl Coordinator {
         self.cut_if_due(&mut state);
     }
 
-    pub fn sink_prepared(&self, relation: RelationId, _checkpoint: CheckpointId, token: Token) {
-        self.state.lock().tokens.push((relation, token));
+    pub fn sink_prepared(&self, relation: RelationId, checkpoint: CheckpointId, token: Token) {
+        self.state.lock().tokens.push((checkpoint, relation, token));
     }
 
     /// All drivers of this worker have passed the barrier.
@@ -205,6 +230,7 @@ impl Coordinator {
             return;
         };
         flight.waiting -= 1;
+        flight.overtaken |= passed.overtaken;
         flight.sealed.push(Sealed {
             worker,
             runs: passed.runs,
@@ -219,33 +245,46 @@ impl Coordinator {
 
     fn complete(&self, state: &mut State, flight: InFlight) {
         let barrier = flight.barrier;
+        let is_sync = flight.policy.execution == CheckpointExecution::Sync;
+        let overtaken = flight.overtaken;
+        if let Some(checkpoint) = barrier.checkpoint {
+            let mut work = CheckpointWork::new(&barrier, flight.cut_at, flight.policy);
+            work.overtaken = overtaken;
+            work.sealed = flight.sealed;
+            let (now, later) = std::mem::take(&mut state.tokens)
+                .into_iter()
+                .partition(|(c, ..)| *c <= checkpoint);
+            (work.tokens, state.tokens) = (now, later);
+            let installs = state.order.iter().map(|r| state.installs[r].clone());
+            work.relations = installs.collect();
+            self.hand_over(work);
+        }
+        match barrier.checkpoint {
+            // Its rows wait for the end of the next epoch.
+            _ if overtaken => state.wanted = true,
+            Some(checkpoint) if is_sync => state.held = Some((checkpoint, barrier)),
+            _ => self.publish(state, &barrier),
+        }
+    }
+
+    fn publish(&self, state: &mut State, barrier: &Barrier) {
         for install in state.installs.values() {
             for store in install.stores.lock().iter().flatten() {
                 store.publish(barrier.epoch);
             }
         }
-        if barrier.checkpoint.is_some() {
-            let work = CheckpointWork {
-                barrier,
-                triggered_at: flight.cut_at,
-                aligned_at: Instant::now(),
-                sealed: flight.sealed,
-                tokens: std::mem::take(&mut state.tokens),
-                relations: state
-                    .order
-                    .iter()
-                    .map(|r| state.installs[r].clone())
-                    .collect(),
-            };
-            // Without a checkpoint task the incarnation is over, and the checkpoint moot.
-            if let Some(checkpoints) = &*self.checkpoints.lock() {
-                let _ = checkpoints.send(work);
-            }
-        }
+        state.checkpoints.epoch_ended();
         self.published.send_modify(|p| {
             p.epoch = barrier.epoch;
             p.log_position = barrier.log_position;
         });
+    }
+
+    fn hand_over(&self, work: CheckpointWork) {
+        // Without a checkpoint task the incarnation is over, and the checkpoint moot.
+        if let Some(checkpoints) = &*self.checkpoints.lock() {
+            let _ = checkpoints.send(work);
+        }
     }
 
     pub fn worker_failed(&self, worker: usize, failure: WorkerFailure) {
@@ -259,9 +298,22 @@ impl Coordinator {
             "worker failed: {}",
             failure.message
         );
-        state.failure = Some(failure.clone());
-        self.stop_workers(&mut state);
-        let _ = self.failures.send(failure);
+        self.fail(&mut state, failure);
+    }
+
+    /// Ends the incarnation; what comes next is the supervisor's to decide.
+    fn fail(&self, state: &mut State, failure: WorkerFailure) {
+        if state.failure.is_none() && !state.stopped {
+            state.failure = Some(failure.clone());
+            self.stop_workers(state);
+            let _ = self.failures.send(failure);
+        }
+    }
+
+    /// The policy has changed.
+    pub fn policy_changed(&self) {
+        self.cut_if_due(&mut self.state.lock());
+        self.timer.notify_one();
     }
 
     // ---- what the engine says ---------------------------------------------------------------------------------------
@@ -316,7 +368,11 @@ impl Coordinator {
         }
         state.finished.retain(|(r, _)| !relations.contains(r));
         state.order.retain(|r| !relations.contains(r));
-        state.tokens.retain(|(r, _)| !relations.contains(r));
+        // They may come again before these barriers have passed, and with another state.
+        for sealed in state.in_flight.iter_mut().flat_map(|f| &mut f.sealed) {
+            sealed.runs.retain(|(r, _)| !relations.contains(r));
+        }
+        state.tokens.retain(|(_, r, _)| !relations.contains(r));
         self.broadcast(&state, &Command::Drop(Arc::new(relations.to_vec())));
         state.wanted = true;
         self.cut_if_due(&mut state);
@@ -324,6 +380,14 @@ impl Coordinator {
 
     pub fn installed(&self, relation: RelationId) -> Option<Arc<Install>> {
         self.state.lock().installs.get(&relation).cloned()
+    }
+
+    /// Those that cannot be read yet.
+    pub fn building(&self) -> HashSet<RelationId> {
+        self.at_published(|published, installs| {
+            let unfinished = |r: &RelationId| unfinished(installs, *r, published.epoch).is_some();
+            installs.keys().copied().filter(unfinished).collect()
+        })
     }
 
     /// All relations in order of dependency.
@@ -359,12 +423,30 @@ impl Coordinator {
         })
     }
 
-    /// Asks that the next barrier be a checkpoint's.
-    pub fn checkpoint_wanted(&self) {
+    /// Asks that the next barrier be a checkpoint's, which overtakes nothing if it is to be `aligned`.
+    pub fn checkpoint_wanted(&self, aligned: bool) {
         let mut state = self.state.lock();
-        state.checkpoint_wanted = true;
+        state.checkpoints.want(aligned);
         state.wanted = true;
         self.cut_if_due(&mut state);
+    }
+
+    pub fn has_stopped(&self) -> bool {
+        self.state.lock().stopped
+    }
+
+    /// The barrier that has been under way the longest, and for how long.
+    pub fn oldest_barrier(&self) -> Option<(Epoch, Duration)> {
+        let state = self.state.lock();
+        let oldest = state.in_flight.front()?;
+        Some((oldest.barrier.epoch, oldest.cut_at.elapsed()))
+    }
+
+    /// Asks all workers what a barrier waits for.
+    pub fn who_waits(&self, epoch: Epoch) -> mpsc::UnboundedReceiver<Waiting> {
+        let (sender, answers) = mpsc::unbounded_channel();
+        self.broadcast(&self.state.lock(), &Command::WhoWaits(epoch, sender));
+        answers
     }
 
     pub fn stop(&self) {
@@ -374,6 +456,10 @@ impl Coordinator {
     /// No further checkpoint will come: the task that completes them ends after those under way.
     pub fn close(&self) {
         self.checkpoints.lock().take();
+    }
+
+    pub fn policy(&self) -> &LivePolicy {
+        &self.pace.policy
     }
 
     pub fn rows_in(&self) -> u64 {
@@ -403,25 +489,94 @@ impl Coordinator {
     pub fn checkpoint_completed(&self, checkpoint: CheckpointId, reserved: Epoch) {
         self.epoch_limit.fetch_max(reserved.0, Ordering::SeqCst);
         let mut state = self.state.lock();
-        state.active_checkpoint = None;
+        state.checkpoints.completed(checkpoint);
         self.broadcast(&state, &Command::Completed(checkpoint));
+        self.let_go(&mut state, checkpoint);
+        self.timer.notify_one();
         self.cut_if_due(&mut state);
     }
 
-    /// It never will. Tokens stand for rows that will not come again: the next manifest has to hold them.
+    /// It never will. Tokens stand for rows that will not come again: a later manifest has to hold them.
     pub fn checkpoint_aborted(
         &self,
         checkpoint: CheckpointId,
-        mut tokens: Vec<(RelationId, Token)>,
+        mut tokens: Vec<(CheckpointId, RelationId, Token)>,
+        cause: &str,
     ) {
         let mut state = self.state.lock();
-        state.active_checkpoint = None;
-        state.uncheckpointed = true;
         tokens.append(&mut state.tokens);
         state.tokens = tokens;
-        self.broadcast(&state, &Command::Aborted(checkpoint));
-        self.timer.notify_one();
+        self.abort(&mut state, checkpoint, cause);
         self.cut_if_due(&mut state);
+    }
+
+    /// Gives up this checkpoint and those that build upon it; what they would have held is carried over to the next.
+    fn abort(&self, state: &mut State, checkpoint: CheckpointId, cause: &str) {
+        let (range, failed) = state.checkpoints.aborted(checkpoint);
+        for flight in &mut state.in_flight {
+            if let Some(id) = flight.barrier.checkpoint.filter(|c| range.contains(c)) {
+                let mut work =
+                    CheckpointWork::new(&flight.barrier, flight.cut_at, flight.policy.clone());
+                work.given_up = Some(match id == checkpoint {
+                    true => cause.to_owned(),
+                    false => format!("it builds upon checkpoint {checkpoint}, which was aborted"),
+                });
+                self.hand_over(work);
+                flight.barrier.checkpoint = None;
+            }
+        }
+        self.broadcast(state, &Command::Aborted(range));
+        self.let_go(state, CheckpointId(u64::MAX));
+        self.timer.notify_one();
+        let tolerable = self.pace.policy.get().tolerable_failed;
+        if tolerable.is_some_and(|tolerable| failed > tolerable) {
+            let message = format!(
+                "{failed} checkpoints in a row failed, which is more than tolerable_failed_checkpoints; the last because {cause}"
+            );
+            tracing::error!("{message}");
+            let relation = None;
+            self.fail(state, WorkerFailure { relation, message });
+        }
+    }
+
+    /// Publishes the epoch that waited for the end of its synchronous checkpoint.
+    fn let_go(&self, state: &mut State, ended: CheckpointId) {
+        if let Some((_, barrier)) = state.held.take_if(|(checkpoint, _)| *checkpoint <= ended) {
+            self.publish(state, &barrier);
+        }
+    }
+
+    /// Gives up checkpoints whose barrier has not passed in time, and lets those overtake that have waited long enough.
+    fn look_at_flights(&self, state: &mut State, now: Instant) {
+        let late = state.in_flight.iter().find_map(|f| {
+            let checkpoint = f.barrier.checkpoint?;
+            (now >= f.cut_at + f.policy.timeout).then(|| (checkpoint, f.policy.timeout))
+        });
+        if let Some((checkpoint, timeout)) = late {
+            let cause = format!(
+                "its barrier did not pass within checkpoint_timeout, {}",
+                shown(timeout)
+            );
+            self.abort(state, checkpoint, &cause);
+        }
+        if !state.checkpoints.may_overtake() {
+            return;
+        }
+        let switches = |f: &&mut InFlight| match f.policy.alignment {
+            CheckpointAlignment::AlignedFor(limit) => {
+                f.barrier.checkpoint.is_some()
+                    && !f.keeps_aligned
+                    && !f.overtaking
+                    && now >= f.cut_at + limit
+            }
+            _ => false,
+        };
+        if let Some(flight) = state.in_flight.iter_mut().find(switches) {
+            flight.overtaking = true;
+            let epoch = flight.barrier.epoch;
+            state.checkpoints.overtook();
+            self.broadcast(state, &Command::Overtake(epoch));
+        }
     }
 
     /// Another server owns the storage now, or nobody knows: what this one computes can never be durable again.
@@ -441,6 +596,7 @@ impl Coordinator {
                 if state.stopped {
                     return;
                 }
+                self.look_at_flights(&mut state, Instant::now());
                 self.cut_if_due(&mut state);
                 self.next_deadline(&state)
             };
@@ -480,20 +636,35 @@ impl Coordinator {
             .first_row_at
             .filter(|_| self.rows_since_barrier.load(Ordering::Relaxed) > 0);
         let barrier = rows.map(|at| at + self.pace.barrier_interval);
-        let checkpoint = match self.pace.checkpoint_interval {
-            Some(interval) if state.uncheckpointed && state.active_checkpoint.is_none() => {
-                Some(state.last_checkpoint_at + interval)
-            }
-            _ => None,
-        };
-        let deadline = barrier.into_iter().chain(checkpoint).min()?;
+        let checkpoint = state.checkpoints.deadline(&self.pace.policy.get());
+        let flights = state.in_flight.iter();
+        let flights = flights.filter_map(|f| f.barrier.checkpoint.map(|_| f.next_look(now)));
+        let deadline = barrier
+            .into_iter()
+            .chain(checkpoint)
+            .chain(flights)
+            .min()?;
         Some(deadline.max(now + Duration::from_micros(200)))
     }
 
     // ---- barriers ---------------------------------------------------------------------------------------------------
 
     fn cut_if_due(&self, state: &mut State) {
-        if state.stopped || state.in_flight.len() >= MAX_IN_FLIGHT {
+        // A synchronous checkpoint lets nothing pass until it has ended.
+        let is_sync = |f: &InFlight| {
+            f.barrier.checkpoint.is_some() && f.policy.execution == CheckpointExecution::Sync
+        };
+        if state.stopped || state.held.is_some() || state.in_flight.iter().any(is_sync) {
+            return;
+        }
+        let now = Instant::now();
+        let policy = self.pace.policy.get();
+        let rows = self.rows_since_barrier.load(Ordering::Relaxed);
+        let arrived = state.wanted || rows > 0;
+        let checkpoint = state.checkpoints.is_due(&policy, now, arrived);
+        // It overtakes the others too, so that it need not wait for them.
+        let overtakes = checkpoint && state.checkpoints.overtakes(&policy);
+        if state.in_flight.len() >= MAX_IN_FLIGHT + usize::from(overtakes) {
             return;
         }
         let limit = self.epoch_limit.load(Ordering::Relaxed);
@@ -503,46 +674,42 @@ impl Coordinator {
                 return;
             }
         }
-        let now = Instant::now();
-        let rows = self.rows_since_barrier.load(Ordering::Relaxed);
         let waited = state
             .first_row_at
             .is_some_and(|at| now - at >= self.pace.barrier_interval);
-        let checkpoint = state.active_checkpoint.is_none()
-            && (state.checkpoint_wanted
-                || self.pace.checkpoint_interval.is_some_and(|interval| {
-                    now - state.last_checkpoint_at >= interval
-                        && (state.uncheckpointed || state.wanted || rows > 0)
-                }));
         let due =
             checkpoint || state.wanted || rows >= self.pace.rows_per_epoch || (rows > 0 && waited);
         if due {
-            self.cut(state, now, checkpoint);
+            self.cut(state, now, checkpoint.then_some(policy));
         }
     }
 
-    fn cut(&self, state: &mut State, now: Instant, checkpoint: bool) {
+    /// `checkpoint`: how, if the barrier is one's.
+    fn cut(&self, state: &mut State, now: Instant, checkpoint: Option<Arc<CheckpointPolicy>>) {
         let clock_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_millis() as i64);
         state.last_time_ms = state.last_time_ms.max(clock_ms);
-        let checkpoint = checkpoint.then(|| {
-            let id = state.next_checkpoint;
-            state.next_checkpoint = CheckpointId(id.0 + 1);
-            state.active_checkpoint = Some(id);
-            state.checkpoint_wanted = false;
-            state.last_checkpoint_at = now;
-            checkpointing::enter("sealing", id);
-            id
-        });
+        let (mut id, mut way, mut keeps_aligned) = (None, Way::Passing, false);
+        if let Some(policy) = &checkpoint {
+            if state.checkpoints.overtakes(policy) {
+                way = Way::Overtaking;
+                state.checkpoints.overtook();
+            } else if policy.execution == CheckpointExecution::Sync {
+                way = Way::Holding;
+            }
+            let (begun, aligned) = state.checkpoints.begin(now);
+            (id, keeps_aligned) = (Some(begun), aligned);
+            checkpointing::enter("sealing", begun);
+        }
         let barrier = Barrier {
             epoch: Epoch(state.next_epoch),
             time_ms: state.last_time_ms,
-            checkpoint,
+            checkpoint: id,
             log_position: state.log_position,
         };
-        if state.uncheckpointed == checkpoint.is_some() {
-            state.uncheckpointed = checkpoint.is_none();
+        // Also because of its timeouts.
+        if state.checkpoints.barrier_cut(id.is_some()) || id.is_some() {
             self.timer.notify_one();
         }
         state.next_epoch += 1;
@@ -554,8 +721,12 @@ impl Coordinator {
             cut_at: now,
             waiting: state.inboxes.len(),
             sealed: Vec::new(),
+            policy: checkpoint.unwrap_or_default(),
+            overtaking: way == Way::Overtaking,
+            keeps_aligned,
+            overtaken: false,
         });
-        self.broadcast(state, &Command::Barrier(barrier));
+        self.broadcast(state, &Command::Barrier(barrier, way));
     }
 
     fn broadcast(&self, state: &State, command: &Command) {
@@ -570,4 +741,27 @@ impl Coordinator {
         self.broadcast(state, &Command::Stop);
         self.timer.notify_one();
     }
+}
+
+/// One of a relation and all that it reads, down to tables and sources, that does not hold all it should at this epoch.
+pub(crate) fn unfinished(
+    installs: &BTreeMap<RelationId, Arc<Install>>,
+    relation: RelationId,
+    epoch: Epoch,
+) -> Option<Arc<Install>> {
+    let install = installs.get(&relation)?;
+    if install.is_settled.load(Ordering::Relaxed) {
+        return None;
+    }
+    if !install.status.is_complete_at(epoch) {
+        return Some(install.clone());
+    }
+    let reads = install.spec.dataflow.reads();
+    // The dataflow of a source names the source itself.
+    let mut below = reads.into_iter().filter(|r| *r != relation);
+    let below = below.find_map(|r| unfinished(installs, r, epoch));
+    if below.is_none() {
+        install.is_settled.store(true, Ordering::Relaxed);
+    }
+    below
 }

@@ -4,6 +4,7 @@
 //! stash of an early epoch, or in the queue between two dataflows. Only sources look at the count. They never wait for
 //! it to reach a barrier, and barriers carry no rows, so a full count always drains.
 
+use crate::memory::StateMemory;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,13 +13,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 pub(crate) struct Credits {
     in_flight_rows: AtomicI64,
     limit_rows: i64,
+    memory: Arc<StateMemory>,
 }
 
 impl Credits {
-    pub fn new(limit_rows: usize) -> Self {
+    pub fn new(limit_rows: usize, memory: Arc<StateMemory>) -> Self {
         Self {
             in_flight_rows: AtomicI64::new(0),
             limit_rows: limit_rows as i64,
+            memory,
         }
     }
 
@@ -32,8 +35,9 @@ impl Credits {
             .fetch_sub(rows as i64, Ordering::Relaxed);
     }
 
+    /// Whether sources are to hold back, also for want of memory.
     pub fn exhausted(&self) -> bool {
-        self.in_flight_rows.load(Ordering::Relaxed) >= self.limit_rows
+        self.in_flight_rows.load(Ordering::Relaxed) >= self.limit_rows || self.memory.is_short()
     }
 }
 
@@ -81,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_dropped_relation_leaves_nothing_in_flight() {
-        let all = Arc::new(Credits::new(10));
+        let all = Arc::new(Credits::new(10, Arc::new(StateMemory::new(1 << 20))));
         let (sender, receiver) = (
             RelationCredits::new(all.clone()),
             RelationCredits::new(all.clone()),

@@ -3,18 +3,30 @@
 //! It keeps batches of later epochs in a stash until their turn, hands the operator its batches and barriers, sends what
 //! it emits, counts credits, keeps the error Z-set, seals state at checkpoints, and yields after bounded work.
 //!
-//! This is exactly-once: an early epoch waits. The stash is the only place where that is decided.
+//! What happens to rows around a barrier is decided here and nowhere else:
+//!
+//! - *Exactly-once*: rows of a later epoch wait in the stash until the barrier has come from everywhere.
+//! - *At-least-once*: they are processed at once, where nothing is ever retracted from the inputs. A checkpoint then holds
+//!   their effect although its offsets lie before them.
+//! - *Unaligned*: a barrier that [overtakes](Hub::overtaking) waits only until all rows in front of it have arrived here,
+//!   which is what the input frontier says, and not until they are processed. The operator settles what it has processed
+//!   and sends what comes of it; the rest of the stash is stored with the checkpoint and becomes part of the next epoch.
+//!   Since what is sent goes out at the old epoch, whoever is downstream has it when the frontier lets the barrier pass
+//!   there, so that it is processed or in their stash: nothing is left in a channel.
 
 use crate::credits::RelationCredits;
 use crate::error_board::ErrorKey;
 use crate::hub::{Hub, Tables};
+use crate::in_flight;
 use crate::packet::Packet;
+use crate::policy::RelationChoices;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 use tidegate_dataflow::{Cx, Operator, OperatorError, Port, Progress, RowError};
 use tidegate_state::{Cell, Change, Run, Table};
-use tidegate_types::{Barrier, Batch, OperatorId, RelationId};
+use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, OperatorId, RelationId};
 use timely::dataflow::channels::pushers::Output;
 use timely::dataflow::operators::Capability;
 use timely::progress::frontier::MutableAntichain;
@@ -89,13 +101,46 @@ impl Stash {
         }
     }
 
-    pub fn pop(&mut self, epoch: u64) -> Option<(Port, Batch)> {
+    /// The next batch of this epoch, or with `early` of whichever comes first.
+    pub fn pop(&mut self, epoch: u64, early: bool) -> Option<(Port, Batch)> {
+        let epoch = match early {
+            true => *self.epochs.keys().next()?,
+            false => epoch,
+        };
         let queue = self.epochs.get_mut(&epoch)?;
         let item = queue.pop_front();
         if queue.is_empty() {
             self.epochs.remove(&epoch);
         }
         item
+    }
+}
+
+impl Stash {
+    pub fn has(&self, epoch: u64) -> bool {
+        self.epochs.contains_key(&epoch)
+    }
+
+    /// Makes all that waits up to and including the epoch `last` part of the next, in front of what that has already: it
+    /// came through the same channels before. Answers it.
+    pub fn overtake(&mut self, last: u64) -> Vec<(Port, Batch)> {
+        let later = self.epochs.split_off(&(last + 1));
+        let overtaken = std::mem::replace(&mut self.epochs, later);
+        let overtaken: VecDeque<_> = overtaken.into_values().flatten().collect();
+        let answer = overtaken.iter().cloned().collect();
+        if !overtaken.is_empty() {
+            let next = self.epochs.entry(last + 1).or_default();
+            let came_later = std::mem::replace(next, overtaken);
+            next.extend(came_later);
+        }
+        answer
+    }
+
+    /// Rows that were in flight when the checkpoint was taken from which everything goes on.
+    pub fn restore(&mut self, epoch: u64, batches: Vec<(Port, Batch)>) {
+        if !batches.is_empty() {
+            self.epochs.entry(epoch).or_default().extend(batches);
+        }
     }
 }
 
@@ -108,9 +153,40 @@ pub(crate) struct NodeContext {
     pub operator: OperatorId,
     pub activator: Activator,
     pub start: u64,
+    /// The relation's choices, if nothing is ever retracted from the node's inputs: then it may process early epochs.
+    pub may_be_early: Option<Arc<RelationChoices>>,
+    /// Rows that were in flight in front of the node when its state was saved.
+    pub in_flight: Vec<(Port, Batch)>,
 }
 
 impl NodeContext {
+    /// Whether batches of later epochs are processed as they come.
+    pub fn is_early(&self) -> bool {
+        let policy = self.hub.coordinator.policy();
+        let choices = self.may_be_early.as_ref();
+        choices.is_some_and(|choices| choices.is_at_least_once(policy))
+    }
+
+    /// A stash with what was in flight when the node's state was saved.
+    pub fn restored_stash(&mut self) -> Stash {
+        let in_flight = std::mem::take(&mut self.in_flight);
+        self.credits
+            .sent(in_flight.iter().map(|(_, b)| b.num_rows()).sum());
+        let mut stash = Stash::default();
+        stash.restore(self.start, in_flight);
+        stash
+    }
+
+    /// The run in which a checkpoint keeps what its barrier has overtaken here.
+    pub fn overtaken_run(
+        &self,
+        checkpoint: CheckpointId,
+        batches: Vec<(Port, Batch)>,
+    ) -> Option<Run> {
+        let table = in_flight::table(self.relation, self.operator, checkpoint);
+        in_flight::pack(table, self.hub.worker, batches)
+    }
+
     /// Stops the worker: state can be trusted no longer, and the last checkpoint is where to go on from.
     pub fn fail(&self, error: impl std::fmt::Display) -> ! {
         std::panic::panic_any(WorkerFailure {
@@ -150,6 +226,8 @@ pub(crate) struct OperatorDriver {
     outlet: Outlet,
     capability: Capability<u64>,
     epoch: u64,
+    /// The epoch whose barrier is being processed: `epoch`, or a later one that overtakes.
+    closing: u64,
     stage: Stage,
     emitted: Vec<Batch>,
     errors: Vec<RowError>,
@@ -157,7 +235,7 @@ pub(crate) struct OperatorDriver {
 
 impl OperatorDriver {
     pub fn new(
-        cx: NodeContext,
+        mut cx: NodeContext,
         operator: Box<dyn Operator>,
         tables: Tables,
         has_error_table: bool,
@@ -171,16 +249,19 @@ impl OperatorDriver {
             cx.hub.listen(cx.relation, cx.activator.clone());
         }
         let epoch = cx.start;
+        let stash = cx.restored_stash();
+        cx.activator.activate();
         Self {
             cx,
             operator,
             tables,
             has_error_table,
             inlets,
-            stash: Stash::default(),
+            stash,
             outlet,
             capability,
             epoch,
+            closing: epoch,
             stage: Stage::Batches,
             emitted: Vec::new(),
             errors: Vec::new(),
@@ -196,6 +277,10 @@ impl OperatorDriver {
                 return;
             }
             self.outlet.send(&self.capability, &mut self.emitted);
+            // Frontiers move between activations only, and a barrier that overtakes waits for nothing else.
+            if self.cx.hub.overtaking(self.epoch).is_some() {
+                break;
+            }
         }
         self.cx.activator.activate();
     }
@@ -212,7 +297,18 @@ impl OperatorDriver {
             }
             return true;
         }
-        if let Some((port, batch)) = self.stash.pop(self.epoch) {
+        let overtaking = self.cx.hub.overtaking(self.epoch);
+        if let Some(last) = overtaking.filter(|last| arriving > *last && self.stash.has(self.epoch))
+            && let Some(barrier) = self.cx.hub.barrier(last)
+        {
+            self.begin_barrier(&barrier);
+            return true;
+        }
+        // A barrier that has come from everywhere goes first.
+        let early = arriving <= self.epoch && self.cx.is_early();
+        if let Some((port, batch)) = self.stash.pop(self.epoch, early) {
+            #[cfg(debug_assertions)]
+            crate::failpoint::operator_batch(&self.cx.relation_name);
             let rows = batch.num_rows();
             if self.call(|operator, cx| operator.on_batch(port, batch, cx)) == Progress::More {
                 self.stage = Stage::ResumeBatch;
@@ -226,13 +322,19 @@ impl OperatorDriver {
         let Some(barrier) = self.cx.hub.barrier(self.epoch) else {
             return false;
         };
+        self.begin_barrier(&barrier);
+        true
+    }
+
+    /// Gives the operator the barrier of the current epoch, or of a later one that overtakes.
+    fn begin_barrier(&mut self, barrier: &Barrier) {
+        self.closing = barrier.epoch.0;
         #[cfg(debug_assertions)]
-        crate::failpoint::operator_barrier(&self.cx.relation_name);
-        match self.call(|operator, cx| operator.on_barrier(&barrier, cx)) {
+        crate::failpoint::operator_barrier(&self.cx.relation_name, self.epoch == self.cx.start);
+        match self.call(|operator, cx| operator.on_barrier(barrier, cx)) {
             Progress::Done => self.close_epoch(),
             Progress::More => self.stage = Stage::ResumeBarrier,
         }
-        true
     }
 
     fn call(
@@ -253,26 +355,39 @@ impl OperatorDriver {
         }
     }
 
+    /// Passes the barrier that the operator has settled, and all before it that it overtakes.
     fn close_epoch(&mut self) {
         let barrier = self
             .cx
             .hub
-            .barrier(self.epoch)
+            .barrier(self.closing)
             .expect("the barrier was there when the epoch began to close");
         self.outlet.send(&self.capability, &mut self.emitted);
         self.settle_errors();
         let started = Instant::now();
-        let runs = match seal(&self.tables, &barrier) {
+        let checkpoint = self.cx.hub.checkpoint_of(&barrier);
+        let mut runs = match seal(&self.tables, checkpoint) {
             Ok(runs) => runs,
             Err(error) => self.cx.fail(error),
         };
+        let overtaken = self.stash.overtake(self.closing);
+        let is_overtaken = self.closing > self.epoch || !overtaken.is_empty();
+        if let Some(checkpoint) = checkpoint {
+            runs.extend(self.cx.overtaken_run(checkpoint, overtaken));
+        }
         let micros = started.elapsed().as_micros() as u64;
-        self.cx
-            .hub
-            .board
-            .borrow_mut()
-            .pass(self.cx.relation, barrier.epoch, runs, micros);
-        self.epoch += 1;
+        let mut board = self.cx.hub.board.borrow_mut();
+        for epoch in (self.epoch..=self.closing).map(Epoch) {
+            if is_overtaken {
+                board.overtaken(epoch);
+            }
+            if epoch < barrier.epoch {
+                board.pass(self.cx.relation, epoch, Vec::new(), 0);
+            }
+        }
+        board.pass(self.cx.relation, barrier.epoch, runs, micros);
+        drop(board);
+        self.epoch = self.closing + 1;
         self.capability.downgrade(&self.epoch);
     }
 
@@ -295,26 +410,23 @@ impl OperatorDriver {
         let table = tables
             .last_mut()
             .expect("operators that can fail rows have an error table");
+        let (hub, relation) = (&self.cx.hub, self.cx.relation);
+        let writer = format!("{}.{}", self.cx.start, hub.worker);
         for (key, diff) in changes {
-            match add_to_error(table.as_mut(), &key, diff) {
-                Ok(count) => {
-                    self.cx
-                        .hub
-                        .errors
-                        .set(self.cx.relation, self.cx.hub.worker, key, count)
-                }
-                Err(error) => self.cx.fail(error),
+            if let Err(error) = add_to_error(table.as_mut(), &key, &writer, diff) {
+                self.cx.fail(error);
             }
+            hub.errors.add(relation, hub.worker, key, diff);
         }
     }
 }
 
-/// What changed in these tables, when the barrier is a checkpoint's.
+/// What changed in these tables, for a checkpoint.
 pub(crate) fn seal(
     tables: &Tables,
-    barrier: &Barrier,
+    checkpoint: Option<CheckpointId>,
 ) -> Result<Vec<Run>, tidegate_state::StateError> {
-    let Some(checkpoint) = barrier.checkpoint else {
+    let Some(checkpoint) = checkpoint else {
         return Ok(Vec::new());
     };
     let mut runs = Vec::new();
@@ -324,13 +436,16 @@ pub(crate) fn seal(
     Ok(runs)
 }
 
+/// Who writes is part of the key: an error is restored on the worker of its key group, the row that failed may be another's,
+/// and counts of two writers add up only if neither replaces the other's.
 fn add_to_error(
     table: &mut dyn Table,
     key: &ErrorKey,
+    writer: &str,
     diff: i64,
-) -> Result<i64, tidegate_state::StateError> {
-    let bytes =
-        serde_json::to_vec(&(&key.state, &key.message, &key.row)).expect("strings are plain data");
+) -> Result<(), tidegate_state::StateError> {
+    let bytes = serde_json::to_vec(&(&key.state, &key.message, &key.row, writer))
+        .expect("strings are plain data");
     let mut count = diff;
     table.get_many(&[Cell::key(&bytes)], &mut |_, value| {
         if let Some(value) = value {
@@ -342,8 +457,7 @@ fn add_to_error(
         cell: Cell::key(&bytes),
         value: (count != 0).then_some(&value[..]),
     };
-    table.write_many(&[change])?;
-    Ok(count)
+    table.write_many(&[change])
 }
 
 fn decode_count(value: &[u8]) -> i64 {
@@ -358,7 +472,7 @@ pub(crate) fn show_restored_errors(
     table: &dyn Table,
 ) -> Result<(), tidegate_state::StateError> {
     table.scan_all(&mut |_, key, _, value| {
-        if let Ok((state, message, row)) = serde_json::from_slice(key) {
+        if let Ok([state, message, row, _writer]) = serde_json::from_slice::<[String; 4]>(key) {
             let key = ErrorKey {
                 operator,
                 state,
@@ -366,7 +480,7 @@ pub(crate) fn show_restored_errors(
                 row,
             };
             hub.errors
-                .set(relation, hub.worker, key, decode_count(value));
+                .add(relation, hub.worker, key, decode_count(value));
         }
         std::ops::ControlFlow::Continue(())
     })

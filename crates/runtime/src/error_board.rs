@@ -1,14 +1,15 @@
 //! The rows that failed, as a person sees them: a Z-set of errors per relation and the decode errors of sources.
 //!
 //! Operators' errors are durable in a state table of their driver; this board mirrors them for readers. Decode errors of
-//! sources never retract; the newest of each source are kept, all are counted.
+//! sources never retract; the newest of each source are kept, all are counted, in a state table of the source.
 
 use parking_lot::Mutex;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use tidegate_types::{OperatorId, RelationId, WorkerId};
 
 /// How many decode errors of one source are kept for reading.
-const KEPT_DECODE_ERRORS: usize = 1000;
+pub(crate) const KEPT_DECODE_ERRORS: usize = 1000;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ErrorKey {
@@ -39,20 +40,38 @@ struct Contents {
     sources: HashMap<(RelationId, WorkerId), SourceErrors>,
 }
 
+impl Contents {
+    /// The errors that stand. One worker may have seen a row fail and another, after a restart, that it went.
+    fn standing(&self) -> BTreeMap<(RelationId, &ErrorKey), i64> {
+        let mut standing = BTreeMap::new();
+        for ((relation, _), rows) in &self.rows {
+            for (key, count) in rows {
+                *standing.entry((*relation, key)).or_default() += count;
+            }
+        }
+        standing.retain(|_, count| *count != 0);
+        standing
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct ErrorBoard {
     contents: Mutex<Contents>,
 }
 
 impl ErrorBoard {
-    /// Sets how often this error stands on this worker; zero removes it.
-    pub fn set(&self, relation: RelationId, worker: WorkerId, key: ErrorKey, count: i64) {
+    /// Adds to how often this error stands, as far as this worker knows.
+    pub fn add(&self, relation: RelationId, worker: WorkerId, key: ErrorKey, diff: i64) {
         let mut contents = self.contents.lock();
         let rows = contents.rows.entry((relation, worker)).or_default();
-        if count == 0 {
-            rows.remove(&key);
-        } else {
-            rows.insert(key, count);
+        match rows.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(diff);
+            }
+            Entry::Occupied(entry) if entry.get() + diff == 0 => {
+                entry.remove();
+            }
+            Entry::Occupied(mut entry) => *entry.get_mut() += diff,
         }
     }
 
@@ -66,6 +85,22 @@ impl ErrorBoard {
         source.newest.push_back(error);
     }
 
+    /// What a source could not decode before it was started again.
+    pub fn restore_source(
+        &self,
+        relation: RelationId,
+        worker: WorkerId,
+        total: u64,
+        newest: Vec<DecodeErrorRow>,
+    ) {
+        let newest = newest.into();
+        let errors = SourceErrors { total, newest };
+        self.contents
+            .lock()
+            .sources
+            .insert((relation, worker), errors);
+    }
+
     pub fn forget(&self, relation: RelationId, worker: WorkerId) {
         let mut contents = self.contents.lock();
         contents.rows.remove(&(relation, worker));
@@ -74,10 +109,9 @@ impl ErrorBoard {
 
     /// Calls `visit` for each error of an operator: how often it stands over all workers.
     pub fn visit_rows(&self, visit: &mut dyn FnMut(RelationId, &ErrorKey, i64)) {
-        for ((relation, _), rows) in &self.contents.lock().rows {
-            for (key, count) in rows {
-                visit(*relation, key, *count);
-            }
+        let contents = self.contents.lock();
+        for ((relation, key), count) in contents.standing() {
+            visit(relation, key, count);
         }
     }
 
@@ -92,10 +126,10 @@ impl ErrorBoard {
     /// All errors of a relation so far: rows that stand now, plus undecodable rows ever seen.
     pub fn count(&self, relation: RelationId) -> u64 {
         let contents = self.contents.lock();
-        let rows = contents.rows.iter().filter(|((r, _), _)| *r == relation);
         let sources = contents.sources.iter().filter(|((r, _), _)| *r == relation);
-        rows.map(|(_, rows)| rows.values().map(|c| c.unsigned_abs()).sum::<u64>())
-            .sum::<u64>()
+        let rows = contents.standing();
+        let rows = rows.iter().filter(|((r, _), _)| *r == relation);
+        rows.map(|(_, count)| count.unsigned_abs()).sum::<u64>()
             + sources.map(|(_, s)| s.total).sum::<u64>()
     }
 }

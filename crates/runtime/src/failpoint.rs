@@ -1,54 +1,163 @@
-//! A failure on demand, for tests of debug builds: it shows that a panic inside an operator restarts the workers and
-//! nothing else.
+//! Failures on demand, for tests of debug builds: they show what a failure inside an operator does, and what it does not.
 //!
-//! `TIDEGATE_FAILPOINT="operator_panic:<relation name>:<n>"` panics when an operator of that relation, on whatever worker,
-//! is given a barrier for the n-th time since the process started. It happens once in the life of a process, so that the
-//! workers that are built after it go on. Anything else in the variable is ignored with a warning.
+//! `TIDEGATE_FAILPOINT` holds a description, or `@` and the path of a file that holds one. The file is read again at every
+//! barrier, so that a test can begin and end failures while the server runs; an empty or missing file fails nothing.
+//!
+//! | description | what happens |
+//! |---|---|
+//! | `operator_panic:<relation>:<n>` | panics when an operator of the relation, on whatever worker, is given a barrier for the n-th time; once |
+//! | `operator_panic:<relation>:always` | panics at each barrier |
+//! | `first_barrier_panic:<relation>:<n>` | as the first, and counts only barriers that are an operator's first since it was built |
+//! | `worker_panic:*:<n>` | panics when a worker is told of a barrier for the n-th time, outside of any dataflow; once |
+//! | `operator_slow:<relation>:<ms>` | takes so long at each barrier |
+//! | `batch_slow:<relation>:<ms>` | takes so long for each batch |
+//!
+//! Counts begin when a description is seen first. Anything else is ignored with a warning.
 
+use parking_lot::Mutex;
+use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 const VARIABLE: &str = "TIDEGATE_FAILPOINT";
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// Barriers left to be let through; the one that finds one left fails, later ones do not.
+    Nth(u64),
+    FirstNth(u64),
+    Always,
+    Slow(Duration),
+    SlowBatch(Duration),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Failpoint {
     relation: String,
-    /// Barriers that are still to be let through; the one that finds one left fails.
-    left: AtomicU64,
+    failure: Failure,
 }
 
-static FAILPOINT: OnceLock<Option<Failpoint>> = OnceLock::new();
+enum Origin {
+    Nowhere,
+    Variable,
+    File(PathBuf),
+}
 
-/// Called with the relation of an operator that is about to process a barrier.
-pub(crate) fn operator_barrier(relation: &str) {
-    let Some(failpoint) = FAILPOINT.get_or_init(read) else {
-        return;
+#[derive(Default)]
+struct Current {
+    text: String,
+    failpoint: Option<Failpoint>,
+}
+
+static ORIGIN: OnceLock<Origin> = OnceLock::new();
+static CURRENT: Mutex<Option<Current>> = Mutex::new(None);
+
+/// Stands for the worker itself where a relation is named.
+const WORKER: &str = "*";
+
+/// Called when a worker is told of a barrier.
+pub(crate) fn worker_barrier() {
+    operator_barrier(WORKER, false);
+}
+
+/// Called with the relation of an operator that is about to process a barrier, and whether it is the operator's first.
+pub(crate) fn operator_barrier(relation: &str, is_first: bool) {
+    happens(relation, |failure| failure.hit(is_first));
+}
+
+/// Called with the relation of an operator that is about to process a batch.
+pub(crate) fn operator_batch(relation: &str) {
+    happens(relation, |failure| match failure {
+        Failure::SlowBatch(pause) => Some(Due::Sleep(*pause)),
+        _ => None,
+    });
+}
+
+fn happens(relation: &str, hit: impl FnOnce(&mut Failure) -> Option<Due>) {
+    let text = match ORIGIN.get_or_init(origin) {
+        Origin::Nowhere => return,
+        Origin::Variable => std::env::var(VARIABLE).unwrap_or_default(),
+        Origin::File(path) => std::fs::read_to_string(path).unwrap_or_default(),
     };
-    if failpoint.relation != relation {
-        return;
-    }
-    let left = failpoint
-        .left
-        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
-    if left == Ok(1) {
-        panic!("the failpoint in an operator of \"{relation}\"");
+    let due = {
+        let mut current = CURRENT.lock();
+        let current = current.get_or_insert_default();
+        if current.text != text {
+            *current = Current {
+                failpoint: read(&text),
+                text,
+            };
+        }
+        current
+            .failpoint
+            .as_mut()
+            .filter(|f| f.relation == relation)
+            .and_then(|f| hit(&mut f.failure))
+    };
+    match due {
+        None => {}
+        Some(Due::Panic) => panic!("the failpoint in an operator of \"{relation}\""),
+        Some(Due::Sleep(pause)) => std::thread::sleep(pause),
     }
 }
 
-fn read() -> Option<Failpoint> {
-    let text = std::env::var(VARIABLE).ok()?;
-    let failpoint = parse(&text);
-    if failpoint.is_none() {
-        tracing::warn!("{VARIABLE} is \"{text}\", which is not operator_panic:<relation name>:<n>");
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    Panic,
+    Sleep(Duration),
+}
+
+impl Failure {
+    fn hit(&mut self, is_first: bool) -> Option<Due> {
+        match self {
+            Failure::Always => Some(Due::Panic),
+            Failure::Slow(pause) => Some(Due::Sleep(*pause)),
+            Failure::SlowBatch(_) => None,
+            Failure::FirstNth(_) if !is_first => None,
+            Failure::Nth(left) | Failure::FirstNth(left) => {
+                let is_due = *left == 1;
+                *left = left.saturating_sub(1);
+                is_due.then_some(Due::Panic)
+            }
+        }
+    }
+}
+
+fn origin() -> Origin {
+    match std::env::var(VARIABLE) {
+        Err(_) => Origin::Nowhere,
+        Ok(text) => match text.strip_prefix('@') {
+            Some(path) => Origin::File(path.into()),
+            None => Origin::Variable,
+        },
+    }
+}
+
+fn read(text: &str) -> Option<Failpoint> {
+    let text = text.trim();
+    let failpoint = parse(text);
+    if failpoint.is_none() && !text.is_empty() {
+        tracing::warn!("{VARIABLE} is \"{text}\", which is no failpoint");
     }
     failpoint
 }
 
 fn parse(text: &str) -> Option<Failpoint> {
-    let (relation, nth) = text.strip_prefix("operator_panic:")?.rsplit_once(':')?;
-    let nth = nth.parse().ok().filter(|n| *n > 0)?;
+    let (kind, rest) = text.split_once(':')?;
+    let (relation, argument) = rest.rsplit_once(':')?;
+    let nth = || argument.parse().ok().filter(|n| *n > 0);
+    let failure = match kind {
+        "operator_panic" if argument == "always" => Failure::Always,
+        "operator_panic" => Failure::Nth(nth()?),
+        "worker_panic" if relation == WORKER => Failure::Nth(nth()?),
+        "first_barrier_panic" => Failure::FirstNth(nth()?),
+        "operator_slow" => Failure::Slow(Duration::from_millis(nth()?)),
+        "batch_slow" => Failure::SlowBatch(Duration::from_millis(nth()?)),
+        _ => return None,
+    };
     Some(Failpoint {
         relation: relation.to_owned(),
-        left: AtomicU64::new(nth),
+        failure,
     })
 }
 
@@ -60,7 +169,17 @@ mod tests {
     fn only_complete_descriptions_are_failpoints() {
         let failpoint = parse("operator_panic:a view:12").expect("this is the form");
         assert_eq!(failpoint.relation, "a view");
-        assert_eq!(failpoint.left.into_inner(), 12);
+        assert_eq!(failpoint.failure, Failure::Nth(12));
+        let failure = |text| parse(text).map(|f| f.failure);
+        assert_eq!(failure("operator_panic:v:always"), Some(Failure::Always));
+        assert_eq!(
+            failure("first_barrier_panic:v:1"),
+            Some(Failure::FirstNth(1))
+        );
+        assert_eq!(
+            failure("operator_slow:v:20"),
+            Some(Failure::Slow(Duration::from_millis(20)))
+        );
         for text in [
             "",
             "operator_panic:v",
@@ -70,5 +189,15 @@ mod tests {
         ] {
             assert!(parse(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_count_is_due_once() {
+        let mut failure = Failure::Nth(2);
+        let hits = [(); 4].map(|()| failure.hit(false).is_some());
+        assert_eq!(hits, [false, true, false, false]);
+        let mut failure = Failure::FirstNth(1);
+        assert_eq!(failure.hit(false), None);
+        assert_eq!(failure.hit(true), Some(Due::Panic));
     }
 }

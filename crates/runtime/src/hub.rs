@@ -1,12 +1,14 @@
 //! What the dataflows of one worker share: barriers, exports between dataflows, and everybody's state tables.
 
 use crate::board::Board;
+use crate::command::Way;
 use crate::coordinator::Coordinator;
 use crate::credits::{Credits, RelationCredits};
 use crate::error_board::ErrorBoard;
 use crate::input::shared_source::SharedSource;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
 use tidegate_state::{Backends, StateError, Table, ViewStore};
@@ -71,6 +73,9 @@ pub(crate) struct TableQueue {
     pub activator: Activator,
 }
 
+/// More than there can be barriers under way.
+const REMEMBERED_ABORTS: usize = 16;
+
 pub(crate) struct Hub {
     pub worker: WorkerId,
     pub workers: usize,
@@ -82,6 +87,12 @@ pub(crate) struct Hub {
     pub board: RefCell<Board>,
     /// Barriers that some driver may not have passed yet.
     barriers: RefCell<BTreeMap<Epoch, Barrier>>,
+    /// The newest epoch whose barrier overtakes.
+    overtaking: Cell<Option<u64>>,
+    /// Inputs give nothing of epochs behind this one before its checkpoint has ended.
+    held: Cell<Option<(u64, CheckpointId)>>,
+    /// Checkpoints that were aborted while their barriers may have been under way, newest last.
+    aborted: RefCell<VecDeque<RangeInclusive<CheckpointId>>>,
     /// Operators that no input wakes at a barrier.
     barrier_listeners: RefCell<Vec<(RelationId, Activator)>>,
     pub exporters: RefCell<HashMap<RelationId, Rc<RefCell<Exporter>>>>,
@@ -110,6 +121,9 @@ impl Hub {
             errors,
             board: RefCell::default(),
             barriers: RefCell::default(),
+            overtaking: Cell::default(),
+            held: Cell::default(),
+            aborted: RefCell::default(),
             barrier_listeners: RefCell::default(),
             exporters: RefCell::default(),
             table_queues: RefCell::default(),
@@ -124,7 +138,12 @@ impl Hub {
     }
 
     /// A barrier has arrived: everybody who is not woken by an input is woken here.
-    pub fn announce(&self, barrier: Barrier) {
+    pub fn announce(&self, barrier: Barrier, way: Way) {
+        match (way, barrier.checkpoint) {
+            (Way::Overtaking, _) => self.overtaking.set(Some(barrier.epoch.0)),
+            (Way::Holding, Some(checkpoint)) => self.held.set(Some((barrier.epoch.0, checkpoint))),
+            _ => {}
+        }
         self.board.borrow_mut().expect(barrier.epoch);
         self.barriers.borrow_mut().insert(barrier.epoch, barrier);
         for queue in self.table_queues.borrow().values() {
@@ -137,10 +156,40 @@ impl Hub {
         }
     }
 
+    /// Whoever has not passed this barrier yet lets it overtake.
+    pub fn overtake(&self, epoch: Epoch) {
+        self.overtaking.set(Some(epoch.0));
+        for (_, activator) in self.barrier_listeners.borrow().iter() {
+            activator.activate();
+        }
+    }
+
+    /// The newest barrier that overtakes rows of this epoch, if one does.
+    pub fn overtaking(&self, epoch: u64) -> Option<u64> {
+        self.overtaking.get().filter(|last| epoch <= *last)
+    }
+
+    /// Whether inputs hold rows of this epoch back, for a synchronous checkpoint.
+    pub fn holds(&self, epoch: u64) -> bool {
+        self.held.get().is_some_and(|(last, _)| epoch > last)
+    }
+
+    /// The checkpoint that state is sealed for at a barrier. A barrier whose checkpoint was aborted is an ordinary one:
+    /// what was sealed for it now, nobody would ever take back.
+    pub fn checkpoint_of(&self, barrier: &Barrier) -> Option<CheckpointId> {
+        let aborted = self.aborted.borrow();
+        barrier
+            .checkpoint
+            .filter(|c| aborted.iter().all(|range| !range.contains(c)))
+    }
+
     /// Nobody on this worker asks for barriers up to this one again.
     pub fn forget_barriers(&self, passed: Epoch) {
         let mut barriers = self.barriers.borrow_mut();
         *barriers = barriers.split_off(&passed.next());
+        if self.overtaking.get().is_some_and(|last| last <= passed.0) {
+            self.overtaking.set(None);
+        }
     }
 
     pub fn listen(&self, relation: RelationId, activator: Activator) {
@@ -187,6 +236,7 @@ impl Hub {
     }
 
     pub fn checkpoint_completed(&self, checkpoint: CheckpointId) -> Result<(), StateError> {
+        self.let_go(checkpoint);
         for tables in self.tables.borrow().values().flatten() {
             for table in tables.borrow_mut().iter_mut() {
                 table.completed(checkpoint)?;
@@ -198,7 +248,37 @@ impl Hub {
         Ok(())
     }
 
-    pub fn checkpoint_aborted(&self, checkpoint: CheckpointId) {
+    /// Inputs go on behind a synchronous checkpoint.
+    fn let_go(&self, ended: CheckpointId) {
+        if self.held.get().is_none_or(|(_, held)| held > ended) {
+            return;
+        }
+        self.held.set(None);
+        for queue in self.table_queues.borrow().values() {
+            queue.borrow().activator.activate();
+        }
+        for (_, activator) in self.barrier_listeners.borrow().iter() {
+            activator.activate();
+        }
+    }
+
+    pub fn checkpoints_aborted(&self, checkpoints: RangeInclusive<CheckpointId>) {
+        let checkpoint = *checkpoints.start();
+        self.let_go(*checkpoints.end());
+        // Who has not passed yet need not overtake: the barrier is an ordinary one now.
+        let is_theirs = |b: &Barrier| b.checkpoint.is_some_and(|c| checkpoints.contains(&c));
+        if let Some(last) = self.overtaking.get()
+            && self.barrier(last).as_ref().is_some_and(is_theirs)
+        {
+            self.overtaking.set(None);
+        }
+        {
+            let mut aborted = self.aborted.borrow_mut();
+            aborted.push_back(checkpoints);
+            if aborted.len() > REMEMBERED_ABORTS {
+                aborted.pop_front();
+            }
+        }
         for tables in self.tables.borrow().values().flatten() {
             for table in tables.borrow_mut().iter_mut() {
                 table.aborted(checkpoint);

@@ -1,8 +1,8 @@
 //! One life of the workers, from a manifest to a failure or the end.
 //!
 //! When a worker fails, all of them are stopped, their dataflows are dropped, and a new incarnation is built from the
-//! newest checkpoint and the log, in the same process. Sessions wait; nobody is disconnected. Restarts that come in quick
-//! succession wait longer and longer.
+//! newest checkpoint and the log, in the same process. Sessions wait; nobody is disconnected. When and how often is what
+//! the [restart strategy](crate::restart) says; a view that it gives no further attempt is suspended and the others go on.
 
 use crate::build;
 use crate::checkpointing::{self, CheckpointWork, decode_tokens};
@@ -10,24 +10,25 @@ use crate::command::{Inbox, Install, RestoredState};
 use crate::coordinator::{Beginning, Coordinator};
 use crate::credits::Credits;
 use crate::driver::WorkerFailure;
+use crate::in_flight;
+use crate::lag;
+use crate::memory;
+use crate::restart::{Restarts, Verdict};
 use crate::runtime::Shared;
 use crate::spec::RelationSpec;
+use crate::suspension::take_out;
 use crate::worker::{self, WorkerShared};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tidegate_checkpoint::{CheckpointError, Manifest};
+use tidegate_checkpoint::{CheckpointError, Manifest, Restorer};
+use tidegate_plan::{Node, Op};
 use tidegate_types::{Epoch, KeyGroupRange, LogPosition, SqlError, SqlState};
 use timely::communication::WorkerGuards;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-
-const FIRST_RESTART_DELAY: Duration = Duration::from_millis(50);
-const LONGEST_RESTART_DELAY: Duration = Duration::from_secs(30);
-/// After running so long an incarnation counts as healthy, and the next restart is quick again.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// Tells workers to stop when an incarnation is dropped, since dropping it waits for their threads.
 struct StopOnDrop(Arc<Coordinator>);
@@ -47,14 +48,15 @@ pub(crate) struct Incarnation {
     failures: mpsc::UnboundedReceiver<WorkerFailure>,
     /// A failure that came before the first barrier had passed.
     early_failure: Option<WorkerFailure>,
-    started_at: Instant,
+    /// Readers were let in.
+    is_open: bool,
 }
 
 impl Install {
     /// A relation that begins with nothing.
     pub fn fresh(spec: RelationSpec, start: Epoch, workers: usize) -> Self {
         let restored = (0..workers).map(|_| RestoredState::new()).collect();
-        Self::restored(spec, start, restored, false)
+        Self::restored(spec, start, restored, false, false)
     }
 
     fn restored(
@@ -62,6 +64,7 @@ impl Install {
         start: Epoch,
         restored: Vec<RestoredState>,
         is_restored: bool,
+        is_awaited: bool,
     ) -> Self {
         let workers = restored.len();
         Self {
@@ -69,6 +72,9 @@ impl Install {
             start,
             restored: restored.into_iter().map(Mutex::new).collect(),
             is_restored,
+            is_awaited,
+            is_settled: AtomicBool::new(false),
+            is_checkpointed: AtomicBool::new(is_restored),
             status: Arc::default(),
             stores: Mutex::new(vec![None; workers]),
         }
@@ -113,7 +119,7 @@ impl Incarnation {
         let (failure_sender, failures) = mpsc::unbounded_channel();
         let inboxes: Vec<Arc<Inbox>> = (0..config.workers).map(|_| Arc::default()).collect();
         let coordinator = Arc::new(Coordinator::new(
-            config.pace(),
+            config.pace(shared.policy.clone()),
             inboxes.clone(),
             &beginning,
             shared.published.clone(),
@@ -134,6 +140,10 @@ impl Incarnation {
             works,
         ));
         tokio::spawn(coordinator.clone().keep_time());
+        if let Some(limit) = config.max_barrier_lag {
+            let watched = Arc::downgrade(&coordinator);
+            tokio::spawn(lag::watch(Arc::downgrade(shared), watched, limit));
+        }
         let installed = coordinator.install(|_| restored.into_iter().map(Arc::new).collect());
         if let Err(failure) = installed {
             return Err(SqlError::internal(failure.message));
@@ -145,7 +155,7 @@ impl Incarnation {
             checkpointing,
             failures,
             early_failure: None,
-            started_at: Instant::now(),
+            is_open: false,
         };
         incarnation.replay(shared, beginning.log_position)?;
         incarnation.first_barrier(shared, beginning.epoch).await;
@@ -196,6 +206,7 @@ impl Incarnation {
         tokio::select! {
             passed = passed => {
                 if passed {
+                    self.is_open = true;
                     self.coordinator.open_for_readers();
                 }
             }
@@ -206,7 +217,7 @@ impl Incarnation {
     /// Waits for the end or a failure, and after a failure goes on with the next incarnation.
     pub async fn supervise(self, shared: Arc<Shared>, mut stopped: mpsc::Receiver<()>) {
         let mut incarnation = self;
-        let mut delay = FIRST_RESTART_DELAY;
+        let mut restarts = Restarts::new(shared.config.restart_strategy);
         loop {
             let failure = match incarnation.early_failure.take() {
                 Some(failure) => Some(failure),
@@ -215,19 +226,24 @@ impl Incarnation {
                     failure = incarnation.failures.recv() => failure,
                 },
             };
-            let healthy = incarnation.started_at.elapsed() >= HEALTHY_AFTER;
             let relations = incarnation.coordinator.all_installed();
+            if incarnation.is_open {
+                *shared.building.lock() = incarnation.coordinator.building();
+            }
             incarnation.end().await;
             let Some(failure) = failure else { return };
             shared.restarts.fetch_add(1, Ordering::Relaxed);
-            let relations = relations.iter().map(|i| i.spec.clone()).collect();
+            let mut relations: Vec<_> = relations.iter().map(|i| i.spec.clone()).collect();
+            for spec in shared.behind.take_all() {
+                shared.suspensions.remove(spec.relation());
+                relations.push(spec);
+            }
             let relations = without_failed_creation(&shared, &failure, relations);
-            delay = if healthy {
-                FIRST_RESTART_DELAY
-            } else {
-                (delay * 2).min(LONGEST_RESTART_DELAY)
+            let Some((relations, delay)) = judge(&shared, &mut restarts, &failure, relations)
+            else {
+                return;
             };
-            match restart(&shared, relations, &mut delay, &mut stopped).await {
+            match restart(&shared, relations, delay, &mut restarts, &mut stopped).await {
                 Some(next) => incarnation = next,
                 None => return,
             }
@@ -265,31 +281,81 @@ fn without_failed_creation(
     relations
 }
 
+/// What to start again with and when; `None`: never again.
+fn judge(
+    shared: &Shared,
+    restarts: &mut Restarts,
+    failure: &WorkerFailure,
+    relations: Vec<RelationSpec>,
+) -> Option<(Vec<RelationSpec>, Duration)> {
+    // A table is fed from the log and has no code of its own that could be left out.
+    let can_be_left_out = |spec: &&RelationSpec| {
+        let is_table = |node: &Node| matches!(node.op, Op::TableInput { .. });
+        Some(spec.relation()) == failure.relation && !spec.dataflow.nodes.iter().any(is_table)
+    };
+    let culprit = relations.iter().find(can_be_left_out).map(|s| s.relation());
+    match (restarts.failed(culprit, Instant::now()), culprit) {
+        (Verdict::RestartAfter(delay), _) => Some((relations, delay)),
+        (Verdict::GiveUp, Some(culprit)) => {
+            restarts.forgive(culprit);
+            let (suspensions, left) = take_out(culprit, &failure.message, relations);
+            shared.suspensions.impose(suspensions);
+            Some((left, Duration::ZERO))
+        }
+        (Verdict::GiveUp, None) => {
+            shared.give_up(&failure.message);
+            None
+        }
+    }
+}
+
 async fn restart(
     shared: &Arc<Shared>,
     relations: Vec<RelationSpec>,
-    delay: &mut Duration,
+    mut delay: Duration,
+    restarts: &mut Restarts,
     stopped: &mut mpsc::Receiver<()>,
 ) -> Option<Incarnation> {
     loop {
         tokio::select! {
             _ = stopped.recv() => return None,
-            () = tokio::time::sleep(*delay) => {}
+            () = tokio::time::sleep(delay) => {}
         }
-        let recovery = shared.store.newest().map_err(SqlError::from);
-        let result = match recovery {
-            Ok(recovery) => Incarnation::start(shared, recovery.manifest, relations.clone()).await,
+        let result = match origin(shared) {
+            Ok(manifest) => Incarnation::start(shared, manifest, relations.clone()).await,
             Err(error) => Err(error),
         };
-        match result {
+        let error = match result {
             Ok(incarnation) => {
                 tracing::info!("workers restarted from the newest checkpoint");
                 return Some(incarnation);
             }
-            Err(error) => tracing::error!("workers could not be restarted: {error}"),
+            Err(error) => error,
+        };
+        tracing::error!("workers could not be restarted: {error}");
+        match restarts.failed(None, Instant::now()) {
+            Verdict::RestartAfter(next) => delay = next,
+            Verdict::GiveUp => {
+                shared.give_up(&error.to_string());
+                return None;
+            }
         }
-        *delay = (*delay * 2).min(LONGEST_RESTART_DELAY);
     }
+}
+
+/// What to restore after a failure: the newest checkpoint of this timeline. After a return to a savepoint that is the
+/// savepoint, until there is a checkpoint of what came after it: those from before end before the timeline begins.
+fn origin(shared: &Shared) -> Result<Option<Arc<Manifest>>, SqlError> {
+    let newest = shared.store.newest()?.manifest;
+    let Some(began) = shared.began.as_ref().filter(|m| m.savepoint.is_some()) else {
+        return Ok(newest);
+    };
+    let is_ours = |m: &Arc<Manifest>| m.log_position >= began.log_position;
+    if newest.as_ref().is_some_and(is_ours) {
+        return Ok(newest);
+    }
+    shared.store.rebase(began);
+    Ok(Some(began.clone()))
 }
 
 /// Readers of sources only where somebody reads them, in front of whoever does.
@@ -320,7 +386,11 @@ fn start_workers(
         coordinator: coordinator.clone(),
         working_directory: config.working_directory.clone(),
         memory_per_worker: config.memory_limit_bytes / config.workers,
-        credits: Arc::new(Credits::new(config.rows_in_flight)),
+        memory: shared.memory.clone(),
+        credits: Arc::new(Credits::new(
+            memory::rows_in_flight(config.rows_in_flight, config.memory_limit_bytes),
+            shared.memory.clone(),
+        )),
         errors: shared.errors.clone(),
         pin: config.pin,
     });
@@ -338,24 +408,21 @@ async fn restore(
     start: Epoch,
 ) -> Result<Vec<Install>, SqlError> {
     let workers = shared.config.workers;
-    let Some(manifest) = manifest else {
-        return Ok(relations
-            .into_iter()
-            .map(|spec| Install::fresh(spec, start, workers))
-            .collect());
-    };
     let known: HashSet<_> = manifest
-        .tables
-        .values()
+        .iter()
+        .flat_map(|m| m.tables.values())
         .map(|t| t.descriptor.relation)
         .collect();
+    let building = shared.building.lock().clone();
     let restorer = shared.store.restorer();
     let mut installs = Vec::new();
     for spec in relations {
         let whole: HashSet<_> = build::position_tables(&spec.dataflow).into_iter().collect();
         let mut states: Vec<RestoredState> = (0..workers).map(|_| RestoredState::new()).collect();
         for descriptor in checkpointing::descriptors(&spec) {
-            let Some(entry) = manifest.table(descriptor.table) else {
+            let Some((manifest, entry)) =
+                manifest.and_then(|m| Some((m, m.table(descriptor.table)?)))
+            else {
                 continue;
             };
             for (worker, state) in states.iter_mut().enumerate() {
@@ -364,17 +431,47 @@ async fn restore(
                 } else {
                     KeyGroupRange::of_worker(worker, workers)
                 };
-                let runs = restorer.table_runs(entry, groups).await;
+                let runs = restorer.table_runs_later(entry, groups).await;
                 let runs = runs.map_err(|e| damaged(shared, manifest, e))?;
                 if !runs.is_empty() {
                     state.insert(descriptor.table, runs);
                 }
             }
         }
+        if let Some(manifest) = manifest {
+            let restored = restore_in_flight(&restorer, manifest, &spec, &mut states).await;
+            restored.map_err(|e| damaged(shared, manifest, e))?;
+        }
         let is_restored = known.contains(&spec.relation());
-        installs.push(Install::restored(spec, start, states, is_restored));
+        let is_awaited = !building.contains(&spec.relation());
+        installs.push(Install::restored(
+            spec,
+            start,
+            states,
+            is_restored,
+            is_awaited,
+        ));
     }
     Ok(installs)
+}
+
+/// Rows that the checkpoint's barrier had overtaken, for all workers: each takes its own.
+async fn restore_in_flight(
+    restorer: &Arc<Restorer>,
+    manifest: &Manifest,
+    spec: &RelationSpec,
+    states: &mut [RestoredState],
+) -> Result<(), CheckpointError> {
+    for descriptor in checkpointing::in_flight_tables(spec, manifest.checkpoint) {
+        if let Some(entry) = manifest.table(descriptor.table) {
+            let runs = restorer.table_runs(entry, KeyGroupRange::ALL).await?;
+            let table = in_flight::restored_table(spec.relation(), descriptor.operator);
+            for state in states.iter_mut() {
+                state.insert(table, runs.clone());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Damage is remembered, so that the next attempt begins with an older checkpoint.

@@ -21,16 +21,29 @@ mod error_board;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod hub;
+mod in_flight;
 mod incarnation;
 mod input;
+mod lag;
+mod memory;
 mod packet;
+mod policy;
+mod restart;
 mod root;
 pub mod runtime;
 mod schemas;
+mod schedule;
 pub mod spec;
 pub mod status;
+mod suspension;
 mod worker;
 
+pub use restart::RestartStrategy;
+pub use policy::{
+    CheckpointAlignment, CheckpointExecution, CheckpointGuarantee, CheckpointMode,
+    CheckpointPolicy, RelationChoices,
+};
 pub use runtime::{Runtime, RuntimeConfig, ViewReader};
 pub use spec::{CatalogSnapshot, ChangeLog, RelationSpec};
 pub use status::{CheckpointInfo, ErrorRow, JobStatus, OperatorStatus, RuntimeStatus};
+pub use suspension::{Reason, Suspension};

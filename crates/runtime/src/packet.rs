@@ -1,5 +1,6 @@
 //! A batch as a timely container, and its way to the worker that owns its keys.
 
+use arrow::array::Array;
 use std::io::Write;
 use tidegate_types::{Batch, KEY_GROUPS, KeyGroupRange, RowCodec, hash_key, key_group};
 use timely::Accountable;
@@ -81,6 +82,19 @@ impl ByKeyGroup {
             let group = key_group(hash_key(row.data()));
             self.targets[self.owners[group as usize] as usize].push(index as u32);
         }
+    }
+}
+
+impl ByKeyGroup {
+    /// The rows of a batch that one worker owns.
+    pub fn part(&mut self, batch: &Batch, worker: usize) -> Option<Batch> {
+        self.assign(batch);
+        let indices = arrow::array::UInt32Array::from(self.targets[worker].clone());
+        (!indices.is_empty()).then(|| {
+            batch
+                .take(&indices)
+                .expect("row numbers are within the batch")
+        })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where a dataflow ends: in a view store, or in a sink.
 //!
-//! Both collect an epoch's batches and act at its barrier, so that nothing of an epoch is seen before all of it is.
+//! Both collect an epoch's batches and act at its barrier, so that nothing of an epoch is seen before all of it is. When a
+//! barrier overtakes, what was collected may be part of an epoch: it is stored with the checkpoint and becomes part of the
+//! next. So a view's store, whoever reads or imports the view, and a sink's output only ever have whole epochs.
 
 use crate::driver::{Inlet, NodeContext, Stash, lowest};
 use crate::hub::{Exported, Exporter};
@@ -9,13 +11,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use tidegate_connectors::SinkWriter;
-use tidegate_state::ViewStore;
+use tidegate_state::{Run, ViewStore};
 use tidegate_types::{Barrier, Batch, Epoch};
 use timely::progress::frontier::MutableAntichain;
 
 /// What happens with an epoch's rows at its barrier.
 trait Ending {
     fn close(&mut self, cx: &NodeContext, barrier: &Barrier, batches: Vec<Batch>);
+
+    /// The barrier has overtaken its epoch, of which `in_flight` was stored if it is a checkpoint's.
+    fn overtaken(&mut self, cx: &NodeContext, barrier: &Barrier, in_flight: Option<Run>);
 }
 
 /// The driver of a root on one worker.
@@ -43,13 +48,15 @@ impl RootDriver {
         Self::new(cx, inlet, Box::new(SinkRoot { writer }))
     }
 
-    fn new(cx: NodeContext, inlet: Inlet, ending: Box<dyn Ending>) -> Self {
+    fn new(mut cx: NodeContext, inlet: Inlet, ending: Box<dyn Ending>) -> Self {
         cx.hub.board.borrow_mut().sign_in(cx.relation);
         let epoch = cx.start;
+        let stash = cx.restored_stash();
+        cx.activator.activate();
         Self {
             cx,
             inlets: vec![inlet],
-            stash: Stash::default(),
+            stash,
             epoch,
             batches: Vec::new(),
             ending,
@@ -60,12 +67,23 @@ impl RootDriver {
         self.stash.fill(&mut self.inlets);
         let arriving = lowest(frontiers);
         loop {
-            while let Some((_, batch)) = self.stash.pop(self.epoch) {
+            let early = arriving <= self.epoch && self.cx.is_early();
+            while let Some((_, batch)) = self.stash.pop(self.epoch, early) {
                 self.cx.credits.processed(batch.num_rows());
                 self.batches.push(batch);
             }
             if arriving <= self.epoch {
                 return;
+            }
+            if let Some(last) = self.cx.hub.overtaking(self.epoch)
+                && !self.batches.is_empty()
+            {
+                // Whether the epoch is whole can only be known upstream.
+                if arriving <= last || self.cx.hub.barrier(last).is_none() {
+                    return;
+                }
+                self.overtake(last);
+                continue;
             }
             let Some(barrier) = self.cx.hub.barrier(self.epoch) else {
                 return;
@@ -74,6 +92,29 @@ impl RootDriver {
                 .close(&self.cx, &barrier, std::mem::take(&mut self.batches));
             self.epoch += 1;
         }
+    }
+}
+
+impl RootDriver {
+    /// All that has come up to and including this epoch becomes part of the next.
+    fn overtake(&mut self, last: u64) {
+        let waiting = self.stash.overtake(last);
+        let collected = self.batches.iter().cloned().map(|batch| (0, batch));
+        let mut in_flight: Vec<_> = collected.chain(waiting).collect();
+        for epoch in self.epoch..=last {
+            let barrier = self.cx.hub.barrier(epoch);
+            let barrier = barrier.expect("a barrier stays until every driver has passed it");
+            self.cx.hub.board.borrow_mut().overtaken(barrier.epoch);
+            let run = match self.cx.hub.checkpoint_of(&barrier) {
+                Some(checkpoint) => {
+                    let in_flight = std::mem::take(&mut in_flight);
+                    self.cx.overtaken_run(checkpoint, in_flight)
+                }
+                None => None,
+            };
+            self.ending.overtaken(&self.cx, &barrier, run);
+        }
+        self.epoch = last + 1;
     }
 }
 
@@ -93,21 +134,33 @@ impl Ending for Materialize {
         if let Err(error) = self.store.append(epoch, batches) {
             cx.fail(error);
         }
+        self.pass(cx, barrier, None);
+    }
+
+    fn overtaken(&mut self, cx: &NodeContext, barrier: &Barrier, in_flight: Option<Run>) {
+        self.pass(cx, barrier, in_flight);
+    }
+}
+
+impl Materialize {
+    fn pass(&mut self, cx: &NodeContext, barrier: &Barrier, in_flight: Option<Run>) {
         let started = Instant::now();
-        let run = match barrier
-            .checkpoint
-            .map(|checkpoint| self.store.seal(checkpoint, epoch))
+        let run = match cx
+            .hub
+            .checkpoint_of(barrier)
+            .map(|checkpoint| self.store.seal(checkpoint, barrier.epoch))
         {
             None => None,
             Some(Ok(run)) => run,
             Some(Err(error)) => cx.fail(error),
         };
         let micros = started.elapsed().as_micros() as u64;
+        let runs = run.into_iter().chain(in_flight).collect();
         cx.hub
             .board
             .borrow_mut()
-            .pass(cx.relation, epoch, run.into_iter().collect(), micros);
-        self.exporter.borrow_mut().passed = epoch.0;
+            .pass(cx.relation, barrier.epoch, runs, micros);
+        self.exporter.borrow_mut().passed = barrier.epoch.0;
         self.exporter.borrow().export(|| Exported::Passed(*barrier));
     }
 }
@@ -123,7 +176,17 @@ impl Ending for SinkRoot {
                 cx.fail(error);
             }
         }
-        if let Some(checkpoint) = barrier.checkpoint {
+        self.pass(cx, barrier, None);
+    }
+
+    fn overtaken(&mut self, cx: &NodeContext, barrier: &Barrier, in_flight: Option<Run>) {
+        self.pass(cx, barrier, in_flight);
+    }
+}
+
+impl SinkRoot {
+    fn pass(&mut self, cx: &NodeContext, barrier: &Barrier, in_flight: Option<Run>) {
+        if let Some(checkpoint) = cx.hub.checkpoint_of(barrier) {
             match self.writer.prepare(checkpoint) {
                 Ok(None) => {}
                 Ok(Some(token)) => cx
@@ -136,6 +199,6 @@ impl Ending for SinkRoot {
         cx.hub
             .board
             .borrow_mut()
-            .pass(cx.relation, barrier.epoch, Vec::new(), 0);
+            .pass(cx.relation, barrier.epoch, in_flight.into_iter().collect(), 0);
     }
 }

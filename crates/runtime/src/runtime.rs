@@ -6,15 +6,20 @@
 
 use crate::checkpointing::CheckpointOutcome;
 use crate::command::Install;
-use crate::coordinator::{Coordinator, Pace, Published};
+use crate::coordinator::{Coordinator, Pace, Published, unfinished};
 use crate::error_board::ErrorBoard;
 use crate::incarnation::Incarnation;
+use crate::lag::Behind;
+use crate::memory::{self, StateMemory};
+use crate::policy::{CheckpointPolicy, LivePolicy, RelationChoices};
+use crate::restart::RestartStrategy;
 use crate::spec::{CatalogSnapshot, ChangeLog, RelationSpec};
 use crate::status::{CheckpointInfo, ErrorRow, JobStatus, OperatorStatus, RuntimeStatus};
+use crate::suspension::{Reason, Suspension, Suspensions};
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidegate_checkpoint::{CheckpointStore, Manifest};
@@ -32,14 +37,20 @@ pub struct RuntimeConfig {
     pub pin: bool,
     pub barrier_interval: Duration,
     pub rows_per_epoch: usize,
-    /// `None`: checkpoints only when asked for.
-    pub checkpoint_interval: Option<Duration>,
+    /// How checkpoints are taken until [`Runtime::set_policy`] says otherwise.
+    pub checkpoints: CheckpointPolicy,
     /// Rows on their way at which sources hold back.
     pub rows_in_flight: usize,
     /// For working state of the RocksDB backend; wiped at every start.
     pub working_directory: PathBuf,
     pub memory_limit_bytes: usize,
+    pub restart_strategy: RestartStrategy,
+    /// A view for which a barrier waits longer is left out; `None`: everybody waits for it.
+    pub max_barrier_lag: Option<Duration>,
 }
+
+/// What runs, by relation.
+type Installs = BTreeMap<RelationId, Arc<Install>>;
 
 /// One view at one epoch, over all workers.
 pub struct ViewReader {
@@ -79,11 +90,11 @@ impl PublishedEpochs {
         let incarnation = self.incarnation;
         let reached = self
             .receiver
-            .wait_for(|p| p.incarnation != incarnation || p.epoch > epoch)
+            .wait_for(|p| p.incarnation != incarnation || p.given_up || p.epoch > epoch)
             .await
             .map(|p| *p)
             .map_err(|_| shut_down())?;
-        if reached.incarnation != incarnation {
+        if reached.incarnation != incarnation || reached.given_up {
             return Err(SqlError::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "the subscription ends because workers were restarted",
@@ -96,11 +107,21 @@ impl PublishedEpochs {
 
 pub(crate) struct Shared {
     pub config: RuntimeConfig,
+    pub policy: Arc<LivePolicy>,
     pub store: Arc<CheckpointStore>,
     pub log: Arc<dyn ChangeLog>,
     pub catalog: Arc<dyn CatalogSnapshot>,
     pub errors: Arc<ErrorBoard>,
+    pub memory: Arc<StateMemory>,
     pub published: Arc<watch::Sender<Published>>,
+    /// What the runtime was started with.
+    pub began: Option<Arc<Manifest>>,
+    pub suspensions: Suspensions,
+    pub behind: Behind,
+    /// Views that could not be read yet when workers failed last.
+    pub building: Mutex<HashSet<RelationId>>,
+    /// Why nothing will run again.
+    pub given_up: OnceLock<String>,
     /// The incarnation that takes commands. Held while one is replaced, so that no append falls between two.
     pub current: Mutex<Option<Arc<Coordinator>>>,
     /// Relations whose creation nobody has been told of yet: a failure of theirs takes them away again.
@@ -120,6 +141,11 @@ pub struct Runtime {
 }
 
 impl Runtime {
+    /// Whether a statement may add to state; an error that says why not.
+    pub fn check_memory(&self) -> Result<(), SqlError> {
+        self.shared.memory.check()
+    }
+
     /// Starts workers on what the manifest holds (or on nothing), builds the relations, and replays the log.
     pub async fn start(
         config: RuntimeConfig,
@@ -130,12 +156,19 @@ impl Runtime {
         catalog: Arc<dyn CatalogSnapshot>,
     ) -> Result<Self, SqlError> {
         let shared = Arc::new(Shared {
+            policy: Arc::new(LivePolicy::new(config.checkpoints.clone())),
+            memory: Arc::new(StateMemory::new(config.memory_limit_bytes)),
             config,
             store,
             log,
             catalog,
             errors: Arc::default(),
             published: Arc::new(watch::channel(Published::default()).0),
+            began: manifest.clone(),
+            suspensions: Suspensions::default(),
+            behind: Behind::default(),
+            building: Mutex::default(),
+            given_up: OnceLock::new(),
             current: Mutex::new(None),
             creating: Mutex::default(),
             seen_position: AtomicU64::new(0),
@@ -174,6 +207,12 @@ impl Runtime {
         }
         let relation = spec.relation();
         let coordinator = self.coordinator().await?;
+        self.shared.suspensions.remove(relation);
+        for read in spec.dataflow.reads() {
+            if let Some(suspension) = self.shared.suspensions.get(read) {
+                return Err(suspension.error());
+            }
+        }
         let mut specs = missing_readers(&coordinator, &spec);
         specs.push(spec);
         let workers = self.shared.config.workers;
@@ -205,22 +244,20 @@ impl Runtime {
     pub async fn wait_complete(&self, relation: RelationId) -> Result<(), SqlError> {
         let mut published = self.shared.published.subscribe();
         loop {
-            let current = *published.borrow_and_update();
-            match self
-                .shared
-                .current
-                .lock()
-                .as_ref()
-                .and_then(|c| c.installed(relation))
-            {
-                Some(install)
-                    if current.running && install.status.is_complete_at(current.epoch) =>
-                {
-                    return Ok(());
+            let seen = *published.borrow_and_update();
+            self.shared.check(&seen)?;
+            let coordinator = self.shared.current.lock().clone();
+            let is_complete = coordinator.filter(|_| seen.running).map(|coordinator| {
+                coordinator.at_published(|published, installs| {
+                    unfinished(installs, relation, published.epoch).is_none()
+                })
+            });
+            match self.shared.suspensions.get(relation) {
+                Some(suspension) if suspension.reason == Reason::Suspended => {
+                    return Err(suspension.error());
                 }
-                Some(_) => {}
-                None if current.running => return Ok(()),
-                None => {}
+                None if is_complete == Some(true) => return Ok(()),
+                _ => {}
             }
             published.changed().await.map_err(|_| shut_down())?;
         }
@@ -228,6 +265,7 @@ impl Runtime {
 
     /// Stops relations, those that depend on others first. Readers of sources that nobody reads any more stop too.
     pub async fn drop_relations(&self, relations: &[RelationId]) -> Result<(), SqlError> {
+        self.shared.behind.forget(relations);
         let coordinator = self.coordinator().await?;
         let mut dropped = relations.to_vec();
         let left: Vec<_> = coordinator
@@ -248,6 +286,41 @@ impl Runtime {
         }
         coordinator.drop_relations(&dropped);
         Ok(())
+    }
+
+    /// Stops these relations until they are created again; they lose their contents. Whoever reads one of them is among
+    /// them.
+    pub async fn suspend(&self, suspensions: Vec<Suspension>) -> Result<(), SqlError> {
+        let relations: Vec<RelationId> = suspensions.iter().map(|s| s.relation).collect();
+        // Or they would come back by themselves.
+        self.shared.behind.forget(&relations);
+        self.shared.suspensions.insert(suspensions);
+        self.drop_relations(&relations).await
+    }
+
+    /// These were suspended when the database was started, and are not among its relations.
+    pub fn remain_suspended(&self, suspensions: Vec<Suspension>) {
+        self.shared.suspensions.insert(suspensions);
+    }
+
+    pub fn suspensions(&self) -> Vec<Suspension> {
+        self.shared.suspensions.all()
+    }
+
+    /// Tells of relations that were suspended because they kept failing. Only the first caller is told.
+    pub fn imposed_suspensions(&self) -> Option<mpsc::UnboundedReceiver<Vec<Suspension>>> {
+        self.shared.suspensions.listen()
+    }
+
+    /// Forgets that a relation was suspended, because it was dropped.
+    pub fn forget_suspension(&self, relation: RelationId) {
+        self.shared.suspensions.remove(relation);
+    }
+
+    /// An error once the workers have failed for good.
+    pub fn health(&self) -> Result<(), SqlError> {
+        let published = *self.shared.published.borrow();
+        self.shared.check(&published)
     }
 
     /// Hands over table changes that are durable in the log. Never waits.
@@ -274,37 +347,72 @@ impl Runtime {
         self.shared.published.borrow().epoch
     }
 
-    /// These views at the newest epoch. Waits while workers restart.
+    /// These views at the newest epoch. Waits while workers restart, and until what they had before is there again.
     pub async fn snapshot(&self, relations: &[RelationId]) -> Result<Snapshot, SqlError> {
+        self.reading(relations, |published, _, views| {
+            self.shared
+                .seen_position
+                .fetch_max(published.log_position.0, Ordering::SeqCst);
+            Ok(Snapshot {
+                epoch: published.epoch,
+                log_position: published.log_position,
+                views,
+            })
+        })
+        .await
+    }
+
+    /// Hands these views to `take` at the newest epoch that holds them all.
+    async fn reading<T>(
+        &self,
+        relations: &[RelationId],
+        take: impl Fn(Published, &Installs, HashMap<RelationId, ViewReader>) -> Result<T, SqlError>,
+    ) -> Result<T, SqlError> {
         loop {
             let floor = LogPosition(self.shared.seen_position.load(Ordering::SeqCst));
             self.until(|p| p.log_position >= floor).await?;
             let coordinator = self.coordinator().await?;
+            let mut seen = Published::default();
             let taken = coordinator.at_published(|published, installs| {
+                seen = published;
                 if !published.running {
-                    return None;
+                    return Ok(None);
                 }
-                self.shared
-                    .seen_position
-                    .fetch_max(published.log_position.0, Ordering::SeqCst);
-                let mut views = HashMap::new();
-                for relation in relations {
-                    match installs.get(relation).map(|i| take(i, published.epoch)) {
-                        Some(Ok(reader)) => views.insert(*relation, reader),
-                        Some(Err(error)) => return Some(Err(error)),
-                        None => return Some(Err(not_running(*relation))),
-                    };
+                let views = self.take_all(relations, published.epoch, installs)?;
+                views.map(|v| take(published, installs, v)).transpose()
+            })?;
+            match taken {
+                Some(taken) => return Ok(taken),
+                None if !seen.running => {}
+                None => {
+                    self.until(|p| p.epoch > seen.epoch).await?;
                 }
-                Some(Ok(Snapshot {
-                    epoch: published.epoch,
-                    log_position: published.log_position,
-                    views,
-                }))
-            });
-            if let Some(result) = taken {
-                return result;
             }
         }
+    }
+
+    /// `None`: some of them are being brought back after a restart.
+    fn take_all(
+        &self,
+        relations: &[RelationId],
+        epoch: Epoch,
+        installs: &Installs,
+    ) -> Result<Option<HashMap<RelationId, ViewReader>>, SqlError> {
+        let mut views = HashMap::new();
+        for relation in relations {
+            let Some(install) = installs.get(relation) else {
+                return Err(match self.shared.suspensions.get(*relation) {
+                    Some(suspension) => suspension.error(),
+                    None => not_running(*relation),
+                });
+            };
+            match unfinished(installs, *relation, epoch) {
+                None => views.insert(*relation, take(install, epoch)?),
+                Some(_) if install.is_awaited => return Ok(None),
+                Some(unfinished) => return Err(still_being_built(install, &unfinished)),
+            };
+        }
+        Ok(Some(views))
     }
 
     /// As many of these relations as are complete, at the newest epoch, and those that are not.
@@ -315,26 +423,19 @@ impl Runtime {
         // While workers start, the published epoch is not theirs yet and recovered relations would seem incomplete.
         self.snapshot(&[]).await?;
         let coordinator = self.coordinator().await?;
-        let published = *self.shared.published.borrow();
-        let is_complete = |r: &RelationId| {
-            coordinator
-                .installed(*r)
-                .is_some_and(|i| i.status.is_complete_at(published.epoch))
-        };
         let (complete, missing): (Vec<_>, Vec<_>) =
-            relations.iter().copied().partition(is_complete);
+            coordinator.at_published(|published, installs| {
+                relations.iter().copied().partition(|r| {
+                    installs.contains_key(r) && unfinished(installs, *r, published.epoch).is_none()
+                })
+            });
         Ok((self.snapshot(&complete).await?, missing))
     }
 
     /// A view as of now and all its changes from then on.
     pub async fn subscribe(&self, relation: RelationId) -> Result<Subscription, SqlError> {
-        let coordinator = self.coordinator().await?;
-        coordinator.at_published(|published, installs| {
-            let install = installs
-                .get(&relation)
-                .ok_or_else(|| not_running(relation))?;
-            let reader = take(install, published.epoch)?;
-            let changes = stores(install)?
+        self.reading(&[relation], |published, installs, views| {
+            let changes = stores(&installs[&relation])?
                 .iter()
                 .map(|s| {
                     s.subscribe(published.epoch, SUBSCRIPTION_CAPACITY)
@@ -345,7 +446,7 @@ impl Runtime {
                 snapshot: Snapshot {
                     epoch: published.epoch,
                     log_position: published.log_position,
-                    views: HashMap::from([(relation, reader)]),
+                    views,
                 },
                 changes,
                 published: PublishedEpochs {
@@ -354,23 +455,67 @@ impl Runtime {
                 },
             })
         })
+        .await
     }
 
     /// Takes a checkpoint of everything received so far; returns when it is durable.
+    ///
+    /// Its barrier overtakes nothing, whatever the policy: what is taken ends an epoch.
     pub async fn checkpoint(&self) -> Result<CheckpointInfo, SqlError> {
-        let coordinator = self.coordinator().await?;
-        // The next barrier may be on its way without one, so ask until a later checkpoint has an outcome.
+        self.take_checkpoint(true).await
+    }
+
+    /// As [`Self::checkpoint`], but a barrier may overtake if that is the policy.
+    pub async fn checkpoint_by_policy(&self) -> Result<CheckpointInfo, SqlError> {
+        self.take_checkpoint(false).await
+    }
+
+    /// From now on checkpoints are taken so; those under way end as they began.
+    pub fn set_policy(&self, policy: CheckpointPolicy) -> Result<(), SqlError> {
+        policy.check()?;
+        self.shared.policy.set(policy);
+        if let Some(coordinator) = self.shared.current.lock().as_ref() {
+            coordinator.policy_changed();
+        }
+        Ok(())
+    }
+
+    /// Changes what a relation that runs chooses for itself.
+    pub fn with_choices(&self, relation: RelationId, change: impl FnOnce(&RelationChoices)) {
+        let current = self.shared.current.lock().clone();
+        if let Some(install) = current.and_then(|c| c.installed(relation)) {
+            change(&install.spec.choices);
+        }
+    }
+
+    async fn take_checkpoint(&self, aligned: bool) -> Result<CheckpointInfo, SqlError> {
         let mut outcomes = self.shared.outcomes.subscribe();
-        let wanted = coordinator.flush();
-        coordinator.checkpoint_wanted();
-        loop {
-            outcomes.changed().await.map_err(|_| shut_down())?;
-            let outcome = outcomes.borrow_and_update().clone();
-            match outcome.result {
-                Some(Ok(info)) if info.epoch >= wanted => return Ok(info),
-                Some(Ok(_)) => coordinator.checkpoint_wanted(),
-                Some(Err(error)) => return Err(error),
-                None => {}
+        'incarnation: loop {
+            let coordinator = self.coordinator().await?;
+            let mut published = self.shared.published.subscribe();
+            let incarnation = published.borrow_and_update().incarnation;
+            // The next barrier may be on its way without one, so ask until a later checkpoint has an outcome.
+            let wanted = coordinator.flush();
+            coordinator.checkpoint_wanted(aligned);
+            loop {
+                // What was asked of an incarnation that fails is asked of the next.
+                let over = published.wait_for(|p| p.incarnation != incarnation || p.given_up);
+                tokio::select! {
+                    over = over => {
+                        over.map_err(|_| shut_down())?;
+                        continue 'incarnation;
+                    }
+                    changed = outcomes.changed() => changed.map_err(|_| shut_down())?,
+                }
+                let outcome = outcomes.borrow_and_update().clone();
+                match outcome.result {
+                    Some(Ok(info)) if info.epoch >= wanted && (info.aligned || !aligned) => {
+                        return Ok(info);
+                    }
+                    Some(Ok(_)) => coordinator.checkpoint_wanted(aligned),
+                    Some(Err(error)) => return Err(error),
+                    None => {}
+                }
             }
         }
     }
@@ -481,10 +626,12 @@ impl Runtime {
     async fn until(&self, reached: impl Fn(&Published) -> bool) -> Result<Published, SqlError> {
         let mut published = self.shared.published.subscribe();
         let seen = published
-            .wait_for(|p| p.running && reached(p))
+            .wait_for(|p| p.given_up || (p.running && reached(p)))
             .await
+            .map(|p| *p)
             .map_err(|_| shut_down())?;
-        Ok(*seen)
+        self.shared.check(&seen)?;
+        Ok(seen)
     }
 
     /// The incarnation that runs, once one does.
@@ -514,15 +661,21 @@ fn stores(install: &Install) -> Result<Vec<Arc<ViewStore>>, SqlError> {
     Ok(stores)
 }
 
-fn take(install: &Install, epoch: Epoch) -> Result<ViewReader, SqlError> {
-    if !install.status.is_complete_at(epoch) {
-        let name = &install.spec.dataflow.name;
-        return Err(SqlError::new(
-            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("materialized view \"{name}\" is still being built"),
-        )
-        .with_hint("SHOW JOBS tells how far it is."));
+fn still_being_built(install: &Install, unfinished: &Install) -> SqlError {
+    let (name, waits_for) = (&install.spec.dataflow.name, &unfinished.spec.dataflow.name);
+    let error = SqlError::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("materialized view \"{name}\" is still being built"),
+    )
+    .with_hint("SHOW JOBS tells how far it is.");
+    if name == waits_for {
+        error
+    } else {
+        error.with_detail(format!("It reads \"{waits_for}\", which is still being built."))
     }
+}
+
+fn take(install: &Install, epoch: Epoch) -> Result<ViewReader, SqlError> {
     let snapshot = |store: &Arc<ViewStore>| store.snapshot(epoch).map_err(SqlError::internal);
     let parts = stores(install)?
         .iter()
@@ -543,6 +696,32 @@ pub(crate) fn shut_down() -> SqlError {
 }
 
 impl Shared {
+    /// Nothing will run again in this process; whoever waits is told.
+    pub fn give_up(&self, cause: &str) {
+        tracing::error!("the restart strategy gives no further attempt: {cause}");
+        self.given_up.get_or_init(|| cause.to_owned());
+        self.published.send_modify(|p| {
+            p.running = false;
+            p.given_up = true;
+        });
+    }
+
+    pub fn check(&self, published: &Published) -> Result<(), SqlError> {
+        if !published.given_up {
+            return Ok(());
+        }
+        let cause = self.given_up.get().cloned().unwrap_or_default();
+        Err(SqlError::new(
+            SqlState::CANNOT_CONNECT_NOW,
+            "the workers have failed and are not started again",
+        )
+        .with_detail(cause)
+        .with_hint(
+            "restart_strategy says how often they are; after a restart of the server the database goes on from its \
+             newest checkpoint and the log.",
+        ))
+    }
+
     /// The newest epoch that any incarnation of this process can have used.
     pub fn last_epoch(&self) -> u64 {
         self.current.lock().as_ref().map_or(0, |c| c.last_cut().0)
@@ -550,11 +729,11 @@ impl Shared {
 }
 
 impl RuntimeConfig {
-    pub(crate) fn pace(&self) -> Pace {
+    pub(crate) fn pace(&self, policy: Arc<LivePolicy>) -> Pace {
         Pace {
             barrier_interval: self.barrier_interval,
-            rows_per_epoch: self.rows_per_epoch,
-            checkpoint_interval: self.checkpoint_interval,
+            rows_per_epoch: memory::rows_per_epoch(self.rows_per_epoch, self.memory_limit_bytes),
+            policy,
         }
     }
 }

@@ -31,6 +31,11 @@ fn of_node(dataflow: &Dataflow, node: &Node, add: &mut dyn FnMut(TableId, TableS
             let split = Field::new("split", DataType::Utf8, false);
             let schemas = plain(split, "offset", encoding::OFFSET);
             add(build::position_table(relation, node), schemas);
+            if build::is_reader(relation, node) {
+                let error = Field::new("error", DataType::Utf8, false);
+                let schemas = plain(error, "count", encoding::ERRORS);
+                add(build::error_table(relation, node), schemas);
+            }
         }
         Op::Import { .. } => {
             let group = Field::new("key_group", DataType::UInt8, false);

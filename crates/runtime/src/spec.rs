@@ -1,5 +1,6 @@
 //! What the engine hands to the runtime, and what the runtime asks of the engine.
 
+use crate::policy::RelationChoices;
 use std::sync::Arc;
 use tidegate_connectors::{Sink, Source};
 use tidegate_plan::Dataflow;
@@ -17,6 +18,8 @@ pub struct RelationSpec {
     /// The connector, when the root of the dataflow is a sink.
     pub sink: Option<Arc<dyn Sink>>,
     pub backend: BackendKind,
+    /// How its checkpoints differ from the server's.
+    pub choices: Arc<RelationChoices>,
 }
 
 impl RelationSpec {

@@ -110,6 +110,8 @@ pub struct CheckpointInfo {
     pub bytes_written: u64,
     pub duration_ms: u64,
     pub sync_micros: u64,
+    /// Its barrier overtook nothing: it ends an epoch.
+    pub aligned: bool,
 }
 
 /// One error of a view or source, as `tidegate.errors` shows it.

@@ -7,14 +7,18 @@ use crate::credits::Credits;
 use crate::driver::WorkerFailure;
 use crate::error_board::ErrorBoard;
 use crate::hub::{Hub, TableItem};
+use crate::lag::Waiting;
+use crate::memory::StateMemory;
 use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tidegate_state::{BackendConfig, Backends};
-use tidegate_types::{Barrier, Batch, KeyGroupRange, RelationId};
+use tidegate_types::{Batch, KeyGroupRange, RelationId};
 use timely::worker::Worker;
 
 /// What the workers of one incarnation share.
@@ -24,6 +28,7 @@ pub(crate) struct WorkerShared {
     /// Where RocksDB keeps working state, and how much memory one worker's share is.
     pub working_directory: PathBuf,
     pub memory_per_worker: usize,
+    pub memory: Arc<StateMemory>,
     pub credits: Arc<Credits>,
     pub errors: Arc<ErrorBoard>,
     pub pin: bool,
@@ -59,11 +64,28 @@ fn pin(index: usize) {
     }
 }
 
+thread_local! {
+    /// Whose dataflow this worker is running at the moment.
+    static RUNNING: Cell<Option<RelationId>> = const { Cell::new(None) };
+    /// How long each dataflow has been running since a barrier was passed.
+    static BUSY: RefCell<HashMap<RelationId, Duration>> = RefCell::default();
+}
+
+/// Runs a piece of a relation's dataflow, so that a panic in it is known to be that relation's.
+pub(crate) fn on_behalf_of<T>(relation: RelationId, work: impl FnOnce() -> T) -> T {
+    RUNNING.set(Some(relation));
+    let started = Instant::now();
+    let result = work();
+    RUNNING.set(None);
+    BUSY.with_borrow_mut(|busy| *busy.entry(relation).or_default() += started.elapsed());
+    result
+}
+
 fn failure_of(panic: Box<dyn Any + Send>) -> WorkerFailure {
     match panic.downcast::<WorkerFailure>() {
         Ok(failure) => *failure,
         Err(panic) => WorkerFailure {
-            relation: None,
+            relation: RUNNING.take(),
             message: panic
                 .downcast_ref::<&str>()
                 .map(|s| (*s).to_owned())
@@ -83,7 +105,7 @@ fn serve(worker: &mut Worker, shared: &Arc<WorkerShared>) {
         groups: KeyGroupRange::of_worker(index, worker.peers()),
         cache_limit_bytes: shared.memory_per_worker / 4,
         overlay_limit_bytes: shared.memory_per_worker / 6,
-        memory: tidegate_state::memory::MemoryAccount::default(),
+        memory: shared.memory.account().clone(),
     });
     let backends = match backends {
         Ok(backends) => backends,
@@ -127,6 +149,7 @@ impl Loop<'_> {
         loop {
             let passed = self.hub.board.borrow_mut().take_passed();
             let Some((epoch, passed)) = passed else { break };
+            BUSY.with_borrow_mut(HashMap::clear);
             self.hub.forget_barriers(epoch);
             self.hub
                 .coordinator
@@ -141,7 +164,10 @@ impl Loop<'_> {
         match command {
             Command::Install(installs) => {
                 for install in installs.iter() {
-                    match build::install(self.worker, &self.hub, &self.inbox, install) {
+                    let built = on_behalf_of(install.spec.relation(), || {
+                        build::install(self.worker, &self.hub, &self.inbox, install)
+                    });
+                    match built {
                         Ok(index) => {
                             self.dataflows.insert(install.spec.relation(), index);
                         }
@@ -161,7 +187,20 @@ impl Loop<'_> {
                 }
             }
             Command::Append(changes) => self.append(&changes),
-            Command::Barrier(barrier) => self.announce(barrier),
+            Command::Barrier(barrier, way) => {
+                #[cfg(debug_assertions)]
+                crate::failpoint::worker_barrier();
+                self.hub.announce(barrier, way);
+            }
+            Command::WhoWaits(epoch, answer) => {
+                let waiting = Waiting {
+                    relations: self.hub.board.borrow().waiting(epoch),
+                    busy: BUSY.with_borrow(Clone::clone),
+                };
+                // Whoever asked may have stopped waiting for an answer.
+                let _ = answer.send(waiting);
+            }
+            Command::Overtake(epoch) => self.hub.overtake(epoch),
             Command::Completed(checkpoint) => {
                 if let Err(error) = self.hub.checkpoint_completed(checkpoint) {
                     std::panic::panic_any(WorkerFailure {
@@ -170,7 +209,7 @@ impl Loop<'_> {
                     });
                 }
             }
-            Command::Aborted(checkpoint) => self.hub.checkpoint_aborted(checkpoint),
+            Command::Aborted(checkpoints) => self.hub.checkpoints_aborted(checkpoints),
             Command::Stop => return false,
         }
         true
@@ -186,9 +225,5 @@ impl Loop<'_> {
                 queue.activator.activate();
             }
         }
-    }
-
-    fn announce(&mut self, barrier: Barrier) {
-        self.hub.announce(barrier);
     }
 }

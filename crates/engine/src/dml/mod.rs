@@ -83,6 +83,9 @@ impl Session {
         if batches.is_empty() {
             return Ok(());
         }
+        if batches.iter().flat_map(Batch::diff_values).sum::<i64>() > 0 {
+            self.database.runtime()?.check_memory()?;
+        }
         match turn {
             None => {
                 let transaction = self

@@ -11,7 +11,7 @@ use tidegate_types::{SqlError, SqlState};
 impl Session {
     pub(super) async fn checkpoint(&mut self) -> Result<Response, SqlError> {
         self.outside_transaction("CHECKPOINT")?;
-        let info = self.database.runtime()?.checkpoint().await?;
+        let info = self.database.runtime()?.checkpoint_by_policy().await?;
         self.notice(format!(
             "checkpoint {} of epoch {} is durable: {} bytes written",
             info.id, info.epoch, info.bytes_written
@@ -34,10 +34,11 @@ impl Session {
         database.store.check_savepoint_name(name)?;
         let runtime = database.runtime()?;
         let info = runtime.checkpoint().await?;
-        let manifest = database
-            .store
-            .base()
-            .filter(|m| m.epoch >= info.epoch)
+        // A newer one may have overtaken rows, and would end no epoch.
+        let retained = database.store.retained();
+        let manifest = retained
+            .into_iter()
+            .find(|m| m.checkpoint == info.id)
             .ok_or_else(|| {
                 SqlError::new(
                     SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,

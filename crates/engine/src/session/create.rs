@@ -2,6 +2,7 @@
 
 use super::{Session, command};
 use crate::api::{CancelReason, Notice, NoticeSeverity, Response};
+use crate::checkpoint_settings::{check_options, refuse_server_options};
 use crate::database::{Database, OWNER};
 use crate::relations::{APPEND_ONLY_OPTION, Names, SEARCH_PATH_OPTION, UNIQUE_OPTION, format_of};
 use arrow::datatypes::SchemaRef;
@@ -23,7 +24,12 @@ use tidegate_planner::functions::types::sql_type_of;
 use tidegate_types::{RelationId, SqlError, SqlState, SqlType};
 
 /// Options that a materialized view takes.
-const VIEW_OPTIONS: &[&str] = &["state_backend"];
+const VIEW_OPTIONS: &[&str] = &[
+    "state_backend",
+    "checkpoint_mode",
+    "checkpoint_guarantee",
+    "checkpoint_on_drop",
+];
 
 /// A session while it changes the catalog.
 pub(crate) struct Ddl<'a> {
@@ -111,6 +117,11 @@ impl Ddl<'_> {
         let change = CatalogChange::CreateRelation(Box::new(relation.clone()));
         next.apply(&change)?;
         let spec = database.spec(&next, &relation)?;
+        if let Some(spec) = &spec
+            && let Some(notice) = database.check_choices(&relation, spec)?
+        {
+            self.session.notice(notice);
+        }
         self.session.last_write = database.log_catalog(next, vec![change]).await?;
         let Some(spec) = spec else { return Ok(()) };
         let created = database.runtime()?.create(spec).await;
@@ -345,6 +356,7 @@ impl Ddl<'_> {
         text: &str,
     ) -> Result<Response, SqlError> {
         let database = self.database.clone();
+        database.runtime()?.check_memory()?;
         let id = {
             let _turn = database.ddl.lock().await;
             match self.install_materialized_view(create, text).await? {
@@ -378,8 +390,10 @@ impl Ddl<'_> {
         else {
             return Ok(None);
         };
+        refuse_server_options(create.options.iter().map(|o| o.name.as_str()))?;
         let mut options = known_options(&create.options, VIEW_OPTIONS, "materialized view")?;
         check_backend(&options)?;
+        check_options(&options)?;
         let names = self.definition_names();
         let id = names.catalog.next_id();
         let given: Vec<String> = create.columns.iter().map(tidegate_parser::fold).collect();
@@ -414,7 +428,7 @@ impl Ddl<'_> {
     }
 
     /// A person who loses patience leaves the view building in the background.
-    async fn wait_for_backfill(&mut self, id: RelationId) -> Result<(), SqlError> {
+    pub(super) async fn wait_for_backfill(&mut self, id: RelationId) -> Result<(), SqlError> {
         let runtime = self.database.runtime()?;
         let cancel = self.session.cancel.clone();
         tokio::select! {

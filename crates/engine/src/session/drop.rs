@@ -60,6 +60,24 @@ impl Ddl<'_> {
         Ok(())
     }
 
+    /// Views that are to leave their last state behind do so before they go.
+    async fn keep_dropped(&mut self, plan: &DropPlan) -> Result<(), SqlError> {
+        let catalog = self.database.catalog.get();
+        let dropped = plan.ids.iter().filter_map(|id| catalog.relation(*id));
+        let kept: Vec<&str> = dropped
+            .filter(|r| self.database.is_kept_on_drop(r))
+            .map(|r| r.name.as_str())
+            .collect();
+        if let Some(first) = kept.first() {
+            let prefix = format!("dropped_{first}");
+            let savepoint = self.database.keep_checkpoint(&prefix).await?;
+            self.session.notice(format!(
+                "what is dropped stays in savepoint \"{savepoint}\" until that is released"
+            ));
+        }
+        Ok(())
+    }
+
     async fn carry_out(
         &mut self,
         plan: &DropPlan,
@@ -73,6 +91,7 @@ impl Ddl<'_> {
                 content,
             });
         }
+        self.keep_dropped(plan).await?;
         let mut next = self.database.catalog.get();
         let mut changes = Vec::new();
         if !plan.ids.is_empty() {
@@ -87,6 +106,7 @@ impl Ddl<'_> {
         dropped.extend(&plan.ids);
         self.database.runtime()?.drop_relations(&dropped).await?;
         for id in &plan.ids {
+            self.database.runtime()?.forget_suspension(*id);
             self.database.forget_connector(*id);
         }
         Ok(())

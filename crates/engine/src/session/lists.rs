@@ -15,6 +15,11 @@ pub(super) const CHECKPOINT_COLUMNS: &[&str] = &[
     "Async ms",
     "Bytes written",
     "Bytes total",
+    "In flight bytes",
+    "Mode",
+    "Execution",
+    "Alignment",
+    "Guarantee",
 ];
 pub(super) const SAVEPOINT_COLUMNS: &[&str] =
     &["Name", "Taken at", "Epoch", "Views", "Rows", "Bytes", "Format", "Location", "Damage"];
@@ -50,6 +55,11 @@ impl Session {
                 Some(format!("{:.1}", record.async_ms)),
                 Some(record.bytes_written.to_string()),
                 Some(record.bytes_total.to_string()),
+                Some(record.in_flight_bytes.to_string()),
+                known(record.mode),
+                known(record.execution),
+                known(record.alignment),
+                known(record.guarantee),
             ]
         };
         self.database
@@ -82,4 +92,9 @@ impl Session {
             .map(line)
             .collect()
     }
+}
+
+/// Of checkpoints whose record was lost in a crash, not all is known.
+fn known(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
 }

@@ -1,6 +1,6 @@
 //! One client's session: its settings, its transaction, and the way of each statement to whoever executes it.
 
-
+mod alter;
 mod check;
 mod checkpoint;
 mod create;
@@ -16,6 +16,7 @@ mod savepoint;
 mod set;
 mod show;
 mod subscribe;
+mod suspend;
 mod table_as;
 mod transaction;
 mod verify;
@@ -43,7 +44,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tidegate_catalog::SearchPath;
 use tidegate_parser::sqlparser::ast;
-use tidegate_parser::{ObjectKind, ParsedStatement, Statement};
+use tidegate_parser::{AlterOperation, ObjectKind, ParsedStatement, Statement};
 use tidegate_types::{LogPosition, SqlError, SqlState, SqlType};
 
 /// Settings whose changes clients are told of.
@@ -98,11 +99,11 @@ impl DatabaseApi for Database {
     }
 
     fn health(&self) -> Result<(), SqlError> {
-        self.runtime().map(|_| ())
+        self.runtime()?.health()
     }
 
     fn ready(&self) -> Result<(), SqlError> {
-        self.runtime().map(|_| ())
+        self.runtime()?.health()
     }
 }
 
@@ -197,6 +198,13 @@ impl Session {
             }
             Statement::CreateSink(create) => self.ddl().await?.create_sink(create, text).await,
             Statement::Drop(drop) => self.ddl().await?.drop(drop).await,
+            Statement::Suspend { kind, name } => self.ddl().await?.suspend(*kind, name).await,
+            Statement::Resume { kind, name } => self.ddl().await?.resume(*kind, name).await,
+            Statement::AlterMaterializedView(alter)
+                if matches!(alter.operation, AlterOperation::Set(_)) =>
+            {
+                self.ddl().await?.alter_materialized_view(alter).await
+            }
             Statement::AlterMaterializedView(alter) => {
                 let what = rename::Altered {
                     kind: ObjectKind::MaterializedView,

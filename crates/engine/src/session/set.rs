@@ -2,7 +2,6 @@
 
 use super::{Session, command};
 use crate::api::Response;
-use crate::config;
 use crate::settings::{PRESETS, Scope, setting, unknown_setting};
 use tidegate_parser::AlterSystem;
 use tidegate_parser::sqlparser::ast;
@@ -66,7 +65,7 @@ impl Session {
                 SqlState::CANT_CHANGE_RUNTIME_PARAM,
                 format!("parameter \"{name}\" cannot be changed for one session"),
             )
-            .with_hint("ALTER SYSTEM SET changes it for the next start of the server."));
+            .with_hint("ALTER SYSTEM SET changes it for the whole server."));
         }
         match values {
             [value] if value.eq_ignore_ascii_case("default") => {
@@ -97,26 +96,24 @@ impl Session {
         if let Some((_, value)) = PRESETS.iter().find(|(n, _)| *n == name) {
             return Ok((*value).to_owned());
         }
-        self.settings
-            .get(&name)
-            .map(str::to_owned)
+        self.database
+            .live_setting(&name)
+            .or_else(|| self.settings.get(&name).map(str::to_owned))
             .ok_or_else(|| unknown_setting(&name))
     }
 
     pub(super) fn alter_system(&mut self, alter: &AlterSystem) -> Result<Response, SqlError> {
         self.outside_transaction("ALTER SYSTEM")?;
-        let data_dir = &self.database.config.data_dir;
-        match alter {
-            AlterSystem::Set { name, value, .. } => {
-                config::persist(data_dir, name, value.as_deref())?;
-                self.notice("the setting takes effect at the next start of the server");
-            }
-            AlterSystem::Reset { name, .. } => config::persist(data_dir, name, None)?,
+        let changes: Vec<(String, Option<String>)> = match alter {
+            AlterSystem::Set { name, value, .. } => vec![(name.clone(), value.clone())],
+            AlterSystem::Reset { name, .. } => vec![(name.clone(), None)],
             AlterSystem::ResetAll => {
-                for setting in crate::settings::SETTINGS {
-                    config::persist(data_dir, setting.name, None)?;
-                }
+                let all = crate::settings::SETTINGS.iter();
+                all.map(|s| (s.name.to_owned(), None)).collect()
             }
+        };
+        if !self.database.change_settings(&changes)? {
+            self.notice("the setting takes effect at the next start of the server");
         }
         Ok(command("ALTER SYSTEM"))
     }

@@ -121,7 +121,12 @@ impl Session {
                         .to_string(),
                 ));
             }
-            RelationKind::Sink(def) => line.push(Some(def.connector.clone())),
+            RelationKind::Sink(def) => {
+                let (status, cause) = self.suspended(relation)?.unzip();
+                line.push(Some(def.connector.clone()));
+                line.push(Some(status.unwrap_or("running").to_owned()));
+                line.push(cause);
+            }
             RelationKind::MaterializedView(_) => {
                 let runtime = self.database.runtime()?;
                 let building = runtime
@@ -129,14 +134,22 @@ impl Session {
                     .jobs
                     .iter()
                     .any(|j| j.relation == relation.id);
-                line.push(Some(
-                    if building { "building" } else { "running" }.to_owned(),
-                ));
+                let (status, cause) = self.suspended(relation)?.unzip();
+                let otherwise = if building { "building" } else { "running" };
+                line.push(Some(status.unwrap_or(otherwise).to_owned()));
                 line.push(Some(runtime.error_count(relation.id).to_string()));
+                line.push(cause);
             }
             _ => {}
         }
         Ok(line)
+    }
+
+    /// In which way a relation does not run, and why.
+    fn suspended(&self, relation: &Relation) -> Result<Option<(&'static str, String)>, SqlError> {
+        let suspensions = self.database.runtime()?.suspensions();
+        let how = suspensions.into_iter().find(|s| s.relation == relation.id);
+        Ok(how.map(|s| (crate::suspension::status(&s), s.cause)))
     }
 
     fn schema_names(&self) -> Vec<Vec<Option<String>>> {
@@ -176,10 +189,10 @@ impl Session {
         let mut lines: Vec<Vec<Option<String>>> = SETTINGS
             .iter()
             .map(|s| {
-                let value = self.settings.get(s.name).unwrap_or(s.default);
+                let value = self.setting_value(s.name).unwrap_or(s.default.to_owned());
                 vec![
                     Some(s.name.to_owned()),
-                    Some(value.to_owned()),
+                    Some(value),
                     Some(s.description.to_owned()),
                 ]
             })
@@ -228,8 +241,8 @@ const DESCRIBED: &[&str] = &["Name", "Type", "Nullable", "Default", "Key"];
 fn columns_of(what: &ShowWhat) -> Vec<String> {
     let columns: &[&str] = match what {
         ShowWhat::Sources => &["Name", "Connector", "Errors"],
-        ShowWhat::Sinks => &["Name", "Connector"],
-        ShowWhat::MaterializedViews => &["Name", "Status", "Errors"],
+        ShowWhat::Sinks => &["Name", "Connector", "Status", "Cause"],
+        ShowWhat::MaterializedViews => &["Name", "Status", "Errors", "Cause"],
         ShowWhat::Tables
         | ShowWhat::Views
         | ShowWhat::Indexes

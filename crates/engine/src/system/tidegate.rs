@@ -32,7 +32,7 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     ),
     table(
         "materialized_views",
-        "id int8, schema text, name text, owner text, status text, state_backend text, key text[], append_only bool, \
+        "id int8, schema text, name text, owner text, status text, suspended_because text, state_backend text, key text[], append_only bool, \
          rows int8, bytes int8, errors int8, query text, definition text, created_at timestamptz",
         materialized_views,
     ),
@@ -80,7 +80,8 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     table(
         "checkpoints",
         "id int8, epoch int8, status text, savepoint text, cause text, triggered_at timestamptz, duration_ms float8, \
-         alignment_ms float8, sync_ms float8, async_ms float8, bytes_written int8, bytes_total int8, in_flight_bytes int8",
+         alignment_ms float8, sync_ms float8, async_ms float8, bytes_written int8, bytes_total int8, in_flight_bytes int8, \
+         mode text, execution text, alignment text, guarantee text",
         checkpoints,
     ),
     table(
@@ -167,6 +168,7 @@ fn views(scope: &Scope) -> Rows {
 fn materialized_views(scope: &Scope) -> Rows {
     let runtime = scope.database.runtime()?;
     let building: Vec<RelationId> = runtime.status().jobs.iter().map(|j| j.relation).collect();
+    let suspensions = runtime.suspensions();
     let sizes = Sizes::now(scope)?;
     let mut rows = Vec::new();
     for relation in scope.catalog().relations() {
@@ -175,15 +177,17 @@ fn materialized_views(scope: &Scope) -> Rows {
         };
         let is = |option: &str| def.options.get(option).is_some_and(|v| v == "true");
         let key = is(UNIQUE_OPTION).then(|| column_names(relation, &def.key));
+        let how = suspensions.iter().find(|s| s.relation == relation.id);
         let row = with_origin(named(relation), relation)
             .with(
                 "status",
-                if building.contains(&relation.id) {
-                    "building"
-                } else {
-                    "running"
+                match how {
+                    Some(how) => crate::suspension::status(how),
+                    None if building.contains(&relation.id) => "building",
+                    None => "running",
                 },
             )
+            .with("suspended_because", how.map(|s| s.cause.as_str()))
             .with("state_backend", backend(scope, relation))
             .with("key", key)
             .with("append_only", is(APPEND_ONLY_OPTION))
@@ -393,6 +397,18 @@ fn barriers(scope: &Scope) -> Rows {
     ])
 }
 
+/// Of checkpoints whose record was lost in a crash, not all is known.
+fn known(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// A setting's value: the server's where it can change while the server runs.
+fn in_force(scope: &Scope, name: &str, settings: &crate::settings::Settings) -> String {
+    let live = scope.database.live_setting(name);
+    live.or_else(|| settings.get(name).map(str::to_owned))
+        .unwrap_or_default()
+}
+
 fn checkpoints(scope: &Scope) -> Rows {
     let row = |record: tidegate_checkpoint::CheckpointRecord| {
         Row::new()
@@ -409,6 +425,10 @@ fn checkpoints(scope: &Scope) -> Rows {
             .with("bytes_written", record.bytes_written)
             .with("bytes_total", record.bytes_total)
             .with("in_flight_bytes", record.in_flight_bytes)
+            .with("mode", known(record.mode))
+            .with("execution", known(record.execution))
+            .with("alignment", known(record.alignment))
+            .with("guarantee", known(record.guarantee))
     };
     Ok(scope
         .database
@@ -491,17 +511,12 @@ fn settings(scope: &Scope) -> Rows {
             .with("name", setting.name)
             .with(
                 "value",
-                scope.settings.get(setting.name).unwrap_or(setting.default),
+                in_force(scope, setting.name, &scope.settings),
             )
             .with("default_value", setting.default)
             .with(
                 "server_value",
-                scope
-                    .database
-                    .config
-                    .settings
-                    .get(setting.name)
-                    .unwrap_or(setting.default),
+                in_force(scope, setting.name, &scope.database.config.settings),
             )
             .with(
                 "scope",

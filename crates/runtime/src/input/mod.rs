@@ -4,12 +4,14 @@
 //! - [`reader`]: the splits of a source that belong to this worker, read inline or by a pump thread.
 //! - [`shared_source`]: the one reader that all views over a source share.
 //! - [`source_import`]: a view's end of it, with a private replay of history until it has caught up.
+//! - [`undecodable`]: what a source could not read, as its state.
 //! - [`view_import`]: the changes of a table or view, with a backfill of what was there before.
 
 pub(crate) mod reader;
 pub(crate) mod shared_source;
 pub(crate) mod source_import;
 pub(crate) mod table;
+pub(crate) mod undecodable;
 pub(crate) mod view_import;
 
 use crate::driver::{NodeContext, Outlet, seal};
@@ -55,10 +57,20 @@ impl InputPort {
         self.cx.hub.barrier(self.epoch)
     }
 
+    /// Whether the barrier of the current epoch, or a later one, overtakes.
+    pub fn is_overtaken(&self) -> bool {
+        self.cx.hub.overtaking(self.epoch).is_some()
+    }
+
+    /// Whether rows of the current epoch have to wait for the end of a synchronous checkpoint.
+    pub fn is_held(&self) -> bool {
+        self.cx.hub.holds(self.epoch)
+    }
+
     pub fn close_epoch(&mut self, barrier: &Barrier) {
         assert_eq!(barrier.epoch.0, self.epoch, "barriers are passed in order");
         let started = Instant::now();
-        let runs = match seal(&self.tables, barrier) {
+        let runs = match seal(&self.tables, self.cx.hub.checkpoint_of(barrier)) {
             Ok(runs) => runs,
             Err(error) => self.cx.fail(error),
         };

@@ -6,6 +6,7 @@
 
 use super::InputPort;
 use super::reader::{Polled, SplitSet, Waker};
+use super::undecodable::Undecodable;
 use crate::error_board::DecodeErrorRow;
 use crate::hub::{Exported, Exporter, Tables};
 use std::cell::RefCell;
@@ -104,6 +105,7 @@ pub(crate) struct SourceReader {
     exporter: Rc<RefCell<Exporter>>,
     shared: Rc<RefCell<SharedSource>>,
     saved: Offsets,
+    undecodable: Undecodable,
     rows_since_barrier: usize,
 }
 
@@ -132,6 +134,17 @@ impl SourceReader {
                 .collect();
             shared.borrow_mut().at_barrier.insert(port.epoch - 1, own);
         }
+        let restored =
+            Undecodable::restored(errors(&port.tables).as_ref(), |split| splits.owns(split));
+        let undecodable = match restored {
+            Ok((undecodable, rows)) => {
+                let total = undecodable.total();
+                hub.errors
+                    .restore_source(port.cx.relation, hub.worker, total, rows);
+                undecodable
+            }
+            Err(error) => port.cx.fail(error),
+        };
         let exporter = hub.exporter(port.cx.relation);
         exporter.borrow_mut().source = Some(shared.clone());
         hub.listen(port.cx.relation, port.cx.activator.clone());
@@ -142,6 +155,7 @@ impl SourceReader {
             exporter,
             shared,
             saved,
+            undecodable,
             rows_since_barrier: 0,
         })
     }
@@ -151,7 +165,7 @@ impl SourceReader {
             while let Some(barrier) = self.port.barrier() {
                 self.close_epoch(&barrier);
             }
-            if self.exporter.borrow().subscribers.is_empty() {
+            if self.exporter.borrow().subscribers.is_empty() || self.port.is_held() {
                 return;
             }
             if self.port.cx.hub.credits.exhausted() {
@@ -194,6 +208,7 @@ impl SourceReader {
                 split: split.to_string(),
                 offset: error.offset.to_string(),
             };
+            self.undecodable.add(row.clone());
             hub.errors
                 .decode_failed(self.port.cx.relation, hub.worker, row);
         }
@@ -222,6 +237,12 @@ impl SourceReader {
         ) {
             self.port.cx.fail(error);
         }
+        let written = self
+            .undecodable
+            .write(errors_mut(&self.port.tables).as_mut());
+        if let Err(error) = written {
+            self.port.cx.fail(error);
+        }
         self.shared.borrow_mut().close(self.port.epoch, offsets);
         self.rows_since_barrier = 0;
         self.port.close_epoch(barrier);
@@ -229,7 +250,20 @@ impl SourceReader {
     }
 }
 
-/// The only state table of an input.
+/// The second state table of a source's own reader.
+fn errors(tables: &Tables) -> std::cell::Ref<'_, Box<dyn Table>> {
+    std::cell::Ref::map(tables.borrow(), |t| {
+        t.get(1).expect("a source keeps what it could not decode")
+    })
+}
+
+fn errors_mut(tables: &Tables) -> std::cell::RefMut<'_, Box<dyn Table>> {
+    std::cell::RefMut::map(tables.borrow_mut(), |t| {
+        t.get_mut(1).expect("a source keeps what it could not decode")
+    })
+}
+
+/// The state table in which an input keeps where it stands.
 pub(crate) fn first(tables: &Tables) -> std::cell::Ref<'_, Box<dyn Table>> {
     std::cell::Ref::map(tables.borrow(), |t| {
         t.first().expect("an input has one state table")

@@ -46,6 +46,8 @@ enum Mode {
 pub(crate) struct SourceImport {
     port: InputPort,
     columns: Vec<usize>,
+    /// The replay reads no other columns.
+    is_narrow: bool,
     queue: Rc<RefCell<ImportQueue>>,
     shared: Rc<RefCell<SharedSource>>,
     mode: Mode,
@@ -95,6 +97,8 @@ impl SourceImport {
                         .all(|(split, at)| saved.get(split) == Some(at))
             }
         };
+        // The same records have to fail for every view, whichever columns it reads.
+        let is_narrow = !source.may_be_undecodable();
         let mode = if live {
             Mode::Live
         } else {
@@ -103,7 +107,7 @@ impl SourceImport {
             let splits = SplitSet::open(
                 source,
                 saved.clone(),
-                Some(columns.clone()),
+                is_narrow.then(|| columns.clone()),
                 hub.worker,
                 hub.workers,
                 waker,
@@ -118,6 +122,7 @@ impl SourceImport {
         Ok(Self {
             port,
             columns,
+            is_narrow,
             queue,
             shared,
             mode,
@@ -130,7 +135,14 @@ impl SourceImport {
 
     pub fn run(&mut self) {
         self.drain_queue();
-        for _ in 0..ITEMS_PER_ACTIVATION {
+        if self.port.is_held() && !matches!(self.mode, Mode::Live) {
+            return;
+        }
+        for done in 0.. {
+            // What lies in front of a barrier that overtakes is handed on at once: it is overtaken further down.
+            if done >= ITEMS_PER_ACTIVATION && !self.port.is_overtaken() {
+                break;
+            }
             let goes_on = match &self.mode {
                 Mode::Live => self.step_live(),
                 Mode::Replay { .. } => self.step_replay(),
@@ -207,7 +219,8 @@ impl SourceImport {
             .port
             .barrier()
             .filter(|_| shared_epoch > self.port.epoch);
-        let read_enough = *chunks_in_epoch >= REPLAY_CHUNKS_PER_EPOCH;
+        let read_enough =
+            *chunks_in_epoch >= REPLAY_CHUNKS_PER_EPOCH || self.port.is_overtaken();
         if let Some(barrier) = barrier
             && read_enough
         {
@@ -244,6 +257,12 @@ impl SourceImport {
             }
         };
         if !reached(splits, &target) {
+            if self.port.is_overtaken()
+                && let Some(barrier) = self.port.barrier()
+            {
+                self.replay_again(&barrier);
+                return true;
+            }
             return self.read(&target);
         }
         let Some(barrier) = self.port.barrier() else {
@@ -254,6 +273,22 @@ impl SourceImport {
         self.status.backfill_finished(barrier.epoch.0);
         self.drain_queue();
         true
+    }
+
+    /// A barrier overtakes and cannot wait for the end of the replay: that is looked for again in a later epoch.
+    fn replay_again(&mut self, barrier: &Barrier) {
+        self.close_replay_epoch(barrier);
+        if let Mode::Closing { splits, .. } = std::mem::replace(&mut self.mode, Mode::Live) {
+            self.mode = Mode::Replay {
+                splits,
+                chunks_in_epoch: 0,
+            };
+        }
+        for item in self.kept.drain(..) {
+            if let Exported::Rows(_, batch) = item {
+                self.port.cx.credits.processed(batch.num_rows());
+            }
+        }
     }
 
     /// Reads one chunk, never behind the target. `false`: there is nothing to do until woken.
@@ -280,7 +315,15 @@ impl SourceImport {
                 self.status
                     .replayed(self.told.0 - told_read, self.told.1 - told_end);
                 if rows > 0 {
-                    self.port.emit(Batch::insert(chunk.batch));
+                    let batch = Batch::insert(chunk.batch);
+                    let narrow = match self.is_narrow {
+                        true => Ok(batch),
+                        false => batch.project(&self.columns),
+                    };
+                    match narrow {
+                        Ok(batch) => self.port.emit(batch),
+                        Err(error) => cx.fail(error),
+                    }
                 }
                 true
             }

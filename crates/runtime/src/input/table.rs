@@ -31,7 +31,7 @@ impl TableInput {
     }
 
     pub fn run(&mut self) {
-        loop {
+        while !self.port.is_held() {
             let Some(item) = self.queue.borrow_mut().items.pop_front() else {
                 return;
             };

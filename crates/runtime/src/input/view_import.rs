@@ -120,7 +120,11 @@ impl ViewImport {
 
     pub fn run(&mut self) {
         self.waiting.extend(self.queue.borrow_mut().items.drain(..));
-        for _ in 0..ITEMS_PER_ACTIVATION {
+        for done in 0.. {
+            // What lies in front of a barrier that overtakes is handed on at once: it is overtaken further down.
+            if done >= ITEMS_PER_ACTIVATION && !self.port.is_overtaken() {
+                break;
+            }
             if !self.step() {
                 return;
             }
