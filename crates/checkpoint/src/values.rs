@@ -124,8 +124,10 @@ pub(crate) fn errors(cells: &[LiveCell<'_>]) -> Result<Vec<ArrayRef>, ArrowError
     let mut columns: [Vec<String>; 3] = Default::default();
     let mut counts = Vec::with_capacity(cells.len());
     for cell in cells {
-        let texts: [String; 3] = serde_json::from_slice(cell.entry.key)
+        // Behind these three are who wrote it, or where a source read it.
+        let mut texts: Vec<String> = serde_json::from_slice(cell.entry.key)
             .map_err(|e| ArrowError::ComputeError(format!("an error's key: {e}")))?;
+        texts.resize(3, String::new());
         for (column, text) in columns.iter_mut().zip(texts) {
             column.push(text);
         }

@@ -33,6 +33,11 @@ pub trait Source: Send + Sync {
     /// `next()` is pure computation and runs on a worker. Otherwise it does I/O and runs on a pump thread.
     fn runs_on_worker(&self) -> bool;
 
+    /// A record may fail to be decoded, which shows only when all of its columns are.
+    fn may_be_undecodable(&self) -> bool {
+        true
+    }
+
     /// Rows are only ever added.
     fn append_only(&self) -> bool {
         true

@@ -125,6 +125,10 @@ impl Source for DatagenSource {
     fn runs_on_worker(&self) -> bool {
         true
     }
+
+    fn may_be_undecodable(&self) -> bool {
+        false
+    }
 }
 
 struct DatagenReader {

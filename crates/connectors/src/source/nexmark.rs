@@ -229,6 +229,10 @@ impl Source for NexmarkSource {
     fn runs_on_worker(&self) -> bool {
         true
     }
+
+    fn may_be_undecodable(&self) -> bool {
+        false
+    }
 }
 
 struct NexmarkReader {
