@@ -3,7 +3,7 @@
 //! The walk of `CREATE MATERIALIZED VIEW v AS SELECT …`, and what each stage may assume:
 //!
 //! 1. [`refuse`] looks at the syntax tree: what DataFusion would silently ignore or get wrong is refused by name. What can be
-//!    said in other words is rewritten: [`set_returning`], [`quantified`], [`multisets`].
+//!    said in other words is rewritten: [`set_returning`], [`quantified`], [`multisets`], [`lateral`].
 //! 2. [`query`] turns the tree into a DataFusion logical plan. [`context`] answers its questions about names: relations
 //!    come from the caller's [`Relations`], functions from one [`functions::registry`]. Ad-hoc reads go the same way, so a
 //!    function, a type or a coercion cannot mean one thing in a `SELECT` and another in a view.
@@ -30,6 +30,7 @@ pub mod dataflow;
 pub mod errors;
 pub mod explain;
 pub mod functions;
+mod lateral;
 pub mod lower;
 mod multisets;
 pub mod names;

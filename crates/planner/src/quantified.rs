@@ -15,8 +15,8 @@
 
 use crate::query::{derived_table, template};
 use sqlparser::ast::{
-    BinaryOperator, CaseWhen, Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SetExpr,
-    UnaryOperator, Value, VisitMut, VisitorMut,
+    BinaryOperator, CaseWhen, Expr, GroupByExpr, Ident, JoinConstraint, JoinOperator, Query,
+    Select, SelectItem, SetExpr, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 use std::ops::ControlFlow;
 
@@ -95,12 +95,11 @@ fn condition(expr: &mut Expr, truth: bool) {
             if let Expr::Subquery(values) = right.as_ref()
                 && *compare_op != BinaryOperator::Eq
             {
-                let compared = compared_with_each(left, compare_op);
-                let wanted = match truth {
-                    true => compared,
-                    false => Expr::IsNotFalse(Box::new(compared)),
+                let test: fn(Box<Expr>) -> Expr = match truth {
+                    true => Expr::Nested,
+                    false => Expr::IsNotFalse,
                 };
-                *expr = exists(values, wanted, false);
+                *expr = exists(left, compare_op, values, (test, false));
             }
         }
         Expr::AllOp {
@@ -111,12 +110,11 @@ fn condition(expr: &mut Expr, truth: bool) {
             if let Expr::Subquery(values) = right.as_ref()
                 && *compare_op != BinaryOperator::NotEq
             {
-                let compared = Box::new(compared_with_each(left, compare_op));
-                let unwanted = match truth {
-                    true => Expr::IsNotTrue(compared),
-                    false => Expr::IsFalse(compared),
+                let test: fn(Box<Expr>) -> Expr = match truth {
+                    true => Expr::IsNotTrue,
+                    false => Expr::IsFalse,
                 };
-                *expr = exists(values, unwanted, true);
+                *expr = exists(left, compare_op, values, (test, true));
             }
         }
         _ => {}
@@ -126,23 +124,91 @@ fn condition(expr: &mut Expr, truth: bool) {
 /// The column of the compared values, under a name that hides no column of the compared expression.
 const VALUE: &str = "value\u{1}";
 
-fn compared_with_each(left: &Expr, op: &BinaryOperator) -> Expr {
-    let value = Expr::Identifier(Ident::with_quote('"', VALUE));
-    let left = Expr::Nested(Box::new(left.clone()));
-    Expr::Nested(Box::new(binary(left, op.clone(), value)))
-}
-
-fn exists(values: &Query, condition: Expr, negated: bool) -> Expr {
-    let sql = format!("SELECT 1 FROM (SELECT 1) AS \"values\u{1}\" (\"{VALUE}\")");
-    let mut query = template(&sql);
-    *derived_table(&mut query) = values.clone();
-    if let SetExpr::Select(select) = query.body.as_mut() {
-        select.selection = Some(condition);
-    }
+/// `(left op v) test`, where the test is how the comparison counts.
+fn exists(
+    left: &Expr,
+    op: &BinaryOperator,
+    values: &Query,
+    (test, negated): (fn(Box<Expr>) -> Expr, bool),
+) -> Expr {
+    let compared = |value: Expr| {
+        let left = Expr::Nested(Box::new(left.clone()));
+        test(Box::new(Expr::Nested(Box::new(binary(
+            left,
+            op.clone(),
+            value,
+        )))))
+    };
+    let query = match plain(values).filter(|_| is_qualified(left)) {
+        // What the sub-query takes from around it is found here, but not below a derived table.
+        Some((select, value)) => {
+            let mut query = values.clone();
+            let mut select = select.clone();
+            let condition = Expr::Nested(Box::new(compared(Expr::Nested(Box::new(value.clone())))));
+            select.selection = Some(match select.selection.take() {
+                Some(own) => binary(Expr::Nested(Box::new(own)), BinaryOperator::And, condition),
+                None => condition,
+            });
+            query.body = Box::new(SetExpr::Select(Box::new(select)));
+            query
+        }
+        None => {
+            let sql = format!("SELECT 1 FROM (SELECT 1) AS \"values\u{1}\" (\"{VALUE}\")");
+            let mut query = template(&sql);
+            *derived_table(&mut query) = values.clone();
+            if let SetExpr::Select(select) = query.body.as_mut() {
+                let value = Expr::Identifier(Ident::with_quote('"', VALUE));
+                select.selection = Some(compared(value));
+            }
+            query
+        }
+    };
     Expr::Exists {
         subquery: Box::new(query),
         negated,
     }
+}
+
+/// The select and its one expression, if the query is nothing but a filter.
+fn plain(values: &Query) -> Option<(&Select, &Expr)> {
+    let SetExpr::Select(select) = values.body.as_ref() else {
+        return None;
+    };
+    let grouped = match &select.group_by {
+        GroupByExpr::All(_) => true,
+        GroupByExpr::Expressions(expressions, modifiers) => {
+            !expressions.is_empty() || !modifiers.is_empty()
+        }
+    };
+    let simple = values.with.is_none()
+        && values.limit_clause.is_none()
+        && values.fetch.is_none()
+        && select.distinct.is_none()
+        && select.having.is_none()
+        && select.qualify.is_none()
+        && !grouped;
+    let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] =
+        select.projection.as_slice()
+    else {
+        return None;
+    };
+    // A function may be an aggregate.
+    let mut calls = false;
+    let _: ControlFlow<()> = sqlparser::ast::visit_expressions(value, |expr| {
+        calls |= matches!(expr, Expr::Function(_));
+        ControlFlow::Continue(())
+    });
+    (simple && !calls).then_some((select, value))
+}
+
+/// Whether no column inside the sub-query can be taken for one of this expression.
+fn is_qualified(expr: &Expr) -> bool {
+    let mut bare = false;
+    let _: ControlFlow<()> = sqlparser::ast::visit_expressions(expr, |expr| {
+        bare |= matches!(expr, Expr::Identifier(_));
+        ControlFlow::Continue(())
+    });
+    !bare
 }
 
 fn any(left: &Expr, op: &BinaryOperator, values: &Query) -> Option<Expr> {

@@ -1,7 +1,7 @@
 //! Syntax tree to logical plan: the same way for a view and for a read.
 
 use crate::context::{Context, RelationSource, Relations, Resolved};
-use crate::{errors, multisets, names, quantified, refuse, set_returning, values};
+use crate::{errors, lateral, multisets, names, quantified, refuse, set_returning, values};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, DataFusionError, ScalarValue};
@@ -136,6 +136,7 @@ pub(crate) fn plan(
     SqlToRel::new_with_options(context, parser_options())
         .sql_statement_to_plan_with_context(statement, &mut planner_context)
         .and_then(multisets::resolve)
+        .and_then(lateral::resolve)
         .map_err(|e| errors::sql_error(&e, text))
 }
 

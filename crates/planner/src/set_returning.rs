@@ -1,6 +1,6 @@
 //! Functions that return rows, in the places where DataFusion knows `unnest` alone.
 //!
-//! `generate_series(…)` in a select list, or in the FROM of a view, is `unnest` of the list that the function of the same name
+//! `generate_series(…)` in a select list, in the FROM of a view, or over columns of what is before it in a FROM, is `unnest` of the list that the function of the same name
 //! returns. And as in Postgres, the one column of such a function is called like its table: `FROM unnest(a) AS x` has a column x.
 
 use crate::query::Purpose;
@@ -43,24 +43,52 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        if self.purpose == Purpose::View {
-            series(factor);
+        match factor {
+            // What is computed lazily where it is read has no place in a view, and takes constants only.
+            TableFactor::Table {
+                name,
+                args: Some(arguments),
+                alias: Some(alias),
+                ..
+            } if self.purpose == Purpose::Read
+                && is_named_series(name)
+                && arguments.args.iter().all(is_constant) =>
+            {
+                name_column(alias);
+            }
+            _ => series(factor),
         }
         if let TableFactor::UNNEST {
             alias, array_exprs, ..
         } = factor
             && array_exprs.len() == 1
         {
-            let alias = alias.get_or_insert_with(|| named("unnest"));
-            if alias.columns.is_empty() {
-                alias.columns.push(TableAliasColumnDef {
-                    name: alias.name.clone(),
-                    data_type: None,
-                });
-            }
+            name_column(alias.get_or_insert_with(|| named("unnest")));
         }
         ControlFlow::Continue(())
     }
+}
+
+/// The one column is called like the table, unless it has a name.
+fn name_column(alias: &mut TableAlias) {
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef {
+            name: alias.name.clone(),
+            data_type: None,
+        });
+    }
+}
+
+fn is_constant(argument: &FunctionArg) -> bool {
+    let mut names_something = false;
+    let _: ControlFlow<()> = sqlparser::ast::visit_expressions(argument, |expr| {
+        names_something |= matches!(
+            expr,
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Function(_)
+        );
+        ControlFlow::Continue(())
+    });
+    !names_something
 }
 
 /// `generate_series(…) AS x` as `unnest(generate_series(…)) AS x`.

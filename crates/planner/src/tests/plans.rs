@@ -738,12 +738,39 @@ fn lists_and_series() {
                       state emitted: value, key ()
         "#]],
     );
-    check("select k, generate_series(1, a) from t", expect![[r#"
+    check(
+        "select k, generate_series(1, a) from t",
+        expect![[r#"
         Materialize key (k, generate_series)
           Unnest (__unnest_placeholder(generate_series(Int64(1),t.a)))  [exchange by (k, __unnest_placeholder(generate_series(Int64(1),t.a),depth=1))]
             Project k, generate_series(Int64(1), CAST(a AS Int64)) as __unnest_placeholder(generate_series(Int64(1),t.a))  [unique (k)]
               Import t (k, a)  [unique (k)]
-    "#]]);
+    "#]],
+    );
+}
+
+#[test]
+fn lists_beside_their_rows() {
+    check(
+        "select t.k, w from t, unnest(string_to_array(t.s, ' ')) as w where t.a > 1 and w <> 'x'",
+        expect![[r#"
+            Materialize key (k, w)
+              Filter __unnest_placeholder(string_to_array(outer_ref(t.s),Utf8(" ")),depth=1) != Utf8("x")  [exchange by (k, __unnest_placeholder(string_to_array(outer_ref(t.s),Utf8(" ")),depth=1))]
+                Unnest (__unnest_placeholder(string_to_array(outer_ref(t.s),Utf8(" "))))
+                  Project k, string_to_array(s, Utf8(" ")) as __unnest_placeholder(string_to_array(outer_ref(t.s),Utf8(" ")))  [unique (k)]
+                    Filter a > Int32(1)  [unique (k)]
+                      Import t (k, a, s)  [unique (k)]
+        "#]],
+    );
+    check(
+        "select t.k, x.n from t, lateral (select generate_series(1, t.a) as n) as x",
+        expect![[r#"
+            Materialize key (k, n)
+              Unnest (__unnest_placeholder(generate_series(Int64(1),outer_ref(t.a))))  [exchange by (k, __unnest_placeholder(generate_series(Int64(1),outer_ref(t.a)),depth=1))]
+                Project k, generate_series(Int64(1), CAST(a AS Int64)) as __unnest_placeholder(generate_series(Int64(1),outer_ref(t.a)))  [unique (k)]
+                  Import t (k, a)  [unique (k)]
+        "#]],
+    );
 }
 
 #[test]
@@ -847,6 +874,18 @@ fn quantified() {
                     Import t (k, a)  [unique (k)]
                   Filter x IS NOT NULL  [exchange by (x)]
                     Import u (x)
+        "#]],
+    );
+    check(
+        "select t.k from t where not t.a > any (select x from u where u.k = t.k)",
+        expect![[r#"
+            Materialize key (k)  [unique (k)]
+              Project k  [exchange by (k)]  [unique (k)]
+                AntiJoin (k) = (k) where left.a > right.x IS NOT FALSE  [unique (k)]
+                    state left: map, key (k), sub-key (a)
+                    state right: map, key (k), sub-key (x)
+                  Import t (k, a)  [exchange by (k)]  [unique (k)]
+                  Import u (k, x)  [exchange by (k)]
         "#]],
     );
     check(
