@@ -301,10 +301,15 @@ impl RunBuilder {
     /// As `finish`, but sorted when it is first read. Each cell must have been pushed once.
     pub fn finish_lazily(self) -> Option<Run> {
         let (table, len) = (self.table, self.len());
-        (len > 0).then(|| Run::make_later(table, Some(len), move || self.into_sorted()))
+        (len > 0).then(|| Run::make_later(table, Some(len), move || self.into_sorted_cells(true)))
     }
 
     fn into_sorted(self) -> Entries {
+        self.into_sorted_cells(false)
+    }
+
+    /// `once`: no cell was pushed twice, so that none has to be looked for.
+    fn into_sorted_cells(self, once: bool) -> Entries {
         let entries = &self.entries;
         let cell = |i: usize| {
             let e = entries.entry(i);
@@ -315,16 +320,9 @@ impl RunBuilder {
         }
         let leading = |i: usize| (entries.groups[i], entries.keys.get(i));
         let mut places = sorted_indices(self.len(), leading, |a, b| cell(a).cmp(&cell(b)));
-        // Of equal cells the last is kept: where each is followed by another cell.
-        let mut kept = 0;
-        for n in 0..places.len() {
-            let next = places.get(n + 1);
-            if next.is_none_or(|next| cell(*next as usize) != cell(places[n] as usize)) {
-                places[kept] = places[n];
-                kept += 1;
-            }
+        if !once {
+            keep_last(&mut places, cell);
         }
-        places.truncate(kept);
         let groups = places.iter().map(|p| entries.groups[*p as usize]).collect();
         Entries {
             groups,
@@ -332,6 +330,19 @@ impl RunBuilder {
             ..self.entries
         }
     }
+}
+
+/// Leaves of equal cells the last: where each is followed by another cell.
+fn keep_last<C: PartialEq>(places: &mut Vec<u32>, cell: impl Fn(usize) -> C) {
+    let mut kept = 0;
+    for n in 0..places.len() {
+        let next = places.get(n + 1);
+        if next.is_none_or(|next| cell(*next as usize) != cell(places[n] as usize)) {
+            places[kept] = places[n];
+            kept += 1;
+        }
+    }
+    places.truncate(kept);
 }
 
 #[cfg(test)]

@@ -385,14 +385,6 @@ impl ValueTable {
         self.remove(record, hash);
     }
 
-    /// Visits the cells that changed since the last seal.
-    pub fn changed(&self, visit: &mut dyn FnMut(KeyGroup, &[u8], Option<&[u8]>)) {
-        for record in self.changes.active() {
-            let key = self.key(record);
-            visit(key_group(hash_key(key)), key, self.known_at(record).value());
-        }
-    }
-
     /// Visits every cell that is known, tombstones as `None`.
     pub fn visit_known(
         &self,
@@ -491,13 +483,21 @@ impl Table for ValueTable {
     }
 
     fn seal(&mut self, checkpoint: CheckpointId) -> Result<Option<Run>, StateError> {
-        let mut builder = RunBuilder::new(self.id, false, self.changes.active_len());
-        self.changed(&mut |group, key, value| builder.push_in_group(group, key, &[], value));
         let records: Vec<Ref> = self.changes.active().collect();
-        for record in records {
-            let value = word(self.arena.get(record), 4);
-            if value & FRESH != 0 {
-                self.set_value_word(record, value & !FRESH);
+        let mut builder = RunBuilder::new(self.id, false, records.len());
+        for records in records.chunks(LOOKAHEAD) {
+            // They lie all over memory: the loads of a few records overlap.
+            for record in records {
+                std::hint::black_box(self.arena.get(*record).first());
+            }
+            for record in records {
+                let key = self.key(*record);
+                let value = self.known_at(*record).value();
+                builder.push_in_group(key_group(hash_key(key)), key, &[], value);
+                let value = word(self.arena.get(*record), 4);
+                if value & FRESH != 0 {
+                    self.set_value_word(*record, value & !FRESH);
+                }
             }
         }
         self.changes.seal(checkpoint)?;
