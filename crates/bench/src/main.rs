@@ -5,6 +5,7 @@
 
 mod changes;
 mod database;
+mod idle;
 mod json;
 mod keyed;
 mod latency;
@@ -45,6 +46,8 @@ enum Command {
     PointReads(latency::ReadOptions),
     /// How long opening takes over a state of so many keys.
     Recovery(recovery::Options),
+    /// What a server costs that has nothing to do.
+    Idle(idle::Options),
     /// Draws what runs have printed.
     Plot(plot::Options),
 }
@@ -63,6 +66,7 @@ fn main() -> anyhow::Result<()> {
             Command::InsertLatency(options) => latency::insert(options).await,
             Command::PointReads(options) => latency::point_reads(options).await,
             Command::Recovery(options) => recovery::run(options).await,
+            Command::Idle(options) => idle::run(options).await,
             Command::Plot(options) => plot::run(&options),
         }
     })?;
