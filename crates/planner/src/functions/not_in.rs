@@ -1,4 +1,4 @@
-//! `NOT IN (sub-query)` below OR.
+//! `NOT IN (sub-query)` below OR, or correlated.
 //!
 //! DataFusion computes an `IN` inside a larger condition as a mark that is true or false. `x NOT IN (S)` is *unknown*, not
 //! true, when `x` or a value of `S` is NULL, and below OR that makes a difference. Where the condition decides whether a row
@@ -8,7 +8,7 @@
 //! NOT EXISTS (S where s = x)  AND  NOT EXISTS (S where s IS NULL)  AND  (x IS NOT NULL OR NOT EXISTS (S))
 //! ```
 //!
-//! A `NOT IN` that is a condition of its own needs none of this: it becomes a null-aware anti join.
+//! An uncorrelated `NOT IN` that is a condition of its own needs none of this: it becomes a null-aware anti join.
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -59,9 +59,12 @@ fn filter(filter: Filter) -> Result<Transformed<LogicalPlan>> {
 }
 
 /// Whether the condition becomes a null-aware anti join. With a constant before `NOT IN` it would not stay one: the equality
-/// then speaks of the sub-query alone, is pushed into it and takes the NULLs away.
+/// then speaks of the sub-query alone, is pushed into it and takes the NULLs away. A correlated sub-query would bring a second
+/// equality, or other conditions, into the join, which DataFusion's null-aware one refuses or takes no notice of.
 fn stands_alone(condition: &Expr) -> bool {
-    let joins = |found: &InSubquery| !found.expr.column_refs().is_empty();
+    let joins = |found: &InSubquery| {
+        !found.expr.column_refs().is_empty() && found.subquery.outer_ref_columns.is_empty()
+    };
     match condition {
         Expr::InSubquery(found) => joins(found),
         Expr::Not(inner) => matches!(inner.as_ref(), Expr::InSubquery(found) if joins(found)),
@@ -93,11 +96,13 @@ fn embedded(expr: Expr, positive: bool, schema: &DFSchema, changed: &mut bool) -
     })
 }
 
-/// The condition under which `NOT IN` is true; `None` when nothing in it can be NULL.
+/// The condition under which `NOT IN` is true; `None` when nothing has to be said: it is uncorrelated and
+/// nothing in it can be NULL.
 fn not_in(found: &InSubquery, schema: &DFSchema) -> Result<Option<Expr>> {
     let plan = found.subquery.subquery.as_ref();
     let (qualifier, field) = plan.schema().qualified_field(0);
-    if !field.is_nullable() && !found.expr.nullable(schema)? {
+    let is_known = !field.is_nullable() && !found.expr.nullable(schema)?;
+    if is_known && found.subquery.outer_ref_columns.is_empty() {
         return Ok(None);
     }
     let value = Expr::Column(Column::new(qualifier.cloned(), field.name()));
@@ -110,6 +115,9 @@ fn not_in(found: &InSubquery, schema: &DFSchema) -> Result<Option<Expr>> {
         )))
     };
     let no_match = with(value.clone().eq(outside))?;
+    if is_known {
+        return Ok(Some(no_match));
+    }
     let no_null = with(value.is_null())?;
     let known = found
         .expr

@@ -2,7 +2,7 @@
 //!
 //! `uuid` and `jsonb` are known by the metadata of a field, which DataFusion drops where an expression chooses: `CASE`,
 //! `coalesce`, `nullif`, `greatest`, elements of arrays, arrays of values. Such an expression becomes the argument of a
-//! function that changes nothing and says the type.
+//! function that changes nothing and says the type. Likewise a scalar sub-query that may have no row is said to be nullable.
 
 use datafusion::arrow::array::{ArrayRef, make_array};
 use datafusion::arrow::datatypes::{DataType, FieldRef};
@@ -10,8 +10,8 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use std::sync::Arc;
 use tidegate_types::SqlType;
@@ -43,6 +43,9 @@ pub(super) fn rewrite(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
             _ => None,
         });
     }
+    if let Expr::ScalarSubquery(subquery) = expr {
+        return optional(expr, &subquery.subquery);
+    }
     let Some(target) = target(expr, schema)? else {
         return Ok(None);
     };
@@ -52,6 +55,7 @@ pub(super) fn rewrite(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     let func = Arc::new(ScalarUDF::new_from_impl(Typed {
         name: format!("{PREFIX}{}", target.to_string().replace("[]", "_array")),
         target,
+        may_be_missing: false,
         signature: Signature::any(1, Volatility::Immutable),
     }));
     Ok(Some(Expr::ScalarFunction(ScalarFunction {
@@ -61,6 +65,38 @@ pub(super) fn rewrite(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
 }
 
 const PREFIX: &str = "typed_as_";
+
+/// A sub-query without a row is NULL, even where its column never is.
+fn optional(expr: &Expr, subquery: &LogicalPlan) -> Result<Option<Expr>> {
+    let field = subquery.schema().field(0);
+    if field.is_nullable() || has_one_row(subquery) {
+        return Ok(None);
+    }
+    let target = SqlType::from_field(field);
+    let func = Arc::new(ScalarUDF::new_from_impl(Typed {
+        name: format!(
+            "{PREFIX}optional_{}",
+            target.to_string().replace("[]", "_array")
+        ),
+        target,
+        may_be_missing: true,
+        signature: Signature::any(1, Volatility::Immutable),
+    }));
+    Ok(Some(Expr::ScalarFunction(ScalarFunction {
+        func,
+        args: vec![expr.clone()],
+    })))
+}
+
+fn has_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => has_one_row(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => has_one_row(&alias.input),
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::EmptyRelation(one) => one.produce_one_row,
+        _ => false,
+    }
+}
 
 fn sql_type(expr: &Expr, schema: &DFSchema) -> Result<SqlType> {
     Ok(SqlType::from_field(expr.to_field(schema)?.1.as_ref()))
@@ -125,6 +161,7 @@ fn common<'a>(
 struct Typed {
     name: String,
     target: SqlType,
+    may_be_missing: bool,
     signature: Signature,
 }
 
@@ -142,7 +179,7 @@ impl ScalarUDFImpl for Typed {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        let is_nullable = args.arg_fields[0].is_nullable();
+        let is_nullable = self.may_be_missing || args.arg_fields[0].is_nullable();
         Ok(Arc::new(self.target.field(&self.name, is_nullable)))
     }
 
