@@ -4,7 +4,10 @@ use crate::compare::difference;
 use crate::servers::{Postgres, Tidegate, run};
 
 /// What is not generated, with the reason.
-pub const EXCLUDED: &[(&str, &str)] = &[];
+pub const EXCLUDED: &[(&str, &str)] = &[(
+    "array_agg of uuid",
+    "the list does not know that its elements are uuids, and shows their bytes",
+)];
 
 /// Statements, then a query that is asked as such and as a view that was created before the last statement.
 const CASES: &[(&[&str], &str)] = &[
@@ -33,6 +36,25 @@ const CASES: &[(&[&str], &str)] = &[
             "INSERT INTO c4 VALUES (1), (NULL)",
         ],
         "SELECT a FROM c3 WHERE 4 NOT IN (SELECT b FROM c4)",
+    ),
+    // A correlated NOT IN was refused, and with a condition on the outside alone it lost rows.
+    (
+        &[
+            "CREATE TABLE c5 (a integer, g integer, b boolean)",
+            "CREATE TABLE c6 (x integer, g integer)",
+            "INSERT INTO c5 VALUES (1, 1, true), (2, 1, false), (3, 2, NULL), (NULL, 1, true), (NULL, 9, true)",
+            "INSERT INTO c6 VALUES (1, 1), (NULL, 2), (5, 1)",
+        ],
+        "SELECT a, g FROM c5 WHERE a NOT IN (SELECT x FROM c6 WHERE c6.g = c5.g)",
+    ),
+    (
+        &[
+            "CREATE TABLE c7 (a integer, b boolean)",
+            "CREATE TABLE c8 (x integer)",
+            "INSERT INTO c7 VALUES (1, true), (2, false), (3, NULL), (NULL, false), (7, true)",
+            "INSERT INTO c8 VALUES (1), (2)",
+        ],
+        "SELECT a FROM c7 WHERE a NOT IN (SELECT x FROM c8 WHERE c7.b)",
     ),
     // A constant in an aggregate's ORDER BY was the position of a column.
     (

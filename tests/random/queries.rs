@@ -222,7 +222,7 @@ impl Generator {
                 (format!("string_agg({by})"), Text)
             }
             10 => {
-                let of = [Int, Text, Date, Numeric, Timestamp, Uuid][self.below(6)];
+                let of = [Int, Text, Date, Numeric, Timestamp, Time][self.below(6)];
                 let x = self.leaf(scope, of);
                 let order = self.pick(&["", " DESC", " NULLS FIRST"]);
                 (

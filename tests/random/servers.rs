@@ -50,7 +50,7 @@ pub async fn run(client: &Client, sql: &str) -> Result<Rows, Refusal> {
     Ok(rows)
 }
 
-async fn connect(config: &str, patience: Duration) -> Client {
+async fn connect(config: &str, patience: Duration) -> Result<Client, String> {
     let start = Instant::now();
     loop {
         match tokio_postgres::connect(config, NoTls).await {
@@ -59,12 +59,14 @@ async fn connect(config: &str, patience: Duration) -> Client {
                     // A killed server ends its connections with an error: that is the test's doing.
                     let _ = connection.await;
                 });
-                return client;
+                return Ok(client);
             }
-            Err(error) => assert!(
-                start.elapsed() < patience,
-                "no connection to {config} within {patience:?}: {error}"
-            ),
+            Err(error) if start.elapsed() > patience => {
+                return Err(format!(
+                    "no connection to {config} within {patience:?}: {error}"
+                ));
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -130,7 +132,13 @@ impl Tidegate {
             .spawn()
             .unwrap();
         let config = format!("host=127.0.0.1 port={port} user=test dbname=tidegate");
-        (child, connect(&config, Duration::from_secs(30)).await)
+        match connect(&config, Duration::from_secs(30)).await {
+            Ok(client) => (child, client),
+            Err(error) => {
+                let log = std::fs::read_to_string(directory.join("server.log"));
+                panic!("{error}\n{}", log.unwrap_or_default());
+            }
+        }
     }
 
     /// kill -9, then a new process on the same directory.
@@ -246,7 +254,7 @@ impl Postgres {
             "host={} user=test dbname=postgres",
             directory.path().display()
         );
-        let client = connect(&config, Duration::from_secs(30)).await;
+        let client = connect(&config, Duration::from_secs(30)).await?;
         run(&client, "SET statement_timeout = '10s'")
             .await
             .map_err(|refusal| refusal.message)?;
