@@ -129,7 +129,8 @@ async fn look(
     leave(shared, coordinator, &installs, culprit, &cause);
 }
 
-/// Of those that could leave and wait for nobody else, the one that has kept workers busiest.
+/// Of those that wait for nobody else, the one that has kept workers busiest; nobody, if that one cannot leave: others
+/// only wait for their turn behind it.
 fn culprit(
     installs: &[Arc<Install>],
     waiting: &HashSet<RelationId>,
@@ -151,13 +152,18 @@ fn culprit(
             .any(|n| matches!(n.op, Op::TableInput { .. }));
         !spec.is_reader() && !is_table && !feeds_sink.contains(&spec.relation())
     };
-    installs
+    let waits_for_nobody = |spec: &&RelationSpec| {
+        let own = spec.relation();
+        let mut reads = spec.dataflow.reads();
+        reads.retain(|r| *r != own && waiting.contains(r));
+        waiting.contains(&own) && reads.is_empty()
+    };
+    let busiest = installs
         .iter()
         .map(|i| &i.spec)
-        .filter(|s| waiting.contains(&s.relation()) && may_leave(s))
-        .filter(|s| !s.dataflow.reads().iter().any(|r| waiting.contains(r)))
-        .map(|s| s.relation())
-        .max_by_key(|r| busy.get(r).copied().unwrap_or_default())
+        .filter(waits_for_nobody)
+        .max_by_key(|s| busy.get(&s.relation()).copied().unwrap_or_default())?;
+    may_leave(busiest).then(|| busiest.relation())
 }
 
 fn leave(

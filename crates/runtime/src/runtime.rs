@@ -535,8 +535,14 @@ impl Runtime {
         status.barriers_in_flight = coordinator.barriers_in_flight();
         status.rows_in = coordinator.rows_in();
         status.finished_sources = coordinator.finished_sources();
+        // While workers start nothing can be read, and that is no job.
+        let building = published.running.then(|| coordinator.building());
         for install in coordinator.all_installed() {
-            if install.status.is_backfilling() {
+            let is_job = match &building {
+                Some(building) => building.contains(&install.spec.relation()),
+                None => install.status.is_backfilling(),
+            };
+            if is_job && !install.spec.is_reader() {
                 status.jobs.push(JobStatus {
                     relation: install.spec.relation(),
                     rows_read: install.status.backfilled_rows(),
@@ -732,7 +738,7 @@ impl RuntimeConfig {
     pub(crate) fn pace(&self, policy: Arc<LivePolicy>) -> Pace {
         Pace {
             barrier_interval: self.barrier_interval,
-            rows_per_epoch: memory::rows_per_epoch(self.rows_per_epoch, self.memory_limit_bytes),
+            rows_per_epoch: memory::limit_rows(self.rows_per_epoch, self.memory_limit_bytes),
             policy,
         }
     }
