@@ -23,7 +23,7 @@ use crate::policy::RelationChoices;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidegate_dataflow::{Cx, Operator, OperatorError, Port, Progress, RowError};
 use tidegate_state::{Cell, Change, Run, Table};
 use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, OperatorId, RelationId};
@@ -36,6 +36,8 @@ use timely::scheduling::Activator;
 const OUTPUT_BUDGET_ROWS: usize = 65_536;
 /// Batches that a driver processes in one activation.
 const BATCHES_PER_ACTIVATION: usize = 16;
+/// After so long it lets others run even if it has processed fewer: a barrier has to get past slow operators.
+const LONGEST_ACTIVATION: Duration = Duration::from_millis(5);
 
 /// Where a driver sends what its operator emits.
 pub(crate) struct Outlet {
@@ -272,13 +274,16 @@ impl OperatorDriver {
     pub fn run(&mut self, frontiers: &[MutableAntichain<u64>]) {
         self.stash.fill(&mut self.inlets);
         let arriving = lowest(frontiers);
+        let started = Instant::now();
         for _ in 0..BATCHES_PER_ACTIVATION {
             if !self.step(arriving) {
                 return;
             }
             self.outlet.send(&self.capability, &mut self.emitted);
             // Frontiers move between activations only, and a barrier that overtakes waits for nothing else.
-            if self.cx.hub.overtaking(self.epoch).is_some() {
+            if self.cx.hub.overtaking(self.epoch).is_some()
+                || started.elapsed() >= LONGEST_ACTIVATION
+            {
                 break;
             }
         }
