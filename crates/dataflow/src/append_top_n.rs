@@ -8,6 +8,7 @@
 //! barrier (ties included, which the other columns decide). State is touched once per partition and epoch. New rows go out
 //! as the columns they came in; only rows that leave, or whose number changes, are decoded.
 
+use crate::expression::with_schema;
 use crate::groups::{Groups, KeyChunk};
 use crate::numbering::{Numbered, Place};
 use crate::ordered_rows::{CHUNK_GROUPS, sort_columns};
@@ -463,8 +464,9 @@ impl AppendTopN {
                 true => new.clone(),
                 false => take_record_batch(new, &UInt32Array::from(output.new_rows))?,
             };
-            let rows = rows.with_schema(self.row_schema.clone())?;
             let batch = Batch::new(rows, Int64Array::from(output.new_diffs));
+            // The input's columns may have other names.
+            let batch = with_schema(&batch, &self.row_schema)?;
             cx.emit(self.numbered(batch, output.new_numbers)?);
         }
         if output.old_diffs.is_empty() {
