@@ -28,7 +28,11 @@ pub async fn known(postgres: &Postgres, folder: &Path, name: &str) -> KnownQuery
         .lines()
         .filter(|line| !line.trim_start().starts_with("--"));
     let sql = lines.collect::<Vec<_>>().join("\n");
-    let statement = postgres.client.prepare(&sql).await.unwrap();
+    described(postgres, name, &sql).await
+}
+
+pub async fn described(postgres: &Postgres, name: &str, sql: &str) -> KnownQuery {
+    let statement = postgres.client.prepare(sql).await.unwrap();
     let types = statement.columns().iter().map(|c| match *c.type_() {
         // How many digits an average has is the server's choice.
         PostgresType::NUMERIC => Type::Approximate,
