@@ -12,6 +12,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// From the command line, file and environment.
     pub settings: Settings,
+    /// Settings of the process around the database, shown with the others: name, value, description.
+    pub process: Vec<(&'static str, String, &'static str)>,
 }
 
 impl Config {
@@ -19,6 +21,7 @@ impl Config {
         Self {
             data_dir: data_dir.into(),
             settings: Settings::default(),
+            process: Vec::new(),
         }
     }
 

@@ -42,6 +42,8 @@ pub struct Database {
     connectors: Mutex<HashMap<RelationId, Arc<dyn Source>>>,
     /// The newest position of the log of which a client was told that it is done.
     acknowledged: AtomicU64,
+    /// Tells this database from others that write to the same places.
+    identity: String,
     /// Relations that live as long as somebody's subscription.
     pub(crate) transients: Transients,
     _lock: File,
@@ -162,6 +164,7 @@ impl Database {
             ddl: tokio::sync::Mutex::new(()),
             connectors: Mutex::default(),
             acknowledged: AtomicU64::new(0),
+            identity: identity(&config.data_dir)?,
             transients: Transients::default(),
             _lock: lock,
             live: RwLock::new(config.settings.clone()),
@@ -235,9 +238,14 @@ impl Database {
         Specs {
             catalog,
             default_backend: self.default_backend(),
+            identity: &self.identity,
             connectors: &mut connectors,
         }
         .of(relation)
+    }
+
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
     }
 
     pub(crate) fn with_connectors<T>(
@@ -337,6 +345,28 @@ fn cannot_use(path: &Path, error: &std::io::Error) -> SqlError {
             path.display()
         ),
     )
+}
+
+/// Made up when the data directory is first used. Names of files that sinks write begin with it, so that two databases can
+/// write to one directory.
+fn identity(data_dir: &Path) -> Result<String, SqlError> {
+    let path = data_dir.join("identity");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => return Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(cannot_use(data_dir, &error)),
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let nanos = now.map_or(0, |d| d.as_nanos());
+    let seed = format!("{nanos}.{}.{}", std::process::id(), data_dir.display());
+    let identity = format!("{:08x}", tidegate_types::hash_key(seed.as_bytes()) as u32);
+    let temporary = path.with_extension("new");
+    let written = std::fs::write(&temporary, &identity)
+        .and_then(|()| File::open(&temporary)?.sync_all())
+        .and_then(|()| std::fs::rename(&temporary, &path))
+        .and_then(|()| File::open(data_dir)?.sync_all());
+    written.map_err(|e| cannot_use(data_dir, &e))?;
+    Ok(identity)
 }
 
 /// One server at a time.

@@ -9,6 +9,7 @@
 //! - `past`: the same of savepoints and checkpoints.
 //! - `read`: views at one epoch as DataFusion scans them.
 //! - `relations`: between the catalog, the planner and the runtime.
+//! - `secrets`: what of an option is not shown.
 //! - `suspension`: views and sinks that are left out, in the catalog.
 //! - [`offline`]: checkpoints, savepoints and state for tools, without a database.
 //! - `system`: `pg_catalog`, `information_schema`, `tidegate`.
@@ -27,6 +28,7 @@ pub mod offline;
 mod past;
 mod read;
 mod relations;
+mod secrets;
 mod session;
 pub mod settings;
 mod suspension;

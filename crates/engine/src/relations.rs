@@ -151,6 +151,8 @@ pub(crate) fn parse_error(error: tidegate_parser::ParseError) -> SqlError {
 pub(crate) struct Specs<'a> {
     pub catalog: &'a Catalog,
     pub default_backend: BackendKind,
+    /// Of the database, among all that may write to the same places.
+    pub identity: &'a str,
     /// Connectors that were made already: the readers of one source share theirs.
     pub connectors: &'a mut HashMap<RelationId, Arc<dyn Source>>,
 }
@@ -278,7 +280,7 @@ impl Specs<'_> {
             &def.format_options,
         )?;
         let sink = registry::sink(&SinkRequest {
-            id: &relation.id.to_string(),
+            id: &format!("{}-{}", self.identity, relation.id),
             connector: &def.connector,
             schema: &planned.schema,
             options: &options,

@@ -42,6 +42,7 @@ pub mod refuse;
 pub mod rel;
 pub mod rules;
 mod set_returning;
+pub mod spellings;
 mod values;
 pub mod view;
 

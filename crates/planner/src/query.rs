@@ -1,7 +1,9 @@
 //! Syntax tree to logical plan: the same way for a view and for a read.
 
 use crate::context::{Context, RelationSource, Relations, Resolved};
-use crate::{errors, lateral, multisets, names, quantified, refuse, set_returning, values};
+use crate::{
+    errors, lateral, multisets, names, quantified, refuse, set_returning, spellings, values,
+};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, DataFusionError, ScalarValue};
@@ -130,6 +132,7 @@ pub(crate) fn plan(
     quantified::rewrite(&mut query);
     multisets::mark(&mut query);
     names::name_columns(&mut query);
+    spellings::rewrite(&mut query);
     values::unify(&mut query);
     fetch_to_limit(&mut query);
     let statement = ast::Statement::Query(Box::new(query));

@@ -230,6 +230,8 @@ impl Values {
             }
         }
         let http_listen = self.text("http_listen");
+        let shown = OWN.iter().map(|s| (s.name, self.text(s.name), s.description));
+        config.process = shown.collect();
         Ok(Options {
             config,
             listen: self.text("listen"),

@@ -26,7 +26,7 @@ mod write;
 mod tests;
 
 pub use datetime::{civil_from_days, days_from_civil};
-pub use json::canonical_jsonb;
+pub use json::{Json, canonical_jsonb};
 pub use value::{IntervalValue, Value, ValueAppender};
 pub use write::{TextWriter, write_text};
 

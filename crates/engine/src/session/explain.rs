@@ -3,6 +3,7 @@
 use super::{Session, text_rows};
 use crate::api::{Response, RowsTag};
 use crate::relations::parse_query;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::displayable;
 use tidegate_catalog::{RelationClass, RelationKind};
 use tidegate_parser::sqlparser::ast;
@@ -12,7 +13,8 @@ use tidegate_types::{RelationId, SqlError};
 
 impl Session {
     pub(super) async fn explain(&mut self, request: &Explain) -> Result<Response, SqlError> {
-        refuse(request.analyze, request.format)?;
+        let of_query = matches!(request.statement.as_ref(), Statement::Sql(s) if matches!(s.as_ref(), ast::Statement::Query(_)));
+        refuse(request.analyze && !of_query, request.format)?;
         let text = match request.statement.as_ref() {
             Statement::CreateMaterializedView(create) => {
                 let mut names = self.names();
@@ -32,7 +34,10 @@ impl Session {
                 explain(&planned.dataflow, request.verbose, &|id| self.name_of(id))
             }
             Statement::Sql(statement) => match statement.as_ref() {
-                ast::Statement::Query(query) => self.explain_query(query, &request.text).await?,
+                ast::Statement::Query(query) => {
+                    self.explain_query(query, &request.text, request.analyze)
+                        .await?
+                }
                 other => {
                     return Err(SqlError::not_supported(format!(
                         "EXPLAIN of {}",
@@ -78,14 +83,31 @@ impl Session {
             .map(|r| r.name.clone())
     }
 
-    async fn explain_query(&mut self, query: &ast::Query, text: &str) -> Result<String, SqlError> {
+    /// How DataFusion would run a query, or, having run it, how it did.
+    async fn explain_query(
+        &mut self,
+        query: &ast::Query,
+        text: &str,
+        analyze: bool,
+    ) -> Result<String, SqlError> {
         let names = self.names();
         let mut query = query.clone();
         crate::system::rewrite::rewrite(&mut query);
         let planned = Planner::new(&names, text).query(query, &[])?;
         let reading = self.reading(&super::relations_of(&planned.plan)).await?;
         let physical = self.physical_plan(planned, &reading, text).await?;
-        Ok(displayable(physical.as_ref()).indent(false).to_string())
+        if !analyze {
+            return Ok(displayable(physical.as_ref()).indent(false).to_string());
+        }
+        let began = std::time::Instant::now();
+        let batches = self.run_to_end(physical.clone(), text).await?;
+        let rows: usize = batches.iter().map(|b| b.num_rows()).sum();
+        let took = began.elapsed().as_secs_f64() * 1e3;
+        let plan = DisplayableExecutionPlan::with_metrics(physical.as_ref());
+        Ok(format!(
+            "{}Rows: {rows}\nExecution Time: {took:.3} ms",
+            plan.indent(false)
+        ))
     }
 }
 

@@ -23,6 +23,9 @@ mod verify;
 mod transient;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use query::{Reading, relations_of};
 pub(crate) use transaction::Transaction;
 pub(crate) use transient::Transients;

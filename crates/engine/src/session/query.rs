@@ -178,6 +178,16 @@ impl Session {
         })
     }
 
+    /// Functions and rules with the time that `now()` is: when the transaction began, or else the statement.
+    fn state(&self) -> SessionState {
+        let mut state = STATE.clone();
+        state.mark_start_execution();
+        if let Some(transaction) = &self.transaction {
+            state.execution_props_mut().query_execution_start_time = Some(transaction.began);
+        }
+        state
+    }
+
     /// A plan over the rows of a reading.
     fn bound(&self, plan: LogicalPlan, reading: &Reading) -> Result<LogicalPlan, SqlError> {
         let catalog = self.database.catalog.get();
@@ -194,8 +204,20 @@ impl Session {
         text: &str,
     ) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
         let plan = self.bound(planned.plan, reading)?;
-        STATE
+        self.state()
             .create_physical_plan(&plan)
+            .await
+            .map_err(|e| sql_error(&e, text))
+    }
+
+    /// Runs a plan for what it can tell about itself afterwards.
+    pub(super) async fn run_to_end(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        text: &str,
+    ) -> Result<Vec<RecordBatch>, SqlError> {
+        let context = self.state().task_ctx();
+        datafusion::physical_plan::collect(plan, context)
             .await
             .map_err(|e| sql_error(&e, text))
     }
@@ -216,7 +238,7 @@ impl Session {
             ))
             .map_err(|e| sql_error(&e, text))?
         };
-        let frame = DataFrame::new(STATE.clone(), plan);
+        let frame = DataFrame::new(self.state(), plan);
         let stream = frame
             .execute_stream()
             .await

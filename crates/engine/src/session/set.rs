@@ -96,6 +96,10 @@ impl Session {
         if let Some((_, value)) = PRESETS.iter().find(|(n, _)| *n == name) {
             return Ok((*value).to_owned());
         }
+        let process = &self.database.config.process;
+        if let Some((_, value, _)) = process.iter().find(|(n, ..)| *n == name) {
+            return Ok(value.clone());
+        }
         self.database
             .live_setting(&name)
             .or_else(|| self.settings.get(&name).map(str::to_owned))

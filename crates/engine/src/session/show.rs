@@ -197,6 +197,13 @@ impl Session {
                 ]
             })
             .collect();
+        for (name, value, description) in &self.database.config.process {
+            lines.push(vec![
+                Some((*name).to_owned()),
+                Some(value.clone()),
+                Some((*description).to_owned()),
+            ]);
+        }
         for (name, value) in PRESETS {
             lines.push(vec![
                 Some((*name).to_owned()),
@@ -231,7 +238,7 @@ impl Session {
             catalog.resolve_class(&tidegate_parser::name_parts(name), &self.path(), class)?;
         Ok(vec![vec![
             Some(format!("{}.{}", relation.schema, relation.name)),
-            Some(relation.definition.clone()),
+            Some(crate::secrets::definition(relation)),
         ]])
     }
 }

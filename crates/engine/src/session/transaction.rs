@@ -16,6 +16,7 @@ pub(crate) struct Transaction {
     /// Begun by `BEGIN`; otherwise by several statements in one message.
     pub explicit: bool,
     pub failed: bool,
+    pub began: chrono::DateTime<chrono::Utc>,
     /// What it reads, taken with its first statement.
     pub base: Option<Arc<Snapshot>>,
     pub writes: BTreeMap<RelationId, Vec<Batch>>,
@@ -46,6 +47,7 @@ impl Transaction {
         Self {
             explicit,
             failed: false,
+            began: chrono::Utc::now(),
             base: None,
             writes: BTreeMap::new(),
             keys: Vec::new(),

@@ -177,6 +177,7 @@ impl Database {
             Specs {
                 catalog: &catalog,
                 default_backend: self.default_backend(),
+                identity: self.identity(),
                 connectors,
             }
             .of_planned(planned)

@@ -19,13 +19,13 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     ),
     absent(
         "pg_trigger",
-        "oid oid, tgrelid oid, tgparentid oid, tgname name, tgfoid oid, tgtype int2, tgenabled char, tgisinternal bool, \
+        "oid oid, tableoid oid = 0, tgrelid oid, tgparentid oid, tgname name, tgfoid oid, tgtype int2, tgenabled char, tgisinternal bool, \
          tgconstrrelid oid, tgconstrindid oid, tgconstraint oid, tgdeferrable bool, tginitdeferred bool, tgnargs int2, \
          tgattr int2[], tgargs text, tgqual text, tgoldtable name, tgnewtable name",
     ),
     absent(
         "pg_rewrite",
-        "oid oid, rulename name, ev_class oid, ev_type char, ev_enabled char, is_instead bool, ev_qual text, ev_action text",
+        "oid oid, tableoid oid = 0, rulename name, ev_class oid, ev_type char, ev_enabled char, is_instead bool, ev_qual text, ev_action text",
     ),
     absent(
         "pg_inherits",
@@ -127,11 +127,11 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     ),
     absent(
         "pg_operator",
-        "oid oid, oprname name, oprnamespace oid, oprowner oid, oprkind char, oprcanmerge bool, oprcanhash bool, oprleft oid, oprright oid, oprresult oid, oprcom oid, oprnegate oid, oprcode text, oprrest text, oprjoin text",
+        "oid oid, tableoid oid = 0, oprname name, oprnamespace oid, oprowner oid, oprkind char, oprcanmerge bool, oprcanhash bool, oprleft oid, oprright oid, oprresult oid, oprcom oid, oprnegate oid, oprcode text, oprrest text, oprjoin text",
     ),
     absent(
         "pg_opclass",
-        "oid oid, opcmethod oid, opcname name, opcnamespace oid, opcowner oid, opcfamily oid, opcintype oid, opcdefault bool, opckeytype oid",
+        "oid oid, tableoid oid = 0, opcmethod oid, opcname name, opcnamespace oid, opcowner oid, opcfamily oid, opcintype oid, opcdefault bool, opckeytype oid",
     ),
     absent(
         "pg_aggregate",
@@ -160,7 +160,7 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     ),
     absent(
         "pg_opfamily",
-        "oid oid, opfmethod oid, opfname name, opfnamespace oid, opfowner oid",
+        "oid oid, tableoid oid = 0, opfmethod oid, opfname name, opfnamespace oid, opfowner oid",
     ),
     absent(
         "pg_amop",

@@ -825,11 +825,15 @@ fn pg_foreign_table(scope: &Scope) -> Rows {
     Ok(catalog.relations().filter_map(|r| row(r)).collect())
 }
 
-/// Options as they were given, without what the engine keeps among them.
+/// Options as they were given, without what the engine keeps among them and without secrets.
 pub(super) fn visible_options(
     options: &BTreeMap<String, String>,
-) -> impl Iterator<Item = (&String, &String)> {
+) -> impl Iterator<Item = (&str, &str)> {
     let own =
         |name: &str| name.starts_with("tidegate.") || name == crate::relations::SEARCH_PATH_OPTION;
-    options.iter().filter(move |(name, _)| !own(name))
+    let shown = options.iter().filter(move |(name, _)| !own(name));
+    shown.map(|(name, value)| match crate::secrets::is_secret(name) {
+        true => (name.as_str(), crate::secrets::MASK),
+        false => (name.as_str(), value.as_str()),
+    })
 }

@@ -117,7 +117,7 @@ fn named(relation: &Relation) -> Row {
 
 fn with_origin(row: Row, relation: &Relation) -> Row {
     row.with("owner", relation.owner.as_str())
-        .with("definition", relation.definition.as_str())
+        .with("definition", crate::secrets::definition(relation))
         .with(
             "created_at",
             Cell::from_millis(relation.created_at_ms as i64),

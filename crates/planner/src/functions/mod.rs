@@ -3,20 +3,29 @@
 //! There is one registry. Views are planned from it, and [`session_state_defaults`] gives ad-hoc reads a DataFusion session
 //! with exactly the same contents.
 
+mod age;
 mod aggregate;
+mod arrays;
 mod checked;
 mod datetime;
+mod float;
+mod format;
 mod json;
+mod jsonb;
 mod literals;
 mod not_in;
 mod numeric;
 mod outer;
+mod parse_datetime;
 mod postgres;
 mod ranking;
 mod rewrite;
+mod rowwise;
 mod same_type;
 mod text;
+mod timezone;
 mod to_char;
+mod to_char_number;
 pub mod types;
 
 use datafusion::catalog::TableFunction;
@@ -25,6 +34,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::functions::datetime::now::NowFunc;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, WindowUDF};
@@ -57,12 +67,23 @@ fn build() -> Registry {
     let json = json_functions();
     let mut scalar = HashMap::new();
     let library = SessionStateDefaults::default_scalar_functions();
+    // With the zone of the settings, so that it is a `timestamptz`.
+    let now = NowFunc::new_with_config(session_config().options());
+    let now = vec![Arc::new(ScalarUDF::new_from_impl(now))];
     let ours = [
+        now,
         postgres::functions(),
         numeric::functions(),
         text::functions(),
         to_char::functions(),
         datetime::functions(),
+        float::functions(),
+        format::functions(),
+        age::functions(),
+        arrays::functions(),
+        jsonb::functions(),
+        parse_datetime::functions(),
+        timezone::functions(),
         same_type::functions(&library),
     ]
     .concat();
@@ -79,6 +100,7 @@ fn build() -> Registry {
         );
     }
     alias(&mut scalar, postgres::SCALAR_ALIASES);
+    alias(&mut scalar, jsonb::ALIASES);
     let mut higher_order = HashMap::new();
     for function in SessionStateDefaults::default_higher_order_functions() {
         insert(

@@ -16,8 +16,6 @@ pub(super) const SCALAR_ALIASES: &[(&str, &str)] = &[
     ("ceiling", "ceil"),
     ("sign", "signum"),
     ("gen_random_uuid", "uuid"),
-    ("jsonb_array_length", "json_length"),
-    ("json_array_length", "json_length"),
 ];
 
 pub(super) const AGGREGATE_ALIASES: &[(&str, &str)] = &[("every", "bool_and"), ("variance", "var")];

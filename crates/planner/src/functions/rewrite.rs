@@ -3,7 +3,7 @@
 //! A rule of the analyzer rather than DataFusion's function rewrites, because those see the types that an input had before
 //! it was rewritten itself.
 
-use super::{checked, datetime, literals, numeric, outer, same_type, text};
+use super::{checked, datetime, float, literals, numeric, outer, same_type, text};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -93,6 +93,9 @@ fn binary(binary: &BinaryExpr, schema: &DFSchema) -> Result<Option<Expr>> {
         return Ok(Some(expr));
     }
     if let Some(expr) = numeric::rewrite(binary, schema)? {
+        return Ok(Some(expr));
+    }
+    if let Some(expr) = float::rewrite(binary, schema)? {
         return Ok(Some(expr));
     }
     if let Some(expr) = datetime::rewrite(binary, schema)? {

@@ -40,6 +40,16 @@ impl ScalarUDFImpl for ToChar {
                 DataType::Timestamp(..) | DataType::Date32 | DataType::Date64,
                 pattern,
             ] if pattern.is_string() || pattern.is_null() => Ok(vec![MICROS, DataType::Utf8]),
+            [number, pattern]
+                if number.is_numeric() && (pattern.is_string() || pattern.is_null()) =>
+            {
+                Ok(vec![number.clone(), DataType::Utf8])
+            }
+            [interval @ DataType::Interval(_), pattern]
+                if pattern.is_string() || pattern.is_null() =>
+            {
+                Ok(vec![interval.clone(), DataType::Utf8])
+            }
             [DataType::Null, _] => Ok(vec![MICROS, DataType::Utf8]),
             [value, _] => Err(crate::errors::external(
                 tidegate_types::SqlError::not_supported(format!(
@@ -63,6 +73,15 @@ impl ScalarUDFImpl for ToChar {
             .iter()
             .all(|a| matches!(a, ColumnarValue::Scalar(_)));
         let rows = if scalars { 1 } else { args.number_rows };
+        if args.arg_fields[0].data_type().is_numeric()
+            || matches!(args.arg_fields[0].data_type(), DataType::Interval(_))
+        {
+            let result = others(&args, rows)?;
+            return Ok(match scalars {
+                true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
+                false => ColumnarValue::Array(result),
+            });
+        }
         // Zoned timestamps are UTC here, so that dropping the zone keeps the wall clock.
         let times = cast(&args.args[0].clone().into_array(rows)?, &MICROS)?;
         let result = match &args.args[1] {
@@ -78,6 +97,69 @@ impl ScalarUDFImpl for ToChar {
             false => Ok(ColumnarValue::Array(result)),
         }
     }
+}
+
+/// Numbers and intervals.
+fn others(args: &ScalarFunctionArgs, rows: usize) -> Result<ArrayRef> {
+    let values = args.args[0].clone().into_array(rows)?;
+    let patterns = cast(&args.args[1].clone().into_array(rows)?, &DataType::Utf8)?;
+    let patterns = patterns.as_string::<i32>();
+    let numbers = match values.data_type() {
+        DataType::Interval(_) => None,
+        DataType::Float32 | DataType::Float64 => Some(floats(&values)?),
+        _ => {
+            let sql_type = tidegate_types::SqlType::from_field(&args.arg_fields[0]);
+            Some(tidegate_types::text::to_text(values.as_ref(), &sql_type))
+        }
+    };
+    let mut builder = StringBuilder::new();
+    for row in 0..rows {
+        if values.is_null(row) || patterns.is_null(row) {
+            builder.append_null();
+            continue;
+        }
+        match &numbers {
+            Some(numbers) => builder.append_value(
+                super::to_char_number::to_char(numbers.value(row), patterns.value(row))
+                    .map_err(crate::errors::external)?,
+            ),
+            None => {
+                let interval = values
+                    .as_primitive::<datafusion::arrow::datatypes::IntervalMonthDayNanoType>()
+                    .value(row);
+                let mut text = String::new();
+                write(
+                    &compile(patterns.value(row)),
+                    &Parts::of_interval(interval),
+                    &mut text,
+                );
+                builder.append_value(text);
+            }
+        }
+    }
+    Ok(Arc::new(builder.finish()))
+}
+
+/// Without exponents, with as many digits as a float tells apart.
+fn floats(values: &ArrayRef) -> Result<datafusion::arrow::array::StringArray> {
+    let doubles = cast(values, &DataType::Float64)?;
+    let digits = if values.data_type() == &DataType::Float32 {
+        6
+    } else {
+        15
+    };
+    let text = |value: f64| {
+        if value == 0.0 || !value.is_finite() {
+            return "0".to_owned();
+        }
+        let places = digits - 1 - value.abs().log10().floor() as i64;
+        format!(
+            "{value:.*}",
+            usize::try_from(places.clamp(0, 300)).unwrap_or(0)
+        )
+    };
+    let doubles = doubles.as_primitive::<datafusion::arrow::datatypes::Float64Type>();
+    Ok(doubles.iter().map(|v| v.map(text)).collect())
 }
 
 fn constant(times: &ArrayRef, pattern: &[Item]) -> ArrayRef {
@@ -139,6 +221,19 @@ impl Parts {
             day,
             second_of_day: rest / 1_000_000,
             micros: rest % 1_000_000,
+        }
+    }
+
+    /// An interval has parts of its own: hours that need not fit a day.
+    fn of_interval(interval: datafusion::arrow::datatypes::IntervalMonthDayNano) -> Self {
+        let micros = interval.nanoseconds / 1000;
+        Self {
+            days: i64::from(interval.days),
+            year: i64::from(interval.months / 12),
+            month: (interval.months % 12).unsigned_abs(),
+            day: interval.days.unsigned_abs(),
+            second_of_day: micros / 1_000_000,
+            micros: (micros % 1_000_000).abs(),
         }
     }
 
@@ -374,7 +469,7 @@ fn write_field(field: Field, fill: bool, parts: &Parts, out: &mut String) {
     } else {
         parts.year
     };
-    let month = MONTHS[parts.month as usize - 1];
+    let month = MONTHS[(parts.month as usize).max(1) - 1];
     let day = DAYS[parts.iso_weekday() as usize - 1];
     let (value, width) = match field {
         Field::MonthName(case) => return name(month, case, if fill { 9 } else { 0 }, out),

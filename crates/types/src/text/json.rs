@@ -13,6 +13,13 @@ const MAX_FRACTION_DIGITS: i64 = 16_383;
 
 /// Checks a JSON text and writes it as Postgres prints `jsonb`.
 pub fn canonical_jsonb(text: &str) -> Result<String, SqlError> {
+    let value = read(text)?;
+    let mut out = String::with_capacity(text.len() + 8);
+    write_json(&value, &mut out);
+    Ok(out)
+}
+
+fn read(text: &str) -> Result<Json, SqlError> {
     let mut reader = Reader {
         text,
         at: 0,
@@ -24,17 +31,41 @@ pub fn canonical_jsonb(text: &str) -> Result<String, SqlError> {
     if !matches!(reader.token, Token::End) {
         return Err(reader.expected("end of input"));
     }
-    let mut out = String::with_capacity(text.len() + 8);
-    write_json(&value, &mut out);
-    Ok(out)
+    Ok(value)
 }
 
-enum Json {
+/// A JSON value, taken apart. It prints in the canonical form if its objects are in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Json {
     /// A number or a literal, as it is printed.
     Plain(String),
     Text(String),
     Array(Vec<Json>),
+    /// In canonical order, each key once.
     Object(Vec<(String, Json)>),
+}
+
+impl Json {
+    pub fn parse(text: &str) -> Result<Self, SqlError> {
+        read(text)
+    }
+
+    pub fn null() -> Self {
+        Json::Plain("null".to_owned())
+    }
+
+    /// Members in any order; the last of equal keys counts.
+    pub fn object(members: Vec<(String, Json)>) -> Self {
+        Json::Object(in_order(members))
+    }
+}
+
+impl std::fmt::Display for Json {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut out = String::new();
+        write_json(self, &mut out);
+        f.write_str(&out)
+    }
 }
 
 fn write_json(value: &Json, out: &mut String) {

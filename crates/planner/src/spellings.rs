@@ -1,0 +1,199 @@
+//! What DataFusion has under another spelling, taken out of a query before it is planned.
+//!
+//! - `jsonb_agg(x)` is `jsonb_join(array_agg(to_jsonb(x)))`, so that it has `ORDER BY`, `FILTER` and `DISTINCT`, and views
+//!   maintain it as they do `array_agg`; `jsonb_object_agg` likewise;
+//! - functions that return rows of an array's elements are `unnest` of the function that returns the array;
+//! - `t AT TIME ZONE z` is `timezone(z, t)`;
+//! - `age(t)` counts to today;
+//! - `TABLE t` is `SELECT * FROM t`.
+
+use sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectName, ObjectNamePart, Query, SetExpr, Statement, TableAlias, TableAliasColumnDef,
+    TableFactor, VisitMut, VisitorMut,
+};
+use std::ops::ControlFlow;
+
+/// Functions of rows, the function of an array that each is, and the name of its column.
+const ROWS: &[(&str, &str, &str)] = &[
+    ("jsonb_array_elements", "jsonb_elements", "value"),
+    ("json_array_elements", "jsonb_elements", "value"),
+    ("jsonb_array_elements_text", "jsonb_elements_text", "value"),
+    ("json_array_elements_text", "jsonb_elements_text", "value"),
+    ("jsonb_object_keys", "jsonb_keys", "jsonb_object_keys"),
+    ("json_object_keys", "jsonb_keys", "json_object_keys"),
+    ("string_to_table", "string_to_array", "string_to_table"),
+];
+
+/// Rewrites a query whose columns have their names.
+pub(crate) fn rewrite(query: &mut Query) {
+    let _: ControlFlow<()> = query.visit(&mut Rewriter);
+}
+
+struct Rewriter;
+
+impl VisitorMut for Rewriter {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let SetExpr::Table(table) = query.body.as_ref()
+            && let Some(select) = selected(&table.to_string())
+        {
+            *query.body = select;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr
+            && let Some(rewritten) = call_of(function)
+        {
+            *expr = rewritten;
+        }
+        if let Expr::AtTimeZone {
+            timestamp,
+            time_zone,
+        } = expr
+        {
+            let (time, zone) = ((**timestamp).clone(), (**time_zone).clone());
+            *expr = call("timezone", vec![argument(zone), argument(time)]);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        let (name, args, alias) = match &*factor {
+            TableFactor::Table {
+                name,
+                args: Some(args),
+                alias,
+                ..
+            } => (name, &args.args, alias),
+            TableFactor::Function {
+                name, args, alias, ..
+            } => (name, args, alias),
+            _ => return ControlFlow::Continue(()),
+        };
+        let Some((_, array, column)) = rows_of(name) else {
+            return ControlFlow::Continue(());
+        };
+        let called = call(array, args.clone());
+        *factor = TableFactor::UNNEST {
+            alias: Some(aliased(name, alias.as_ref(), column)),
+            array_exprs: vec![called],
+            with_offset: false,
+            with_offset_alias: None,
+            with_ordinality: false,
+        };
+        ControlFlow::Continue(())
+    }
+}
+
+/// `TABLE t`.
+fn selected(table: &str) -> Option<SetExpr> {
+    let name = table.strip_prefix("TABLE ")?;
+    let dialect = sqlparser::dialect::PostgreSqlDialect {};
+    let parsed = sqlparser::parser::Parser::parse_sql(&dialect, &format!("SELECT * FROM {name}"));
+    match parsed.ok()?.pop()? {
+        Statement::Query(query) => Some(*query.body),
+        _ => None,
+    }
+}
+
+fn bare(name: &ObjectName) -> Option<String> {
+    let ident = name.0.last()?.as_ident()?;
+    Some(match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    })
+}
+
+fn rows_of(name: &ObjectName) -> Option<&'static (&'static str, &'static str, &'static str)> {
+    let name = bare(name)?;
+    ROWS.iter().find(|(rows, ..)| *rows == name)
+}
+
+/// The table's name is the function's unless it has an alias; so is that of a column without a name of its own.
+fn aliased(name: &ObjectName, alias: Option<&TableAlias>, column: &str) -> TableAlias {
+    let named = |name: Ident| TableAliasColumnDef {
+        name,
+        data_type: None,
+    };
+    match alias {
+        Some(alias) if !alias.columns.is_empty() => alias.clone(),
+        Some(alias) => {
+            let column = match column {
+                "value" => Ident::new("value"),
+                _ => alias.name.clone(),
+            };
+            TableAlias {
+                columns: vec![named(column)],
+                ..alias.clone()
+            }
+        }
+        None => TableAlias {
+            explicit: true,
+            name: Ident::new(bare(name).unwrap_or_default()),
+            columns: vec![named(Ident::new(column))],
+            at: None,
+        },
+    }
+}
+
+fn call(name: &str, args: Vec<FunctionArg>) -> Expr {
+    Expr::Function(function(name, args))
+}
+
+fn function(name: &str, args: Vec<FunctionArg>) -> Function {
+    Function {
+        name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    }
+}
+
+fn argument(expr: Expr) -> FunctionArg {
+    FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+}
+
+fn call_of(given: &Function) -> Option<Expr> {
+    let name = bare(&given.name)?;
+    if let Some((_, array, _)) = ROWS.iter().find(|(rows, ..)| *rows == name) {
+        let FunctionArguments::List(list) = &given.args else {
+            return None;
+        };
+        return Some(call(
+            "unnest",
+            vec![argument(call(array, list.args.clone()))],
+        ));
+    }
+    if name == "age"
+        && let FunctionArguments::List(list) = &given.args
+        && let [since] = list.args.as_slice()
+    {
+        let today = call("current_date", Vec::new());
+        return Some(call("age", vec![argument(today), since.clone()]));
+    }
+    let (each, join) = match name.as_str() {
+        "jsonb_agg" | "json_agg" => ("to_jsonb", "jsonb_join"),
+        "jsonb_object_agg" | "json_object_agg" => ("jsonb_build_array", "jsonb_object_join"),
+        _ => return None,
+    };
+    let mut collected = given.clone();
+    collected.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new("array_agg"))]);
+    let FunctionArguments::List(list) = &mut collected.args else {
+        return None;
+    };
+    let args = std::mem::take(&mut list.args);
+    list.args = vec![argument(call(each, args))];
+    Some(call(join, vec![argument(Expr::Function(collected))]))
+}
