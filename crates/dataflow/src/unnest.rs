@@ -101,7 +101,6 @@ impl Operator for Unnest {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use expect_test::expect;
     use tidegate_plan::Op;
     use tidegate_testkit::check::columns;

@@ -13,32 +13,62 @@ use tidegate_plan::{Op, Ranking, ScalarExpr, SortKey};
 use tidegate_types::SqlError;
 
 pub(super) fn window(window: &Window) -> Result<Lowered, SqlError> {
-    let schema = window.input.schema();
-    let mut input = lower(&window.input)?;
-    let mut placed: Vec<Option<usize>> = vec![None; window.window_expr.len()];
-    let width = schema.fields().len();
-    // DataFusion's names spell the whole call out, and nobody sees these.
-    let field = |call: usize, name: &str| {
-        let field = window.schema.field(width + call).as_ref().clone();
-        field.with_name(name)
+    let functions = window
+        .window_expr
+        .iter()
+        .map(function_of)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut placing = Placing {
+        window,
+        input: lower(&window.input)?,
+        placed: vec![None; functions.len()],
+        functions,
     };
-    for call in 0..window.window_expr.len() {
-        if placed[call].is_some() {
-            continue;
+    for call in 0..placing.functions.len() {
+        if placing.placed[call].is_none() {
+            placing.place(call)?;
         }
-        let function = function_of(&window.window_expr[call])?;
-        let (partition, order) = (&function.params.partition_by, &function.params.order_by);
-        let mut wanted: Vec<&Expr> = partition.iter().collect();
-        wanted.extend(order.iter().map(|s| &s.expr));
-        let Computed {
-            input: computed,
-            positions,
-        } = compute(input, schema, &wanted)?;
-        input = computed;
-        let keys = positions[..partition.len()].to_vec();
+    }
+    let Placing {
+        mut input, placed, ..
+    } = placing;
+    let places = placed.into_iter().map(|p| p.expect("each call is placed"));
+    input.columns.extend(places);
+    Ok(input)
+}
+
+/// A window node while its calls are put, one node of ours after the other, over its input.
+struct Placing<'a> {
+    window: &'a Window,
+    functions: Vec<&'a WindowFunction>,
+    input: Lowered,
+    /// Where the result of each call is.
+    placed: Vec<Option<usize>>,
+}
+
+impl Placing<'_> {
+    /// Computes what is not a column of the input yet.
+    fn compute(&mut self, wanted: &[&Expr]) -> Result<Vec<usize>, SqlError> {
+        let empty = Lowered {
+            rel: Rel::new(Op::Union, Vec::new(), Arc::new(Schema::empty())),
+            columns: Vec::new(),
+        };
+        let input = std::mem::replace(&mut self.input, empty);
+        let Computed { input, positions } = compute(input, self.window.input.schema(), wanted)?;
+        self.input = input;
+        Ok(positions)
+    }
+
+    /// Places a call, and with it those that can share its node.
+    fn place(&mut self, call: usize) -> Result<(), SqlError> {
+        let function = self.functions[call];
+        let (by, order) = (&function.params.partition_by, &function.params.order_by);
+        let wanted: Vec<&Expr> = by.iter().chain(order.iter().map(|s| &s.expr)).collect();
+        let positions = self.compute(&wanted)?;
+        let (keys, columns) = positions.split_at(by.len());
         let sort: Vec<SortKey> = order
             .iter()
-            .zip(&positions[partition.len()..])
+            .zip(columns)
             .map(|(s, column)| SortKey {
                 column: *column,
                 descending: !s.asc,
@@ -47,74 +77,64 @@ pub(super) fn window(window: &Window) -> Result<Lowered, SqlError> {
             .collect();
         if let Some(ranking) = ranking(function) {
             let op = Op::TopN {
-                partition: distinct(&keys),
+                partition: distinct(keys),
                 order: sort,
                 ranking,
                 offset: 0,
                 limit: None,
                 numbered: true,
             };
-            placed[call] = Some(input.rel.width());
-            input.rel = appended(input.rel, op, vec![field(call, function.fun.name())]);
-            continue;
+            self.append(op, &[call]);
+            return Ok(());
         }
-        // All other calls over the same rows in the same order go into one node.
-        let mut together = Vec::new();
-        for other in call..window.window_expr.len() {
-            let function = function_of(&window.window_expr[other])?;
-            let same = function.params.partition_by == *partition
-                && function.params.order_by == *order
-                && ranking(function).is_none();
-            if placed[other].is_none() && same {
-                refuse(function)?;
-                together.push(other);
-            }
-        }
-        let arguments: Vec<&Expr> = together
-            .iter()
-            .flat_map(|c| arguments(&window.window_expr[*c]))
-            .collect();
-        let Computed {
-            input: computed,
-            positions,
-        } = compute(input, schema, &arguments)?;
-        input = computed;
-        let mut next = positions.into_iter();
-        let calls = together
-            .iter()
-            .map(|c| {
-                let function = function_of(&window.window_expr[*c])?;
-                Ok(positional(function, &keys, &sort, &mut next))
+        let together: Vec<usize> = (call..self.functions.len())
+            .filter(|other| self.placed[*other].is_none())
+            .filter(|other| {
+                let other = self.functions[*other];
+                other.params.partition_by == *by
+                    && other.params.order_by == *order
+                    && ranking(other).is_none()
             })
-            .collect::<Result<Vec<_>, SqlError>>()?;
-        for (place, call) in together.iter().enumerate() {
-            placed[*call] = Some(input.rel.width() + place);
-        }
+            .collect();
+        let functions: Vec<&WindowFunction> = together.iter().map(|c| self.functions[*c]).collect();
+        functions.iter().try_for_each(|function| refuse(function))?;
+        let wanted: Vec<&Expr> = functions.iter().flat_map(|f| arguments(f)).collect();
+        let mut next = self.compute(&wanted)?.into_iter();
+        let calls = functions
+            .iter()
+            .map(|function| positional(function, keys, &sort, &mut next))
+            .collect();
         let op = Op::Window {
-            partition: distinct(&keys),
+            partition: distinct(keys),
             order: sort,
             calls,
         };
-        let fields = together
-            .iter()
-            .map(|c| Ok(field(*c, function_of(&window.window_expr[*c])?.fun.name())))
-            .collect::<Result<_, SqlError>>()?;
-        input.rel = appended(input.rel, op, fields);
+        self.append(op, &together);
+        Ok(())
     }
-    let places = placed.into_iter().map(|p| p.expect("each call is placed"));
-    input.columns.extend(places);
-    Ok(input)
-}
 
-fn appended(input: Rel, op: Op, added: Vec<Field>) -> Rel {
-    let mut fields: Vec<Field> = input
-        .schema
-        .fields()
-        .iter()
-        .map(|f| f.as_ref().clone())
-        .collect();
-    fields.extend(added);
-    Rel::new(op, vec![input], Arc::new(Schema::new(fields)))
+    /// Puts a node over the input whose last columns are the results of these calls.
+    fn append(&mut self, op: Op, calls: &[usize]) {
+        let width = self.input.rel.width();
+        let mut fields: Vec<Field> = self
+            .input
+            .rel
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone())
+            .collect();
+        for (place, call) in calls.iter().enumerate() {
+            self.placed[*call] = Some(width + place);
+            let shown = self.window.input.schema().fields().len();
+            let field = self.window.schema.field(shown + call).as_ref().clone();
+            // DataFusion's names spell the whole call out, and nobody sees these.
+            fields.push(field.with_name(self.functions[*call].fun.name()));
+        }
+        let rel = Rel::new(op, Vec::new(), Arc::new(Schema::new(fields)));
+        let input = std::mem::replace(&mut self.input.rel, rel);
+        self.input.rel.inputs.push(input);
+    }
 }
 
 fn distinct(columns: &[usize]) -> Vec<usize> {
@@ -156,12 +176,9 @@ fn refuse(function: &WindowFunction) -> Result<(), SqlError> {
     }
 }
 
-fn arguments(expr: &Expr) -> Vec<&Expr> {
-    let Ok(function) = function_of(expr) else {
-        return Vec::new();
-    };
+fn arguments(function: &WindowFunction) -> impl Iterator<Item = &Expr> {
     let filter = function.params.filter.as_deref();
-    function.params.args.iter().chain(filter).collect()
+    function.params.args.iter().chain(filter)
 }
 
 /// The call over positions; what is computed for it lies at the positions that `next` gives, in order.
