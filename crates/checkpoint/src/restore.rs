@@ -20,13 +20,13 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 /// Blocks that one stream reads ahead.
-const READ_AHEAD: usize = 8;
+const READ_AHEAD: usize = 4;
 /// Objects up to this size are fetched whole,
 const WHOLE_OBJECT_BYTES: u64 = 4 << 20;
 /// until so much is kept; then the oldest go.
-const KEPT_BYTES: u64 = 32 << 20;
+const KEPT_BYTES: u64 = 16 << 20;
 /// A table whose part has more bytes than this is decoded as it is taken in.
-const DECODED_AHEAD_BYTES: u64 = 32 << 20;
+const DECODED_AHEAD_BYTES: u64 = 4 << 20;
 
 /// Reads runs of one recovery. Shared by all workers that restore.
 #[derive(Debug)]

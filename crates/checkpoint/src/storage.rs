@@ -22,9 +22,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// Objects larger than this are sent in parts.
-const SINGLE_PUT_BYTES: usize = 32 << 20;
+const SINGLE_PUT_BYTES: usize = 8 << 20;
 const PART_BYTES: usize = 8 << 20;
-const PARTS_IN_FLIGHT: usize = 4;
+const PARTS_IN_FLIGHT: usize = 2;
 
 /// How often and how patiently a transient failure is retried.
 #[derive(Debug, Clone, Copy)]

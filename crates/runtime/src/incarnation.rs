@@ -388,7 +388,7 @@ fn start_workers(
         memory_per_worker: config.memory_limit_bytes / config.workers,
         memory: shared.memory.clone(),
         credits: Arc::new(Credits::new(
-            memory::rows_in_flight(config.rows_in_flight, config.memory_limit_bytes),
+            memory::limit_rows(config.rows_in_flight, config.memory_limit_bytes),
             shared.memory.clone(),
         )),
         errors: shared.errors.clone(),

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tidegate_state::memory::MemoryAccount;
 use tidegate_types::{SqlError, SqlState};
 
-/// Rows on their way are limited to one for so many bytes of the limit, and those of an epoch to one for twice as many: a
-/// view keeps the rows of several epochs apart for its readers.
-const BYTES_PER_ROW_IN_FLIGHT: usize = 4096;
+/// Rows on their way, and rows of one epoch, are limited to one for so many bytes of the limit: a view keeps the rows of
+/// several epochs apart for its readers, and rows may be wide.
+const BYTES_PER_ROW: usize = 16 << 10;
 
 #[derive(Debug, Default)]
 pub(crate) struct StateMemory {
@@ -67,16 +67,9 @@ impl StateMemory {
     }
 }
 
-/// What a setting of rows on their way comes to under a memory limit.
-pub(crate) fn rows_in_flight(wanted: usize, limit_bytes: usize) -> usize {
-    wanted.min(limit_bytes / BYTES_PER_ROW_IN_FLIGHT).max(1024)
-}
-
-/// What a setting of rows per epoch comes to under a memory limit.
-pub(crate) fn rows_per_epoch(wanted: usize, limit_bytes: usize) -> usize {
-    wanted
-        .min(limit_bytes / BYTES_PER_ROW_IN_FLIGHT / 2)
-        .max(1024)
+/// What a setting of rows on their way, or of rows per epoch, comes to under a memory limit.
+pub(crate) fn limit_rows(wanted: usize, limit_bytes: usize) -> usize {
+    wanted.min((limit_bytes / BYTES_PER_ROW).max(1024))
 }
 
 #[cfg(test)]

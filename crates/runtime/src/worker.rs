@@ -103,8 +103,8 @@ fn serve(worker: &mut Worker, shared: &Arc<WorkerShared>) {
         directory: shared.working_directory.clone(),
         worker: index,
         groups: KeyGroupRange::of_worker(index, worker.peers()),
-        cache_limit_bytes: shared.memory_per_worker / 4,
-        overlay_limit_bytes: shared.memory_per_worker / 6,
+        cache_limit_bytes: shared.memory_per_worker / 5,
+        overlay_limit_bytes: shared.memory_per_worker / 8,
         memory: shared.memory.account().clone(),
     });
     let backends = match backends {
