@@ -288,8 +288,8 @@ fn output(directory: &Path) -> Vec<String> {
 async fn a_file_sink_has_each_row_once_across_kills() {
     const ROWS: usize = 6000;
     let directory = tempfile::tempdir().unwrap();
+    // The sink makes its directory itself.
     let out = directory.path().join("out");
-    std::fs::create_dir(&out).unwrap();
     let data = directory.path().join("data");
     let settings = [("checkpoint_interval", "100ms")];
     let mut server = Server::start(&data, &settings);

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_checkpoint::{CheckpointError, Manifest, Restorer};
+use tidegate_connectors::{Sink, Token};
 use tidegate_plan::{Node, Op};
 use tidegate_types::{Epoch, KeyGroupRange, LogPosition, SqlError, SqlState};
 use timely::communication::WorkerGuards;
@@ -503,6 +504,13 @@ async fn recover_sinks(
             work.push((sink.clone(), tokens));
         }
     }
+    prepare_sinks(work).await
+}
+
+/// What a sink does before its first row: also one that is new, with nothing committed.
+pub(crate) async fn prepare_sinks(
+    work: Vec<(Arc<dyn Sink>, Vec<Token>)>,
+) -> Result<(), SqlError> {
     let recovered = tokio::task::spawn_blocking(move || {
         work.iter()
             .try_for_each(|(sink, tokens)| sink.recover(tokens).map_err(SqlError::from))

@@ -8,7 +8,7 @@ use crate::checkpointing::CheckpointOutcome;
 use crate::command::Install;
 use crate::coordinator::{Coordinator, Pace, Published, unfinished};
 use crate::error_board::ErrorBoard;
-use crate::incarnation::Incarnation;
+use crate::incarnation::{Incarnation, prepare_sinks};
 use crate::lag::Behind;
 use crate::memory::{self, StateMemory};
 use crate::policy::{CheckpointPolicy, LivePolicy, RelationChoices};
@@ -190,6 +190,9 @@ impl Runtime {
     /// Builds a relation; returns when all workers have, not when a backfill is over.
     pub async fn create(&self, spec: RelationSpec) -> Result<(), SqlError> {
         tidegate_dataflow::check(&spec.dataflow)?;
+        if let Some(sink) = &spec.sink {
+            prepare_sinks(vec![(sink.clone(), Vec::new())]).await?;
+        }
         let relation = spec.relation();
         self.shared.creating.lock().insert(relation, None);
         let result = self.create_and_wait(spec).await;
