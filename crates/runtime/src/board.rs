@@ -82,12 +82,6 @@ impl Board {
         }
     }
 
-    /// Those that have not passed a barrier.
-    pub fn waiting(&self, epoch: Epoch) -> Vec<RelationId> {
-        let pending = self.pending.get(&epoch);
-        pending.map_or_else(Vec::new, |p| p.waiting.keys().copied().collect())
-    }
-
     /// The oldest barrier that everybody has passed, if it was not reported yet.
     pub fn take_passed(&mut self) -> Option<(Epoch, Passed)> {
         let first = self.pending.first_entry()?;

@@ -1,6 +1,6 @@
 //! What the coordinator tells workers: one stream of commands, the same order for all.
 
-use crate::lag::Waiting;
+use crate::lag::Busy;
 use crate::spec::RelationSpec;
 use crate::status::RelationStatus;
 use parking_lot::Mutex;
@@ -48,8 +48,8 @@ pub(crate) enum Command {
     Completed(CheckpointId),
     /// These will never complete; barriers of theirs that are still under way are ordinary ones.
     Aborted(RangeInclusive<CheckpointId>),
-    /// Asks each worker what a barrier waits for.
-    WhoWaits(Epoch, mpsc::UnboundedSender<Waiting>),
+    /// Asks each worker what it spends its time on.
+    WhoIsBusy(mpsc::UnboundedSender<Busy>),
     Stop,
 }
 

@@ -17,7 +17,7 @@ use crate::board::Passed;
 use crate::checkpointing::{self, CheckpointWork, Sealed};
 use crate::command::{Command, Inbox, Install, Way};
 use crate::driver::WorkerFailure;
-use crate::lag::Waiting;
+use crate::lag::Busy;
 use crate::policy::{CheckpointAlignment, CheckpointExecution, CheckpointPolicy, LivePolicy};
 use crate::schedule::{Schedule, shown};
 use parking_lot::Mutex;
@@ -435,17 +435,16 @@ impl Coordinator {
         self.state.lock().stopped
     }
 
-    /// The barrier that has been under way the longest, and for how long.
-    pub fn oldest_barrier(&self) -> Option<(Epoch, Duration)> {
+    /// How long the oldest barrier has been under way.
+    pub fn oldest_barrier_age(&self) -> Option<Duration> {
         let state = self.state.lock();
-        let oldest = state.in_flight.front()?;
-        Some((oldest.barrier.epoch, oldest.cut_at.elapsed()))
+        Some(state.in_flight.front()?.cut_at.elapsed())
     }
 
-    /// Asks all workers what a barrier waits for.
-    pub fn who_waits(&self, epoch: Epoch) -> mpsc::UnboundedReceiver<Waiting> {
+    /// Asks all workers what they spend their time on.
+    pub fn who_is_busy(&self) -> mpsc::UnboundedReceiver<Busy> {
         let (sender, answers) = mpsc::unbounded_channel();
-        self.broadcast(&self.state.lock(), &Command::WhoWaits(epoch, sender));
+        self.broadcast(&self.state.lock(), &Command::WhoIsBusy(sender));
         answers
     }
 

@@ -1,8 +1,8 @@
 //! Views that hold everybody up: after `max_barrier_lag` one of them leaves, and comes back later.
 //!
 //! A barrier has passed when all dataflows have, and sources hold back while too many rows are in flight, so one slow view
-//! sets the pace of all. When the oldest barrier under way is older than the limit, the view that it waits for, of several
-//! the one that has kept the workers busiest, is dropped with the views that read it. Its queued rows go with it, the
+//! sets the pace of all. When the oldest barrier under way is older than the limit, the view that has kept the workers
+//! busiest since the barrier before is dropped with the views that read it. Its queued rows go with it, the
 //! barrier passes, and the others go on at once. It is *behind* from then on: it has no contents, reading it is an error
 //! that says so, and it rejoins by a backfill, as if it had been created anew. If it falls behind again it is left out for
 //! twice as long.
@@ -21,19 +21,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tidegate_plan::Op;
-use tidegate_types::{Epoch, RelationId};
-use tokio::sync::mpsc;
+use tidegate_types::RelationId;
 
 const FIRST_ABSENCE: Duration = Duration::from_secs(2);
 const LONGEST_ABSENCE: Duration = Duration::from_secs(600);
 
-/// What one worker knows of a barrier that does not pass.
-pub(crate) struct Waiting {
-    /// Whose drivers have not passed it.
-    pub relations: Vec<RelationId>,
-    /// How long each dataflow has been running since the barrier before.
-    pub busy: HashMap<RelationId, Duration>,
-}
+/// How long each dataflow of a worker has been running since the worker passed a barrier.
+pub(crate) type Busy = HashMap<RelationId, Duration>;
 
 /// Views that have left and want to come back.
 #[derive(Default)]
@@ -89,53 +83,38 @@ pub(crate) async fn watch(shared: Weak<Shared>, coordinator: Weak<Coordinator>, 
             return;
         }
         rejoin(&shared, &coordinator);
-        if let Some((epoch, age)) = coordinator.oldest_barrier()
-            && age > limit
+        if coordinator
+            .oldest_barrier_age()
+            .is_some_and(|age| age > limit)
         {
-            let answers = coordinator.who_waits(epoch);
-            let asked = shared.config.workers;
-            look(&shared, &coordinator, answers, asked, (epoch, limit)).await;
+            look(&shared, &coordinator, limit).await;
         }
     }
 }
 
-async fn look(
-    shared: &Arc<Shared>,
-    coordinator: &Arc<Coordinator>,
-    mut answers: mpsc::UnboundedReceiver<Waiting>,
-    workers: usize,
-    (epoch, limit): (Epoch, Duration),
-) {
-    let mut waiting = HashSet::new();
-    let mut busy: HashMap<RelationId, Duration> = HashMap::new();
-    for _ in 0..workers {
+async fn look(shared: &Arc<Shared>, coordinator: &Arc<Coordinator>, limit: Duration) {
+    let mut answers = coordinator.who_is_busy();
+    let mut busy = Busy::new();
+    for _ in 0..shared.config.workers {
         // One that does not answer is inside of an operator; there will be another look.
-        let Ok(Some(answer)) = tokio::time::timeout(limit, answers.recv()).await else {
+        let Ok(Some(answer)) = tokio::time::timeout(limit * 4, answers.recv()).await else {
             return;
         };
-        waiting.extend(answer.relations);
-        for (relation, time) in answer.busy {
+        for (relation, time) in answer {
             *busy.entry(relation).or_default() += time;
         }
     }
-    let still = coordinator
-        .oldest_barrier()
-        .is_some_and(|(e, _)| e == epoch);
     let installs = coordinator.all_installed();
-    let Some(culprit) = culprit(&installs, &waiting, &busy).filter(|_| still) else {
-        return;
-    };
-    let cause = format!("a barrier waited for it for more than {limit:?}");
-    leave(shared, coordinator, &installs, culprit, &cause);
+    if let Some(culprit) = culprit(&installs, &busy, limit) {
+        let cause = format!("a barrier waited for it for more than {limit:?}");
+        leave(shared, coordinator, &installs, culprit, &cause);
+    }
 }
 
-/// Of those that wait for nobody else, the one that has kept workers busiest; nobody, if that one cannot leave: others
-/// only wait for their turn behind it.
-fn culprit(
-    installs: &[Arc<Install>],
-    waiting: &HashSet<RelationId>,
-    busy: &HashMap<RelationId, Duration>,
-) -> Option<RelationId> {
+/// The one that has kept workers busiest, if it alone accounts for half of the delay and may leave. It may have passed the
+/// barrier by the time it is asked for, since a worker answers when its operator has ended; the next one would wait for it
+/// again. Others only wait for their turn behind it.
+fn culprit(installs: &[Arc<Install>], busy: &Busy, limit: Duration) -> Option<RelationId> {
     let mut feeds_sink: HashSet<RelationId> = HashSet::new();
     for install in installs.iter().rev() {
         let spec = &install.spec;
@@ -145,25 +124,13 @@ fn culprit(
         }
     }
     let may_leave = |spec: &RelationSpec| {
-        let is_table = spec
-            .dataflow
-            .nodes
-            .iter()
-            .any(|n| matches!(n.op, Op::TableInput { .. }));
+        let nodes = &spec.dataflow.nodes;
+        let is_table = nodes.iter().any(|n| matches!(n.op, Op::TableInput { .. }));
         !spec.is_reader() && !is_table && !feeds_sink.contains(&spec.relation())
     };
-    let waits_for_nobody = |spec: &&RelationSpec| {
-        let own = spec.relation();
-        let mut reads = spec.dataflow.reads();
-        reads.retain(|r| *r != own && waiting.contains(r));
-        waiting.contains(&own) && reads.is_empty()
-    };
-    let busiest = installs
-        .iter()
-        .map(|i| &i.spec)
-        .filter(waits_for_nobody)
-        .max_by_key(|s| busy.get(&s.relation()).copied().unwrap_or_default())?;
-    may_leave(busiest).then(|| busiest.relation())
+    let time = |spec: &RelationSpec| busy.get(&spec.relation()).copied().unwrap_or_default();
+    let busiest = installs.iter().map(|i| &i.spec).max_by_key(|s| time(s))?;
+    (time(busiest) >= limit / 2 && may_leave(busiest)).then(|| busiest.relation())
 }
 
 fn leave(

@@ -7,7 +7,7 @@ use crate::credits::Credits;
 use crate::driver::WorkerFailure;
 use crate::error_board::ErrorBoard;
 use crate::hub::{Hub, TableItem};
-use crate::lag::Waiting;
+use crate::lag::Busy;
 use crate::memory::StateMemory;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tidegate_state::{BackendConfig, Backends};
 use tidegate_types::{Batch, KeyGroupRange, RelationId};
 use timely::worker::Worker;
@@ -68,7 +68,7 @@ thread_local! {
     /// Whose dataflow this worker is running at the moment.
     static RUNNING: Cell<Option<RelationId>> = const { Cell::new(None) };
     /// How long each dataflow has been running since a barrier was passed.
-    static BUSY: RefCell<HashMap<RelationId, Duration>> = RefCell::default();
+    static BUSY: RefCell<Busy> = RefCell::default();
 }
 
 /// Runs a piece of a relation's dataflow, so that a panic in it is known to be that relation's.
@@ -192,13 +192,9 @@ impl Loop<'_> {
                 crate::failpoint::worker_barrier();
                 self.hub.announce(barrier, way);
             }
-            Command::WhoWaits(epoch, answer) => {
-                let waiting = Waiting {
-                    relations: self.hub.board.borrow().waiting(epoch),
-                    busy: BUSY.with_borrow(Clone::clone),
-                };
+            Command::WhoIsBusy(answer) => {
                 // Whoever asked may have stopped waiting for an answer.
-                let _ = answer.send(waiting);
+                let _ = answer.send(BUSY.with_borrow(Clone::clone));
             }
             Command::Overtake(epoch) => self.hub.overtake(epoch),
             Command::Completed(checkpoint) => {
