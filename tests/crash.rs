@@ -10,7 +10,13 @@
 mod kills;
 #[path = "crash/load.rs"]
 mod load;
+#[path = "crash/memory.rs"]
+mod memory;
+#[path = "crash/modes.rs"]
+mod modes;
 #[path = "crash/server.rs"]
 mod server;
 #[path = "crash/single.rs"]
 mod single;
+#[path = "crash/suspended.rs"]
+mod suspended;

@@ -1,11 +1,11 @@
 //! Kill -9 under load, many times over the same data.
 
 use crate::load::{Rows, Writer};
-use crate::server::{PHASES, Server, is_being_built, rows, run};
+use crate::server::{PHASES, Server, rows, run, until_rows};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio_postgres::Client;
 
 const WRITERS: i32 = 4;
@@ -92,6 +92,8 @@ async fn create_stream(client: &Client, rate: u64) {
         )
         .await;
     }
+    // From here on they can be read, whatever happens.
+    until_rows(client, "SHOW JOBS", <[String]>::is_empty).await;
 }
 
 fn settings(round: u64) -> [(&'static str, &'static str); 2] {
@@ -254,11 +256,12 @@ async fn check_stream(server: &Server) {
     create_stream(&reference, 0).await;
     let client = server.connect().await;
     for client in [&reference, &client] {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while bids(client).await < BIDS {
-            assert!(Instant::now() < deadline, "the stream does not end");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        until_rows(client, "SELECT n FROM all_bids", |n| {
+            let n: u64 = n[0].parse().unwrap();
+            assert!(n <= BIDS, "{n} of {BIDS} bids were counted");
+            n == BIDS
+        })
+        .await;
     }
     for (name, _) in STREAM_VIEWS {
         let sql = format!("SELECT * FROM {name}");
@@ -268,15 +271,4 @@ async fn check_stream(server: &Server) {
             "{name}"
         );
     }
-}
-
-/// How many bids were counted; none while the view is being built.
-async fn bids(client: &Client) -> u64 {
-    let n = match client.query_one("SELECT n FROM all_bids", &[]).await {
-        Ok(row) => row.get::<_, i64>(0) as u64,
-        Err(error) if is_being_built(&error) => 0,
-        Err(error) => panic!("{error:?}"),
-    };
-    assert!(n <= BIDS, "{n} of {BIDS} bids were counted");
-    n
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio_postgres::error::DbError;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// Steps of a checkpoint as the server's log names them.
@@ -29,7 +30,8 @@ pub struct Server {
 
 /// A command line that leaves ports to the system and logs the phases of checkpoints.
 pub fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let binary = std::env::var_os("TIDEGATE_BINARY");
+    let mut command = Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into()));
     command.arg("--data-dir").arg(data_dir);
     command.args([
         "--listen",
@@ -117,6 +119,11 @@ impl Server {
         *self.watched.aim.lock().unwrap() = Some(phase);
     }
 
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.watched.child.lock().unwrap().id()
+    }
+
     /// Kill -9 now.
     pub fn kill(&self) {
         self.watched.child.lock().unwrap().kill().unwrap();
@@ -175,16 +182,27 @@ impl Server {
         }
     }
 
-    /// A figure of `/metrics`.
-    pub fn metric(&self, name: &str) -> f64 {
+    /// What a `GET` answers, with its head.
+    fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.http_port)).unwrap();
         write!(
             stream,
-            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         )
         .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    pub fn http_status(&self, path: &str) -> u16 {
+        let answer = self.get(path);
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// A figure of `/metrics`.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics");
         let line = text.lines().find(|l| l.split(' ').next() == Some(name));
         line.unwrap_or_else(|| panic!("no {name} in {text}"))
             .rsplit(' ')
@@ -224,19 +242,13 @@ fn read_log(watched: &Watched, mut stderr: BufReader<impl Read>) {
     }
 }
 
-/// The rows of an answer, their columns joined by `|`, sorted. Right after a restart a view may say for a moment that it is
-/// still being built; that is waited for.
+/// The rows of an answer, their columns joined by `|`, sorted. An error is a failure of the test: a view that could be read
+/// before a crash can be read after it, at once.
 pub async fn rows(client: &Client, sql: &str) -> Vec<String> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let messages = loop {
-        match client.simple_query(sql).await {
-            Ok(messages) => break messages,
-            Err(error) if is_being_built(&error) && Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Err(error) => panic!("{sql}: {error:?}"),
-        }
-    };
+    let messages = client
+        .simple_query(sql)
+        .await
+        .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     let mut rows: Vec<String> = messages
         .iter()
         .filter_map(|message| match message {
@@ -258,6 +270,26 @@ pub async fn run(client: &Client, sql: &str) {
         .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
 }
 
-pub fn is_being_built(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|c| c.code() == "55000")
+/// Asks again until the answer is what is waited for.
+pub async fn until_rows(client: &Client, sql: &str, reached: impl Fn(&[String]) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let found = rows(client, sql).await;
+        if reached(&found) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{sql}: still {found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The error with which the server answers.
+pub async fn refused(client: &Client, sql: &str) -> DbError {
+    match client.simple_query(sql).await {
+        Ok(_) => panic!("{sql} was not refused"),
+        Err(error) => error
+            .as_db_error()
+            .unwrap_or_else(|| panic!("{sql}: {error:?}"))
+            .clone(),
+    }
 }
