@@ -122,7 +122,8 @@ fn assemble(join: &Join, kind: JoinKind, op: Op, left: Lowered, right: Lowered) 
                     .expect("a mark join shows its mark")
                     .as_ref()
                     .clone()
-                    .with_nullable(true),
+                    // Without `NOT IN` a match exists or does not.
+                    .with_nullable(join.null_aware),
             );
             columns.push(offset);
         }

@@ -375,15 +375,28 @@ fn subqueries() {
     check(
         "select k from t where a not in (select x from u where u.s = t.s)",
         expect![[r#"
-        Materialize key (k)  [unique (k)]
-          Project k  [exchange by (k)]  [unique (k)]
-            AntiJoin (a, s) = (x, s) null-aware  [unique (k)]
-                state left: map, key (s), sub-key (a, k)
-                state right: map, key (s), sub-key (x)
-                state right_counts: value, key (s)
-              Import t (k, a, s)  [exchange by (s)]  [unique (k)]
-              Import u (x, s)  [exchange by (s)]
-    "#]],
+            Materialize key (k)  [unique (k)]
+              Project k  [exchange by (k)]  [unique (k)]
+                Filter a IS NOT NULL OR NOT mark  [unique (k)]
+                  Project k, a, mark  [unique (k)]
+                    MarkJoin (s) = (s)  [unique (k)]
+                        state left: map, key (s), sub-key (k, a)
+                        state right: value, key (s)
+                      AntiJoin (s) = (s)  [exchange by (s)]  [unique (k)]
+                          state left: map, key (s), sub-key (k, a)
+                          state right: value, key (s)
+                        AntiJoin (a, s) = (x, s)  [exchange by (s)]  [unique (k)]
+                            state left: map, key (a, s), sub-key (k)
+                            state right: value, key (x, s)
+                          Import t (k, a, s)  [exchange by (a, s)]  [unique (k)]
+                          Filter s IS NOT NULL AND x IS NOT NULL  [exchange by (x, s)]
+                            Import u (x, s)
+                        Project s  [exchange by (s)]
+                          Filter x IS NULL AND s IS NOT NULL
+                            Import u (x, s)
+                      Filter s IS NOT NULL  [exchange by (s)]
+                        Import u (s)
+        "#]],
     );
     check(
         "select k from t where a > 1 or a in (select x from u)",
