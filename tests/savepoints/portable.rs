@@ -27,10 +27,15 @@ fn asked(script: &str, folder: &Path) -> Vec<String> {
 
 const DUCKDB: &str = r#"
 import duckdb, sys
-for table in ("t", "v", "w", "top"):
+def text(v):
+    if v is None:
+        return "∅"
+    return str(int(v)) if isinstance(v, float) and v.is_integer() else str(v)
+
+for table in ("v", "w", "top"):
     path = f"{sys.argv[1]}/views/public.{table}.parquet"
     for row in duckdb.sql(f"SELECT * FROM read_parquet('{path}')").fetchall():
-        print(table + ":" + "|".join("∅" if v is None else str(v) for v in row))
+        print(table + ":" + "|".join(map(text, row)))
 "#;
 
 const TYPES: &str = r#"
@@ -96,7 +101,6 @@ async fn duckdb_and_pandas_open_a_savepoint() {
             }
             expected.sort();
             let found = asked(DUCKDB, folder);
-            let found: Vec<String> = found.into_iter().filter(|l| !l.starts_with("t:")).collect();
             assert_eq!(found, expected, "{backend}");
             let types = asked(TYPES, folder);
             assert_eq!(
@@ -116,7 +120,8 @@ async fn duckdb_and_pandas_open_a_savepoint() {
             );
             let state = asked(PANDAS, folder);
             assert!(state.contains(&"rows in groups 36".to_owned()), "{state:?}");
-            assert!(state.contains(&"rows on the left 36".to_owned()), "{state:?}");
+            // Rows whose key is NULL match nothing and are not kept.
+            assert!(state.contains(&"rows on the left 31".to_owned()), "{state:?}");
         }
         let listed = rows(&client, "SELECT name, format, views::text FROM tidegate.savepoints").await;
         assert_eq!(listed, ["here|parquet|{top,v,w}", "there|parquet|{top,v,w}"]);

@@ -283,7 +283,10 @@ fn place_of(statement: &Savepoint) -> Result<Option<(String, Storage)>, SqlError
 
 /// The manifest, or what of it some views need: their state, and that of all that they read.
 fn part_of(manifest: &Manifest, wanted: &Wanted) -> Result<Manifest, SqlError> {
-    let mut part = manifest.clone();
+    let mut part = Manifest {
+        savepoint: Some(wanted.name.clone()),
+        ..manifest.clone()
+    };
     if wanted.views.is_empty() {
         return Ok(part);
     }
