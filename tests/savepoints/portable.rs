@@ -67,7 +67,11 @@ async fn fill(server: &Server) {
          tags text[], raw bytea, u uuid, span interval)").await;
     run(&client, "CREATE MATERIALIZED VIEW v AS SELECT g, count(*) AS n, sum(x) AS total, max(f) AS most FROM t GROUP BY g").await;
     run(&client, "CREATE MATERIALIZED VIEW w AS SELECT a.id, b.id AS other FROM t a LEFT JOIN t b ON a.g = b.g AND a.id < b.id").await;
-    run(&client, "CREATE MATERIALIZED VIEW top AS SELECT id, g FROM t ORDER BY x DESC, id LIMIT 4").await;
+    run(
+        &client,
+        "CREATE MATERIALIZED VIEW top AS SELECT id, g FROM t ORDER BY x DESC, id LIMIT 4",
+    )
+    .await;
     run(&client, "INSERT INTO t SELECT i, CASE WHEN i % 7 = 0 THEN NULL ELSE 'g' || (i % 3)::text END, i / 4.0, i / 3.0, \
          DATE '2026-01-01', TIMESTAMPTZ '2026-01-01 00:00:00+00', ARRAY['a', i::text], 'x'::bytea, \
          '00000000-0000-0000-0000-000000000001'::uuid, INTERVAL '1 day' FROM generate_series(1, 40) AS s(i)").await;
@@ -83,9 +87,15 @@ async fn duckdb_and_pandas_open_a_savepoint() {
         fill(&server).await;
         let client = server.connect().await;
         let place = directory.path().join("out");
-        let there = format!("SAVEPOINT there TO '{}' WITH (format = 'parquet')", place.display());
+        let there = format!(
+            "SAVEPOINT there TO '{}' WITH (format = 'parquet')",
+            place.display()
+        );
         for (statement, root) in [
-            ("SAVEPOINT here WITH (format = 'parquet')", data.join("checkpoints")),
+            (
+                "SAVEPOINT here WITH (format = 'parquet')",
+                data.join("checkpoints"),
+            ),
             (there.as_str(), place.clone()),
         ] {
             run(&client, statement).await;
@@ -121,10 +131,20 @@ async fn duckdb_and_pandas_open_a_savepoint() {
             let state = asked(PANDAS, folder);
             assert!(state.contains(&"rows in groups 36".to_owned()), "{state:?}");
             // Rows whose key is NULL match nothing and are not kept.
-            assert!(state.contains(&"rows on the left 31".to_owned()), "{state:?}");
+            assert!(
+                state.contains(&"rows on the left 31".to_owned()),
+                "{state:?}"
+            );
         }
-        let listed = rows(&client, "SELECT name, format, views::text FROM tidegate.savepoints").await;
-        assert_eq!(listed, ["here|parquet|{top,v,w}", "there|parquet|{top,v,w}"]);
+        let listed = rows(
+            &client,
+            "SELECT name, format, views::text FROM tidegate.savepoints",
+        )
+        .await;
+        assert_eq!(
+            listed,
+            ["here|parquet|{top,v,w}", "there|parquet|{top,v,w}"]
+        );
         for name in ["here", "there"] {
             run(&client, &format!("VERIFY SAVEPOINT {name}")).await;
             run(&client, &format!("DESCRIBE SAVEPOINT {name}")).await;
@@ -136,7 +156,15 @@ async fn duckdb_and_pandas_open_a_savepoint() {
                 .flat_map(|f| std::fs::read_dir(f.unwrap().path()).unwrap())
                 .flat_map(|e| {
                     let path = e.unwrap().path();
-                    if path.is_dir() { std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()).collect() } else { vec![path] }
+                    if path.is_dir() {
+                        std::fs::read_dir(path)
+                            .unwrap()
+                            .map(|e| e.unwrap().path())
+                            .filter(|p| p.is_file())
+                            .collect()
+                    } else {
+                        vec![path]
+                    }
                 })
                 .collect::<Vec<_>>(),
             Err(_) => Vec::new(),

@@ -33,10 +33,26 @@ fn refused(data: &Path, words: &[&str], because: &str) {
 
 async fn fill(server: &Server) {
     let client = server.connect().await;
-    run(&client, "CREATE TABLE t (id bigint PRIMARY KEY, g text, x numeric(10,2))").await;
-    run(&client, "CREATE MATERIALIZED VIEW v AS SELECT g, count(*) AS n, sum(x) AS total FROM t GROUP BY g").await;
-    run(&client, "CREATE MATERIALIZED VIEW w AS SELECT a.id, b.id AS other FROM t a JOIN t b ON a.g = b.g").await;
-    run(&client, "INSERT INTO t SELECT i, 'g' || (i % 3)::text, i / 4.0 FROM generate_series(1, 30) AS s(i)").await;
+    run(
+        &client,
+        "CREATE TABLE t (id bigint PRIMARY KEY, g text, x numeric(10,2))",
+    )
+    .await;
+    run(
+        &client,
+        "CREATE MATERIALIZED VIEW v AS SELECT g, count(*) AS n, sum(x) AS total FROM t GROUP BY g",
+    )
+    .await;
+    run(
+        &client,
+        "CREATE MATERIALIZED VIEW w AS SELECT a.id, b.id AS other FROM t a JOIN t b ON a.g = b.g",
+    )
+    .await;
+    run(
+        &client,
+        "INSERT INTO t SELECT i, 'g' || (i % 3)::text, i / 4.0 FROM generate_series(1, 30) AS s(i)",
+    )
+    .await;
     run(&client, "CHECKPOINT").await;
     run(&client, "DELETE FROM t WHERE id > 27").await;
     run(&client, "SAVEPOINT \"Größe 1\"").await;
@@ -58,9 +74,17 @@ async fn tools_list_describe_verify_copy_and_delete() {
     let saved = &savepoints["savepoints"][0];
     assert_eq!(saved["name"], "Größe 1");
     assert_eq!(saved["views"], serde_json::json!(["v", "w"]));
-    refused(&data, &["savepoint", "delete", "Größe 1"], "a running server is using");
+    refused(
+        &data,
+        &["savepoint", "delete", "Größe 1"],
+        "a running server is using",
+    );
     let oldest = checkpoints.last().unwrap()["id"].to_string();
-    refused(&data, &["checkpoint", "delete", &oldest], "a running server is using");
+    refused(
+        &data,
+        &["checkpoint", "delete", &oldest],
+        "a running server is using",
+    );
     let described = json(&data, &["savepoint", "describe"]);
     assert_eq!(described["savepoint"]["format"], "native");
     let relations = described["relations"].as_array().unwrap();
@@ -72,8 +96,15 @@ async fn tools_list_describe_verify_copy_and_delete() {
 
     let place = directory.path().join("elsewhere");
     let to = place.to_str().unwrap();
-    answer(&data, &["savepoint", "copy", "Größe 1", to, "--as", "moved"]);
-    refused(&data, &["savepoint", "copy", "Größe 1", to, "--as", "moved"], "already exists");
+    answer(
+        &data,
+        &["savepoint", "copy", "Größe 1", to, "--as", "moved"],
+    );
+    refused(
+        &data,
+        &["savepoint", "copy", "Größe 1", to, "--as", "moved"],
+        "already exists",
+    );
     let newest = json(&data, &["checkpoint", "list"])["checkpoints"][0]["id"].to_string();
     answer(&data, &["checkpoint", "copy", &newest, to]);
     let elsewhere = Command::new(env!("CARGO_BIN_EXE_tidegate"))
@@ -85,14 +116,25 @@ async fn tools_list_describe_verify_copy_and_delete() {
 
     refused(&data, &["checkpoint", "delete", &newest], "is the newest");
     answer(&data, &["checkpoint", "delete", &oldest]);
-    refused(&data, &["checkpoint", "describe", &oldest], "there is no checkpoint");
+    refused(
+        &data,
+        &["checkpoint", "describe", &oldest],
+        "there is no checkpoint",
+    );
     answer(&data, &["savepoint", "delete", "Größe 1"]);
-    refused(&data, &["savepoint", "describe", "Größe 1"], "does not exist");
+    refused(
+        &data,
+        &["savepoint", "describe", "Größe 1"],
+        "does not exist",
+    );
     // The database is as it was.
     let server = Server::start(&data, &[]);
     let client = server.connect().await;
     assert_eq!(rows(&client, "SELECT count(*) FROM t").await, ["27"]);
-    assert_eq!(rows(&client, "SELECT * FROM v WHERE g = 'g0'").await, ["g0|9|33.75"]);
+    assert_eq!(
+        rows(&client, "SELECT * FROM v WHERE g = 'g0'").await,
+        ["g0|9|33.75"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,19 +148,28 @@ async fn state_tables_are_printed_as_rows() {
     let lines = |words: &[&str]| -> Vec<Value> {
         let words: Vec<&str> = words.iter().copied().chain(["--json"]).collect();
         let text = answer(&data, &words);
-        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+        text.lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect()
     };
     let mut v = lines(&["state", "print", "v"]);
     v.sort_by_key(|r| r["g"].to_string());
     assert_eq!(v.len(), 3);
-    assert_eq!(v[1], serde_json::json!({"g": "g1", "n": 9, "total": "29.25"}));
+    assert_eq!(
+        v[1],
+        serde_json::json!({"g": "g1", "n": 9, "total": "29.25"})
+    );
     let groups = lines(&["state", "print", "v.groups", "--savepoint", "Größe 1"]);
     assert!(groups.iter().all(|g| g["rows"] == 9), "{groups:?}");
     let left = lines(&["state", "print", "w.left"]);
     assert_eq!(left.len(), 27);
     assert!(left.iter().all(|r| r["count"] == 1), "{left:?}");
     assert_eq!(lines(&["state", "print", "t", "--limit", "5"]).len(), 5);
-    refused(&data, &["state", "print", "nothing"], "there is no state table \"nothing\"");
+    refused(
+        &data,
+        &["state", "print", "nothing"],
+        "there is no state table \"nothing\"",
+    );
     assert!(answer(&data, &["state", "list"]).contains("groups"));
     assert!(answer(&data, &["state", "print", "v"]).starts_with("g "));
 }

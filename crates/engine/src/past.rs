@@ -162,7 +162,10 @@ fn resolve(
     let (catalog, _) = catalog_of(Some(&manifest))?;
     let parts: Vec<String> = table.split(MARK).map(str::to_owned).collect();
     let relation = catalog.resolve(&parts, path)?.clone();
-    if !matches!(relation.class(), RelationClass::Table | RelationClass::MaterializedView) {
+    if !matches!(
+        relation.class(),
+        RelationClass::Table | RelationClass::MaterializedView
+    ) {
         return Err(SqlError::not_supported(format!(
             "FOR SYSTEM_TIME AS OF on {} \"{}\"",
             relation.class(),
@@ -174,7 +177,10 @@ fn resolve(
     let entry = manifest.tables.get(&id).ok_or_else(|| {
         SqlError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("\"{}\" is not part of what was saved at epoch {}", relation.name, manifest.epoch),
+            format!(
+                "\"{}\" is not part of what was saved at epoch {}",
+                relation.name, manifest.epoch
+            ),
         )
     })?;
     let fields = relation
@@ -192,7 +198,10 @@ fn resolve(
 
 /// What is kept and ends an epoch, newest first.
 fn kept(store: &CheckpointStore) -> Vec<Arc<Manifest>> {
-    let saved = store.savepoints().into_iter().filter(|s| s.damage.is_none());
+    let saved = store
+        .savepoints()
+        .into_iter()
+        .filter(|s| s.damage.is_none());
     let saved = saved.filter_map(|s| s.manifest);
     let mut kept: Vec<_> = store.retained().into_iter().chain(saved).collect();
     kept.retain(|m| m.details.views.is_empty() && ends_epoch(m));
@@ -231,7 +240,10 @@ fn at_time(store: &CheckpointStore, ms: i64) -> Result<Arc<Manifest>, SqlError> 
     let kept = kept(store);
     let found = kept.iter().find(|m| m.time_ms <= ms).cloned();
     found.ok_or_else(|| {
-        not_kept(format!("no state as of {} or before is kept", timestamp(ms)), &kept)
+        not_kept(
+            format!("no state as of {} or before is kept", timestamp(ms)),
+            &kept,
+        )
     })
 }
 
@@ -308,12 +320,14 @@ impl PartitionStream for PastPartition {
             Ok(restorer) => self.table.rows.stream(&restorer, self.groups),
             Err(error) => Box::pin(futures::stream::iter([Err(error)])),
         };
-        let stream = stream.map_err(move |e| external(e.into())).and_then(move |batch| {
-            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            let columns = columns.iter().map(|c| batch.column(*c).clone()).collect();
-            let named = RecordBatch::try_new_with_options(schema.clone(), columns, &options);
-            futures::future::ready(named.map_err(|e| external(sql_error(&e.into(), ""))))
-        });
+        let stream = stream
+            .map_err(move |e| external(e.into()))
+            .and_then(move |batch| {
+                let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                let columns = columns.iter().map(|c| batch.column(*c).clone()).collect();
+                let named = RecordBatch::try_new_with_options(schema.clone(), columns, &options);
+                futures::future::ready(named.map_err(|e| external(sql_error(&e.into(), ""))))
+            });
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream))
     }
 }

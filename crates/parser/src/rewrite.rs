@@ -45,7 +45,9 @@ fn name_savepoints(tokens: &mut Vec<TokenWithSpan>) {
         let found = solid.windows(5).find(|w| {
             let words = ["SYSTEM_TIME", "AS", "OF", "SAVEPOINT"];
             let spelled = w.iter().zip(words);
-            spelled.into_iter().all(|(i, word)| is_word(&tokens[*i].token, word))
+            spelled
+                .into_iter()
+                .all(|(i, word)| is_word(&tokens[*i].token, word))
         });
         let Some(&[_, _, _, savepoint, name]) = found else {
             return;
@@ -65,7 +67,9 @@ fn name_savepoints(tokens: &mut Vec<TokenWithSpan>) {
             Token::SingleQuotedString(folded),
             Token::RParen,
         ];
-        let call = call.into_iter().map(|token| TokenWithSpan::new(token, span));
+        let call = call
+            .into_iter()
+            .map(|token| TokenWithSpan::new(token, span));
         tokens.splice(savepoint..=name, call);
         from = savepoint;
     }

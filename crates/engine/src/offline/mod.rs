@@ -59,7 +59,16 @@ impl Tools {
     pub fn list_checkpoints(&self) -> Report {
         let mut list = Section::list(
             "checkpoints",
-            &["id", "epoch", "taken_at", "tables", "rows", "bytes", "bytes_written", "damage"],
+            &[
+                "id",
+                "epoch",
+                "taken_at",
+                "tables",
+                "rows",
+                "bytes",
+                "bytes_written",
+                "damage",
+            ],
         );
         for manifest in self.offline.checkpoints() {
             list.rows.push(vec![
@@ -86,11 +95,15 @@ impl Tools {
     pub fn list_savepoints(&self) -> Report {
         let mut list = Section::list(
             "savepoints",
-            &["name", "epoch", "taken_at", "format", "views", "rows", "bytes", "location", "damage"],
+            &[
+                "name", "epoch", "taken_at", "format", "views", "rows", "bytes", "location",
+                "damage",
+            ],
         );
         for info in self.offline.savepoints() {
             let manifest = info.manifest.as_ref();
-            let told = |tell: &dyn Fn(&Manifest) -> Value| manifest.map_or(Value::Null, |m| tell(m));
+            let told =
+                |tell: &dyn Fn(&Manifest) -> Value| manifest.map_or(Value::Null, |m| tell(m));
             list.rows.push(vec![
                 json!(info.name),
                 told(&|m| json!(m.epoch.0)),
@@ -100,7 +113,9 @@ impl Tools {
                 told(&|m| json!(m.rows())),
                 told(&|m| json!(m.bytes())),
                 json!(info.location),
-                info.damage.as_ref().map_or(Value::Null, |d| json!(d.to_string())),
+                info.damage
+                    .as_ref()
+                    .map_or(Value::Null, |d| json!(d.to_string())),
             ]);
         }
         Report::of(vec![list])
@@ -139,11 +154,18 @@ impl Tools {
     pub fn all_checkpoints(&self) -> Vec<Origin> {
         let damaged = self.offline.damaged().iter().filter_map(|s| s.checkpoint);
         let known = self.offline.checkpoints().into_iter().map(|m| m.checkpoint);
-        known.chain(damaged).map(|c| Origin::Checkpoint(Some(c.0))).collect()
+        known
+            .chain(damaged)
+            .map(|c| Origin::Checkpoint(Some(c.0)))
+            .collect()
     }
 
     pub fn all_savepoints(&self) -> Vec<Origin> {
-        let names = self.offline.savepoints().into_iter().map(|s: SavepointInfo| s.name);
+        let names = self
+            .offline
+            .savepoints()
+            .into_iter()
+            .map(|s: SavepointInfo| s.name);
         names.map(|n| Origin::Savepoint(Some(n))).collect()
     }
 
@@ -162,7 +184,10 @@ impl Tools {
             None => own.unwrap_or_else(|| format!("checkpoint_{}", manifest.checkpoint)),
         };
         let target = Storage::attach_or_create(to).map_err(CheckpointError::from)?;
-        let copy = self.offline.copy(&manifest, &target, &name, progress).await?;
+        let copy = self
+            .offline
+            .copy(&manifest, &target, &name, progress)
+            .await?;
         Ok(Report::of(vec![Section::single(
             "savepoint",
             vec![
@@ -301,7 +326,10 @@ pub(crate) fn describe(manifest: &Manifest) -> Report {
 fn relations(manifest: &Manifest, catalog: Option<&Catalog>) -> Section {
     let mut by_relation: BTreeMap<RelationId, Vec<&Arc<TableEntry>>> = BTreeMap::new();
     for entry in manifest.tables.values() {
-        by_relation.entry(entry.descriptor.relation).or_default().push(entry);
+        by_relation
+            .entry(entry.descriptor.relation)
+            .or_default()
+            .push(entry);
     }
     let mut section = Section::list(
         "relations",

@@ -185,7 +185,10 @@ impl Session {
             ("Epoch".into(), manifest.epoch.to_string()),
             ("Barrier time".into(), timestamp(manifest.time_ms)),
             ("Format".into(), format_of(&manifest).into()),
-            ("Location".into(), location.map_or(String::new(), |s| s.location)),
+            (
+                "Location".into(),
+                location.map_or(String::new(), |s| s.location),
+            ),
         ];
         if let Some(folder) = &manifest.details.portable {
             let place = manifest.details.place.as_deref();
@@ -198,9 +201,8 @@ impl Session {
         lines.push(("Bytes".into(), manifest.bytes().to_string()));
         let (catalog, _) = catalog_of(Some(&manifest))?;
         for relation in catalog.relations() {
-            let of_it = |t: &&Arc<tidegate_checkpoint::TableEntry>| {
-                t.descriptor.relation == relation.id
-            };
+            let of_it =
+                |t: &&Arc<tidegate_checkpoint::TableEntry>| t.descriptor.relation == relation.id;
             let tables: Vec<_> = manifest.tables.values().filter(of_it).collect();
             if !tables.is_empty() {
                 let rows: u64 = tables.iter().map(|t| t.rows()).sum();
@@ -213,14 +215,20 @@ impl Session {
             }
         }
         let lines = lines.into_iter().map(|(p, v)| vec![Some(p), Some(v)]);
-        Ok(text_rows(DESCRIBED, lines.collect(), RowsTag::Plain("DESCRIBE")))
+        Ok(text_rows(
+            DESCRIBED,
+            lines.collect(),
+            RowsTag::Plain("DESCRIBE"),
+        ))
     }
 
     pub(super) async fn verify_savepoint(&mut self, name: &Ident) -> Result<Response, SqlError> {
         let name = tidegate_parser::fold(name);
         let store = self.database.store.clone();
         let manifest = store.describe_savepoint(&name)?;
-        restorer_of(store.storage(), &manifest)?.verify(&manifest).await?;
+        restorer_of(store.storage(), &manifest)?
+            .verify(&manifest)
+            .await?;
         let files = match &manifest.details.portable {
             Some(folder) => {
                 let storage = match &manifest.details.place {
@@ -300,7 +308,8 @@ fn part_of(manifest: &Manifest, wanted: &Wanted) -> Result<Manifest, SqlError> {
             open.extend(relation.depends_on.iter().copied());
         }
     }
-    part.tables.retain(|_, t| needed.contains(&t.descriptor.relation));
+    part.tables
+        .retain(|_, t| needed.contains(&t.descriptor.relation));
     part.sink_tokens.clear();
     part.details.views = wanted.views.iter().map(|(_, name)| name.clone()).collect();
     Ok(part)

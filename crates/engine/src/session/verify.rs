@@ -9,9 +9,7 @@ use super::{Reading, Session};
 use crate::api::{Response, RowsTag};
 use crate::offline::qualified;
 use crate::relations::{Names, SEARCH_PATH_OPTION, parse_query};
-use arrow::array::{
-    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array,
-};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
@@ -40,28 +38,41 @@ impl Session {
         let relation =
             catalog.resolve_class(&parts, &self.path(), RelationClass::MaterializedView)?;
         let RelationKind::MaterializedView(def) = &relation.kind else {
-            return Err(SqlError::internal("a materialized view has another definition"));
+            return Err(SqlError::internal(
+                "a materialized view has another definition",
+            ));
         };
         let names = self.definition_names(def);
-        let recomputed =
-            Planner::new(&names, &def.query).query(parse_query(&def.query)?, &[])?;
+        let recomputed = Planner::new(&names, &def.query).query(parse_query(&def.query)?, &[])?;
         let inputs = relations_of(&recomputed.plan);
         for input in &inputs {
-            if let Some(input) = catalog.relation(*input).filter(|r| r.class() == RelationClass::Source) {
+            if let Some(input) = catalog
+                .relation(*input)
+                .filter(|r| r.class() == RelationClass::Source)
+            {
                 return Err(cannot_verify(
                     relation,
-                    &format!("it reads source \"{}\", which keeps no rows to compute it from again", input.name),
+                    &format!(
+                        "it reads source \"{}\", which keeps no rows to compute it from again",
+                        input.name
+                    ),
                 ));
             }
         }
         let runtime = self.database.runtime()?;
         let errors = runtime.error_count(relation.id);
         if errors > 0 {
-            let what = format!("{errors} rows fail in it, which the batch engine would fail at as a whole");
-            return Err(cannot_verify(relation, &what)
-                .with_hint("tidegate.errors has the rows; the view equals its query over the others."));
+            let what = format!(
+                "{errors} rows fail in it, which the batch engine would fail at as a whole"
+            );
+            return Err(cannot_verify(relation, &what).with_hint(
+                "tidegate.errors has the rows; the view equals its query over the others.",
+            ));
         }
-        let select = format!("SELECT * FROM \"{}\".\"{}\"", relation.schema, relation.name);
+        let select = format!(
+            "SELECT * FROM \"{}\".\"{}\"",
+            relation.schema, relation.name
+        );
         let held = Planner::new(&names, &select).query(parse_query(&select)?, &[])?;
         runtime.wait_visible(self.floor()).await?;
         let mut all = inputs;
@@ -100,7 +111,8 @@ impl Session {
         let (counts, compared) = self.counted(comparison, reading).await?;
         let mut different = Different::new(comparison.schema.clone())?;
         if !counts.is_empty() {
-            self.collect_different(comparison, reading, &counts, &mut different).await?;
+            self.collect_different(comparison, reading, &counts, &mut different)
+                .await?;
             different.forgive_rounding();
         }
         let epoch = reading.snapshot.epoch;
@@ -127,7 +139,9 @@ impl Session {
         let mut counts: HashMap<u64, i64> = HashMap::new();
         let mut compared = 0;
         for (side, weight) in comparison.sides.iter().zip(SIDES) {
-            let mut stream = self.stream(side.clone(), Vec::new(), reading, comparison.text).await?;
+            let mut stream = self
+                .stream(side.clone(), Vec::new(), reading, comparison.text)
+                .await?;
             while let Some(batch) = stream.try_next().await? {
                 let batch = comparison.conformed(&batch)?;
                 if weight > 0 {
@@ -153,7 +167,9 @@ impl Session {
         let codec = comparison.codec()?;
         let mut seen: HashMap<u64, usize> = HashMap::new();
         for (side, weight) in comparison.sides.iter().zip(SIDES) {
-            let mut stream = self.stream(side.clone(), Vec::new(), reading, comparison.text).await?;
+            let mut stream = self
+                .stream(side.clone(), Vec::new(), reading, comparison.text)
+                .await?;
             while let Some(batch) = stream.try_next().await? {
                 let batch = comparison.conformed(&batch)?;
                 let rows = codec.encode(batch.columns()).map_err(SqlError::internal)?;
@@ -181,7 +197,12 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     fn codec(&self) -> Result<RowCodec, SqlError> {
-        let types: Vec<DataType> = self.schema.fields().iter().map(|f| f.data_type().clone()).collect();
+        let types: Vec<DataType> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.data_type().clone())
+            .collect();
         RowCodec::new(&types).map_err(SqlError::internal)
     }
 
@@ -204,7 +225,10 @@ fn view_schema(relation: &Relation) -> SchemaRef {
 fn cannot_verify(relation: &Relation, why: &str) -> SqlError {
     SqlError::new(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("materialized view \"{}\" cannot be verified: {why}", relation.name),
+        format!(
+            "materialized view \"{}\" cannot be verified: {why}",
+            relation.name
+        ),
     )
 }
 
@@ -245,7 +269,10 @@ impl Different {
         let is_float =
             |f: &Arc<Field>| matches!(f.data_type(), DataType::Float32 | DataType::Float64);
         let fields = schema.fields().iter().enumerate();
-        let floats = fields.filter(|(_, f)| is_float(f)).map(|(i, _)| i).collect();
+        let floats = fields
+            .filter(|(_, f)| is_float(f))
+            .map(|(i, _)| i)
+            .collect();
         Ok(Self {
             schema,
             floats,
@@ -303,12 +330,14 @@ impl Different {
             let column = column.as_primitive::<Float64Type>();
             column.is_valid(0).then(|| column.value(0))
         };
-        self.floats.iter().all(|c| match (value(a, *c), value(b, *c)) {
-            (Some(x), Some(y)) => {
-                x == y || (x - y).abs() <= ROUNDING * x.abs().max(y.abs()).max(1e-3)
-            }
-            (x, y) => x.is_none() && y.is_none(),
-        })
+        self.floats
+            .iter()
+            .all(|c| match (value(a, *c), value(b, *c)) {
+                (Some(x), Some(y)) => {
+                    x == y || (x - y).abs() <= ROUNDING * x.abs().max(y.abs()).max(1e-3)
+                }
+                (x, y) => x.is_none() && y.is_none(),
+            })
     }
 
     fn shown(&self, most: usize) -> Result<(SchemaRef, RecordBatch), SqlError> {
@@ -323,12 +352,12 @@ impl Different {
         let values = values.map_err(SqlError::internal)?;
         let mut columns: Vec<ArrayRef> = vec![Arc::new(kinds), Arc::new(counts)];
         columns.extend(values.columns().iter().cloned());
-        let batch =
-            RecordBatch::try_new(schema.clone(), columns).map_err(SqlError::internal)?;
+        let batch = RecordBatch::try_new(schema.clone(), columns).map_err(SqlError::internal)?;
         // What is missing first.
         let mut order: Vec<u32> = (0..rows.len() as u32).collect();
         order.sort_by_key(|i| rows[*i as usize].count < 0);
-        let batch = take_record_batch(&batch, &UInt32Array::from(order)).map_err(SqlError::internal)?;
+        let batch =
+            take_record_batch(&batch, &UInt32Array::from(order)).map_err(SqlError::internal)?;
         Ok((schema, batch))
     }
 }
