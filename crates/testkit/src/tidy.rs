@@ -27,6 +27,10 @@ const THREADS: &[(&str, &str)] = &[
         "merging layers and writing RocksDB must not hold up a worker",
     ),
     ("crates/server/src/serve.rs", "the threads of tokio"),
+    (
+        "crates/server/src/tools.rs",
+        "the same for a tool that reads storage",
+    ),
     ("crates/bench/src/", "clients that generate load"),
 ];
 const MAKES_THREADS: &[&str] = &[
