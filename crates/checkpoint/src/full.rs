@@ -36,8 +36,7 @@ impl CheckpointStore {
         // Behind those of all workers.
         let worker = uploads.iter().map(|u| u.worker + 1).max().unwrap_or(0);
         let serial = self.serial();
-        let object =
-            layout::checkpoint_run(self.generation(), serial, pending.checkpoint, worker);
+        let object = layout::checkpoint_run(self.generation(), serial, pending.checkpoint, worker);
         self.pin_object(pending, &object)?;
         let job = Job {
             restorer: self.restorer(),

@@ -60,10 +60,7 @@ impl Settings {
             min_pause: self.duration("checkpoint_min_pause").unwrap_or_default(),
             timeout: self.duration("checkpoint_timeout").unwrap_or_default(),
             max_concurrent: self.integer("max_concurrent_checkpoints") as usize,
-            tolerable_failed: self
-                .text("tolerable_failed_checkpoints")
-                .parse()
-                .ok(),
+            tolerable_failed: self.text("tolerable_failed_checkpoints").parse().ok(),
             mode: mode(self.text("checkpoint_mode")),
             execution: match self.text("checkpoint_execution") {
                 "sync" => CheckpointExecution::Sync,
@@ -168,7 +165,10 @@ impl Database {
 
     /// Changes settings of the server, now where they can be and for the next start. `None`: back to the default. Answers
     /// whether all of it is in force now.
-    pub(crate) fn change_settings(&self, changes: &[(String, Option<String>)]) -> Result<bool, SqlError> {
+    pub(crate) fn change_settings(
+        &self,
+        changes: &[(String, Option<String>)],
+    ) -> Result<bool, SqlError> {
         let mut live = self.live.read().clone();
         let is_live = |name: &str| LIVE.contains(&name.to_ascii_lowercase().as_str());
         for (name, value) in changes.iter().filter(|(name, _)| is_live(name)) {
@@ -272,7 +272,8 @@ impl Database {
             return false;
         };
         let chosen = def.options.get("checkpoint_on_drop").cloned();
-        let chosen = chosen.unwrap_or_else(|| self.live.read().text("checkpoint_on_drop").to_owned());
+        let chosen =
+            chosen.unwrap_or_else(|| self.live.read().text("checkpoint_on_drop").to_owned());
         chosen == "retain"
     }
 }

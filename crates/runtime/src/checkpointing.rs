@@ -25,9 +25,7 @@ use tidegate_checkpoint::{
 use tidegate_connectors::sink::Token;
 use tidegate_plan::Op;
 use tidegate_state::{Form, Merge, Run};
-use tidegate_types::{
-    Barrier, CheckpointId, OperatorId, RelationId, SqlError, SqlState, TableId,
-};
+use tidegate_types::{Barrier, CheckpointId, OperatorId, RelationId, SqlError, SqlState, TableId};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -140,12 +138,19 @@ impl Running {
         let listed: HashSet<RelationId> =
             work.relations.iter().map(|i| i.spec.relation()).collect();
         for sealed in &mut work.sealed {
-            sealed.runs.retain(|(relation, _)| listed.contains(relation));
+            sealed
+                .runs
+                .retain(|(relation, _)| listed.contains(relation));
         }
         let runs: Vec<(usize, Vec<Run>)> = work
             .sealed
             .iter()
-            .map(|s| (s.worker, s.runs.iter().map(|(_, run)| run.clone()).collect()))
+            .map(|s| {
+                (
+                    s.worker,
+                    s.runs.iter().map(|(_, run)| run.clone()).collect(),
+                )
+            })
             .collect();
         enter("uploading", record.checkpoint);
         let store = shared.store.clone();
@@ -198,7 +203,12 @@ impl Running {
             Ended::Aborted(_) => CheckpointStatus::Aborted,
         };
         self.record.cause = Some(cause);
-        tell(shared, self.work.triggered_at, self.record, Err(ended.into_error()));
+        tell(
+            shared,
+            self.work.triggered_at,
+            self.record,
+            Err(ended.into_error()),
+        );
     }
 }
 
@@ -319,7 +329,12 @@ fn record_of(work: &CheckpointWork) -> CheckpointRecord {
         in_flight_bytes: 0,
         mode: work.policy.mode.name().to_owned(),
         execution: work.policy.execution.name().to_owned(),
-        alignment: if work.overtaken { "unaligned" } else { "aligned" }.to_owned(),
+        alignment: if work.overtaken {
+            "unaligned"
+        } else {
+            "aligned"
+        }
+        .to_owned(),
         guarantee: work.policy.guarantee.name().to_owned(),
         workers: Vec::new(),
     }

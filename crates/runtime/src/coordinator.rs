@@ -125,7 +125,11 @@ impl InFlight {
             CheckpointAlignment::AlignedFor(limit) if !self.overtaking && !self.keeps_aligned => {
                 let switch = self.cut_at + limit;
                 // Once it is over, the switch waits for the end of an epoch.
-                if switch > now { switch } else { now + Duration::from_millis(10) }
+                if switch > now {
+                    switch
+                } else {
+                    now + Duration::from_millis(10)
+                }
             }
             _ => timeout,
         }
@@ -638,11 +642,7 @@ impl Coordinator {
         let checkpoint = state.checkpoints.deadline(&self.pace.policy.get());
         let flights = state.in_flight.iter();
         let flights = flights.filter_map(|f| f.barrier.checkpoint.map(|_| f.next_look(now)));
-        let deadline = barrier
-            .into_iter()
-            .chain(checkpoint)
-            .chain(flights)
-            .min()?;
+        let deadline = barrier.into_iter().chain(checkpoint).chain(flights).min()?;
         Some(deadline.max(now + Duration::from_micros(200)))
     }
 

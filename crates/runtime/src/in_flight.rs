@@ -115,7 +115,9 @@ pub(crate) fn unpack(
         };
         let (port, batch) = decode(value)?;
         let route = routes.get_mut(port).ok_or_else(|| {
-            StateError::Damaged(format!("a batch in flight came through input {port}, which there is not"))
+            StateError::Damaged(format!(
+                "a batch in flight came through input {port}, which there is not"
+            ))
         })?;
         let own = match route {
             Some(route) => route.part(&batch, worker),
@@ -141,7 +143,11 @@ mod tests {
     fn rows(batches: &[(Port, Batch)]) -> Vec<(Port, i64, i64)> {
         let mut rows = Vec::new();
         for (port, batch) in batches {
-            let numbers = batch.column(0).as_any().downcast_ref::<Int64Array>().unwrap();
+            let numbers = batch
+                .column(0)
+                .as_any()
+                .downcast_ref::<Int64Array>()
+                .unwrap();
             rows.extend((0..batch.num_rows()).map(|i| (*port, numbers.value(i), batch.diff(i))));
         }
         rows
@@ -169,7 +175,10 @@ mod tests {
         let mut expected = rows(&first);
         expected.extend(rows(&second));
         expected.sort();
-        let runs = [pack(table, 0, first).unwrap(), pack(table, 1, second).unwrap()];
+        let runs = [
+            pack(table, 0, first).unwrap(),
+            pack(table, 1, second).unwrap(),
+        ];
         for workers in [1, 2, 3, 4] {
             let mut all = Vec::new();
             for worker in 0..workers {

@@ -196,9 +196,11 @@ impl SinkRoot {
                 Err(error) => cx.fail(error),
             }
         }
-        cx.hub
-            .board
-            .borrow_mut()
-            .pass(cx.relation, barrier.epoch, in_flight.into_iter().collect(), 0);
+        cx.hub.board.borrow_mut().pass(
+            cx.relation,
+            barrier.epoch,
+            in_flight.into_iter().collect(),
+            0,
+        );
     }
 }

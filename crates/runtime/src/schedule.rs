@@ -181,7 +181,10 @@ mod tests {
         let later = schedule.last_began + Duration::from_secs(9);
         assert!(!schedule.is_due(&unaligned, later, true));
         schedule.want(true);
-        assert!(schedule.is_due(&unaligned, later, true), "an aligned one may begin");
+        assert!(
+            schedule.is_due(&unaligned, later, true),
+            "an aligned one may begin"
+        );
         assert!(!schedule.overtakes(&unaligned));
         assert_eq!(schedule.begin(later), (CheckpointId(1), true));
         schedule.completed(CheckpointId(1));

@@ -30,7 +30,8 @@ impl Ddl<'_> {
         let _turn = database.ddl.lock().await;
         let mut next = database.catalog.get();
         let name = tidegate_parser::name_parts(&alter.name);
-        let found = next.resolve_class(&name, &self.session.path(), RelationClass::MaterializedView);
+        let found =
+            next.resolve_class(&name, &self.session.path(), RelationClass::MaterializedView);
         let mut relation = match found {
             Ok(relation) => tidegate_catalog::Relation::clone(relation),
             Err(CatalogError::UndefinedOfClass { class, name, .. }) if alter.if_exists => {
@@ -77,7 +78,10 @@ fn apply(
                 .with_position(option.position),
         );
     }
-    if let Some(option) = options.iter().find(|o| !OF_VIEWS.contains(&o.name.as_str())) {
+    if let Some(option) = options
+        .iter()
+        .find(|o| !OF_VIEWS.contains(&o.name.as_str()))
+    {
         return Err(SqlError::new(
             SqlState::INVALID_PARAMETER_VALUE,
             format!("unknown option \"{}\" of a materialized view", option.name),
