@@ -106,7 +106,9 @@ impl Builder<'_> {
             operator: node.id,
             activator: scope.activator_for(builder.operator_info().address),
             start: self.install.start.0,
-            may_be_early: self.only_inserts(node).then(|| self.install.spec.choices.clone()),
+            may_be_early: self
+                .only_inserts(node)
+                .then(|| self.install.spec.choices.clone()),
             in_flight: self.in_flight(node)?,
         };
         if let Op::Materialize { .. } | Op::Sink { .. } = node.op {
@@ -134,9 +136,7 @@ impl Builder<'_> {
     fn in_flight(&self, node: &Node) -> Result<Vec<(Port, Batch)>, StateError> {
         let table = in_flight::restored_table(self.relation(), node.id);
         match self.restored.borrow_mut().remove(&table) {
-            Some(runs) => {
-                in_flight::unpack(&runs, &node.inputs, self.hub.worker, self.hub.workers)
-            }
+            Some(runs) => in_flight::unpack(&runs, &node.inputs, self.hub.worker, self.hub.workers),
             None => Ok(Vec::new()),
         }
     }
@@ -274,9 +274,7 @@ impl Builder<'_> {
             }
         };
         let relation = self.relation();
-        builder.build(move |_| {
-            move |frontiers| on_behalf_of(relation, || driver.run(frontiers))
-        });
+        builder.build(move |_| move |frontiers| on_behalf_of(relation, || driver.run(frontiers)));
         Ok(())
     }
 

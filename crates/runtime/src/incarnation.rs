@@ -508,9 +508,7 @@ async fn recover_sinks(
 }
 
 /// What a sink does before its first row: also one that is new, with nothing committed.
-pub(crate) async fn prepare_sinks(
-    work: Vec<(Arc<dyn Sink>, Vec<Token>)>,
-) -> Result<(), SqlError> {
+pub(crate) async fn prepare_sinks(work: Vec<(Arc<dyn Sink>, Vec<Token>)>) -> Result<(), SqlError> {
     let recovered = tokio::task::spawn_blocking(move || {
         work.iter()
             .try_for_each(|(sink, tokens)| sink.recover(tokens).map_err(SqlError::from))

@@ -31,18 +31,18 @@ mod policy;
 mod restart;
 mod root;
 pub mod runtime;
-mod schemas;
 mod schedule;
+mod schemas;
 pub mod spec;
 pub mod status;
 mod suspension;
 mod worker;
 
-pub use restart::RestartStrategy;
 pub use policy::{
     CheckpointAlignment, CheckpointExecution, CheckpointGuarantee, CheckpointMode,
     CheckpointPolicy, RelationChoices,
 };
+pub use restart::RestartStrategy;
 pub use runtime::{Runtime, RuntimeConfig, ViewReader};
 pub use spec::{CatalogSnapshot, ChangeLog, RelationSpec};
 pub use status::{CheckpointInfo, ErrorRow, JobStatus, OperatorStatus, RuntimeStatus};

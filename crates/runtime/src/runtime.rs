@@ -19,8 +19,8 @@ use crate::suspension::{Reason, Suspension, Suspensions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tidegate_checkpoint::{CheckpointStore, Manifest};
 use tidegate_state::{ViewSnapshot, ViewStore};
@@ -680,7 +680,9 @@ fn still_being_built(install: &Install, unfinished: &Install) -> SqlError {
     if name == waits_for {
         error
     } else {
-        error.with_detail(format!("It reads \"{waits_for}\", which is still being built."))
+        error.with_detail(format!(
+            "It reads \"{waits_for}\", which is still being built."
+        ))
     }
 }
 

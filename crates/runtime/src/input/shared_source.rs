@@ -259,7 +259,8 @@ fn errors(tables: &Tables) -> std::cell::Ref<'_, Box<dyn Table>> {
 
 fn errors_mut(tables: &Tables) -> std::cell::RefMut<'_, Box<dyn Table>> {
     std::cell::RefMut::map(tables.borrow_mut(), |t| {
-        t.get_mut(1).expect("a source keeps what it could not decode")
+        t.get_mut(1)
+            .expect("a source keeps what it could not decode")
     })
 }
 

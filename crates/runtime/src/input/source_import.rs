@@ -219,8 +219,7 @@ impl SourceImport {
             .port
             .barrier()
             .filter(|_| shared_epoch > self.port.epoch);
-        let read_enough =
-            *chunks_in_epoch >= REPLAY_CHUNKS_PER_EPOCH || self.port.is_overtaken();
+        let read_enough = *chunks_in_epoch >= REPLAY_CHUNKS_PER_EPOCH || self.port.is_overtaken();
         if let Some(barrier) = barrier
             && read_enough
         {
