@@ -84,15 +84,21 @@ async fn state(session: &mut Session, sql: &str) -> String {
 fn what_was_acknowledged_to_anybody_is_read_by_everybody() {
     over_database(async |database| {
         let (mut writer, mut reader) = (session(database), session(database));
-        ask(&mut writer, "CREATE TABLE t (a int); CREATE MATERIALIZED VIEW n AS SELECT count(*) AS n FROM t")
-            .await
-            .unwrap();
+        ask(
+            &mut writer,
+            "CREATE TABLE t (a int); CREATE MATERIALIZED VIEW n AS SELECT count(*) AS n FROM t",
+        )
+        .await
+        .unwrap();
         for written in 1..=50 {
             ask(&mut writer, "INSERT INTO t VALUES (1)").await.unwrap();
             let read = ask(&mut reader, "SELECT n FROM n").await.unwrap();
             assert_eq!(read, [written.to_string()]);
         }
-        assert_eq!(ask(&mut reader, "SET strict_reads = off").await.unwrap(), ["SET"]);
+        assert_eq!(
+            ask(&mut reader, "SET strict_reads = off").await.unwrap(),
+            ["SET"]
+        );
     });
 }
 
@@ -100,20 +106,36 @@ fn what_was_acknowledged_to_anybody_is_read_by_everybody() {
 fn a_subscription_to_a_query_follows_it_through_a_cursor() {
     over_database(async |database| {
         let (mut writer, mut reader) = (session(database), session(database));
-        ask(&mut writer, "CREATE TABLE t (g text, a int); INSERT INTO t VALUES ('x', 1), ('x', 2), ('y', 5)")
-            .await
-            .unwrap();
-        let declared = "DECLARE c CURSOR WITH HOLD FOR SUBSCRIBE (SELECT g, sum(a) AS s FROM t GROUP BY g)";
+        ask(
+            &mut writer,
+            "CREATE TABLE t (g text, a int); INSERT INTO t VALUES ('x', 1), ('x', 2), ('y', 5)",
+        )
+        .await
+        .unwrap();
+        let declared =
+            "DECLARE c CURSOR WITH HOLD FOR SUBSCRIBE (SELECT g, sum(a) AS s FROM t GROUP BY g)";
         ask(&mut reader, declared).await.unwrap();
         let first = ask(&mut reader, "FETCH ALL FROM c").await.unwrap();
         assert_eq!(without_epochs(first), ["1|x|3", "1|y|5"]);
-        assert!(ask(&mut reader, "FETCH ALL FROM c").await.unwrap().is_empty());
-        ask(&mut writer, "INSERT INTO t VALUES ('y', 1)").await.unwrap();
-        let change = ask(&mut reader, "FETCH ALL FROM c WITH (timeout = '10s')").await.unwrap();
+        assert!(
+            ask(&mut reader, "FETCH ALL FROM c")
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        ask(&mut writer, "INSERT INTO t VALUES ('y', 1)")
+            .await
+            .unwrap();
+        let change = ask(&mut reader, "FETCH ALL FROM c WITH (timeout = '10s')")
+            .await
+            .unwrap();
         assert_eq!(without_epochs(change), ["-1|y|5", "1|y|6"]);
         // What it reads can be dropped all the same.
         ask(&mut writer, "DROP TABLE t").await.unwrap();
-        assert_eq!(state(&mut reader, "FETCH ALL FROM c WITH (timeout = '10s')").await, "55000");
+        assert_eq!(
+            state(&mut reader, "FETCH ALL FROM c WITH (timeout = '10s')").await,
+            "55000"
+        );
         ask(&mut reader, "CLOSE c").await.unwrap();
         assert_eq!(state(&mut reader, "FETCH c").await, "34000");
     });
@@ -123,8 +145,15 @@ fn a_subscription_to_a_query_follows_it_through_a_cursor() {
 fn a_subscription_tells_progress_and_ends_where_it_is_told_to() {
     over_database(async |database| {
         let (mut writer, mut reader) = (session(database), session(database));
-        ask(&mut writer, "CREATE TABLE t (a int); INSERT INTO t VALUES (1)").await.unwrap();
-        let all = ask(&mut reader, "SUBSCRIBE t WITH (progress) LIMIT 2").await.unwrap();
+        ask(
+            &mut writer,
+            "CREATE TABLE t (a int); INSERT INTO t VALUES (1)",
+        )
+        .await
+        .unwrap();
+        let all = ask(&mut reader, "SUBSCRIBE t WITH (progress) LIMIT 2")
+            .await
+            .unwrap();
         assert_eq!(without_epochs(all), ["false|1|1", "true||"]);
         let none = ask(&mut reader, "SUBSCRIBE t UP TO 1").await.unwrap();
         assert!(none.is_empty());
@@ -132,7 +161,9 @@ fn a_subscription_tells_progress_and_ends_where_it_is_told_to() {
         let statement = reader.parse("SUBSCRIBE t").unwrap().remove(0);
         let prepared = reader.prepare(statement, Vec::new()).await.unwrap();
         let response = reader.execute(&prepared, Vec::new()).await.unwrap();
-        let Response::Rows { mut stream, .. } = response else { panic!("no rows") };
+        let Response::Rows { mut stream, .. } = response else {
+            panic!("no rows")
+        };
         assert_eq!(stream.next().await.unwrap().unwrap().num_rows(), 1);
         reader.cancel_token().cancel(CancelReason::UserRequest);
         assert!(stream.next().await.is_none());
@@ -143,19 +174,33 @@ fn a_subscription_tells_progress_and_ends_where_it_is_told_to() {
 fn prepared_statements_and_cursors_by_name() {
     over_database(async |database| {
         let mut s = session(database);
-        ask(&mut s, "CREATE TABLE t (a int PRIMARY KEY, b text)").await.unwrap();
-        ask(&mut s, "PREPARE put (int, text) AS INSERT INTO t VALUES ($1, $2)").await.unwrap();
+        ask(&mut s, "CREATE TABLE t (a int PRIMARY KEY, b text)")
+            .await
+            .unwrap();
+        ask(
+            &mut s,
+            "PREPARE put (int, text) AS INSERT INTO t VALUES ($1, $2)",
+        )
+        .await
+        .unwrap();
         for n in 1..=5 {
-            let tag = ask(&mut s, &format!("EXECUTE put({n}, 'v{n}')")).await.unwrap();
+            let tag = ask(&mut s, &format!("EXECUTE put({n}, 'v{n}')"))
+                .await
+                .unwrap();
             assert_eq!(tag, ["INSERT 0 1"]);
         }
         assert_eq!(state(&mut s, "EXECUTE put(1)").await, "42601");
         assert_eq!(state(&mut s, "PREPARE put AS SELECT 1").await, "42P05");
         ask(&mut s, "DEALLOCATE put").await.unwrap();
         assert_eq!(state(&mut s, "EXECUTE put(1, 'x')").await, "26000");
-        assert_eq!(state(&mut s, "DECLARE c CURSOR FOR SELECT a FROM t").await, "25P01");
+        assert_eq!(
+            state(&mut s, "DECLARE c CURSOR FOR SELECT a FROM t").await,
+            "25P01"
+        );
         ask(&mut s, "BEGIN").await.unwrap();
-        ask(&mut s, "DECLARE c CURSOR FOR SELECT a FROM t ORDER BY a").await.unwrap();
+        ask(&mut s, "DECLARE c CURSOR FOR SELECT a FROM t ORDER BY a")
+            .await
+            .unwrap();
         assert_eq!(ask(&mut s, "FETCH 2 FROM c").await.unwrap(), ["1", "2"]);
         assert_eq!(ask(&mut s, "FETCH NEXT FROM c").await.unwrap(), ["3"]);
         assert_eq!(ask(&mut s, "FETCH ALL FROM c").await.unwrap(), ["4", "5"]);
@@ -185,13 +230,19 @@ fn ddl_in_a_block_takes_effect_at_once_and_not_behind_changes() {
 fn settings_go_back_with_their_transaction() {
     over_database(async |database| {
         let mut s = session(database);
-        ask(&mut s, "BEGIN; SET background_ddl = on; ROLLBACK").await.unwrap();
+        ask(&mut s, "BEGIN; SET background_ddl = on; ROLLBACK")
+            .await
+            .unwrap();
         assert_eq!(ask(&mut s, "SHOW background_ddl").await.unwrap(), ["off"]);
-        ask(&mut s, "BEGIN; SET LOCAL background_ddl = on").await.unwrap();
+        ask(&mut s, "BEGIN; SET LOCAL background_ddl = on")
+            .await
+            .unwrap();
         assert_eq!(ask(&mut s, "SHOW background_ddl").await.unwrap(), ["on"]);
         ask(&mut s, "COMMIT").await.unwrap();
         assert_eq!(ask(&mut s, "SHOW background_ddl").await.unwrap(), ["off"]);
-        ask(&mut s, "BEGIN; SET background_ddl = on; COMMIT").await.unwrap();
+        ask(&mut s, "BEGIN; SET background_ddl = on; COMMIT")
+            .await
+            .unwrap();
         assert_eq!(ask(&mut s, "SHOW background_ddl").await.unwrap(), ["on"]);
     });
 }

@@ -288,7 +288,7 @@ fn what_is_known_by_name_only_says_its_name() {
         ("DROP FUNCTION f", "DROP FUNCTION"),
         ("DROP SECRET IF EXISTS s", "DROP SECRET"),
         ("ALTER SOURCE s ADD COLUMN a int", "ALTER SOURCE"),
-        ("ALTER VIEW v RENAME TO w", "ALTER VIEW"),
+        ("ALTER VIEW v OWNER TO ann", "ALTER VIEW"),
         ("REFRESH MATERIALIZED VIEW m", "REFRESH MATERIALIZED VIEW"),
         (
             "DECLARE c SUBSCRIPTION CURSOR FOR s",

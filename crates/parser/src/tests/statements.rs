@@ -827,3 +827,62 @@ fn tags_are_those_of_postgres() {
         assert_eq!(parse(sql).unwrap()[0].statement.tag(), tag, "{sql}");
     }
 }
+
+#[test]
+fn subscriptions_are_fetched_and_copied() {
+    let one = |sql: &str| parse(sql).unwrap().remove(0).statement;
+    let Statement::DeclareSubscription {
+        name,
+        hold,
+        subscribe,
+    } = one("DECLARE c NO SCROLL CURSOR WITH HOLD FOR SUBSCRIBE TO v WITH (progress)")
+    else {
+        panic!("not a cursor over a subscription")
+    };
+    assert_eq!(
+        (name.value.as_str(), hold, subscribe.progress),
+        ("c", true, true)
+    );
+    let Statement::FetchWithin { fetch, timeout, .. } =
+        one("FETCH 10 FROM c WITH (timeout = '1s')")
+    else {
+        panic!("not a FETCH that waits")
+    };
+    assert_eq!(
+        (fetch.to_string().as_str(), timeout.as_str()),
+        ("FETCH 10 FROM c", "1s")
+    );
+    let Statement::CopySubscription { subscribe, copy } =
+        one("COPY (SUBSCRIBE (SELECT a FROM t) WITH (snapshot = false)) TO STDOUT (FORMAT csv)")
+    else {
+        panic!("not a COPY of a subscription")
+    };
+    assert!(!subscribe.snapshot);
+    assert_eq!(copy.to_string(), "COPY (SELECT 1) TO STDOUT (FORMAT csv)");
+    let wrong = parse("FETCH ALL FROM c WITH (patience = 3)").unwrap_err();
+    assert_eq!(wrong.message, "unrecognized FETCH option \"patience\"");
+}
+
+#[test]
+fn relations_are_renamed() {
+    for (sql, kind) in [
+        ("ALTER TABLE s.t RENAME TO u", ObjectKind::Table),
+        ("ALTER VIEW IF EXISTS v RENAME TO u", ObjectKind::View),
+        ("ALTER SOURCE s RENAME TO u", ObjectKind::Source),
+        ("ALTER SINK k SET SCHEMA u", ObjectKind::Sink),
+    ] {
+        let Statement::AlterRelation {
+            kind: found,
+            operation,
+            ..
+        } = parse(sql).unwrap().remove(0).statement
+        else {
+            panic!("{sql}")
+        };
+        assert_eq!(found, kind, "{sql}");
+        assert!(
+            matches!(operation, AlterOperation::RenameTo(n) | AlterOperation::SetSchema(n) if n.value == "u"),
+            "{sql}"
+        );
+    }
+}

@@ -168,7 +168,7 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
         strict("jsonb_delete_path", with_path, jsonb, |row| {
             let mut value = json(row, 0)?;
             if let Some(path) = path(row, 1)? {
-                delete_path(&mut value, &path);
+                delete_path(&mut value, &path)?;
             }
             written(&value)
         }),
@@ -549,32 +549,41 @@ fn delete(row: &Row<'_>) -> Result<Value, SqlError> {
     written(&value)
 }
 
-fn delete_path(value: &mut Json, path: &[String]) {
+fn delete_path(value: &mut Json, path: &[String]) -> Result<(), SqlError> {
     let Some((step, rest)) = path.split_first() else {
-        return;
+        return Ok(());
     };
     match value {
         Json::Object(members) => match rest {
             [] => members.retain(|(k, _)| k != step),
             rest => {
                 if let Some((_, inner)) = members.iter_mut().find(|(k, _)| k == step) {
-                    delete_path(inner, rest);
+                    delete_path(inner, rest)?;
                 }
             }
         },
         Json::Array(items) => {
-            let Some(at) = nth(items.len(), step) else {
-                return;
-            };
-            match rest {
-                [] => {
+            if step.parse::<i64>().is_err() {
+                return Err(not_an_index(step));
+            }
+            match (nth(items.len(), step), rest) {
+                (Some(at), []) => {
                     items.remove(at);
                 }
-                rest => delete_path(&mut items[at], rest),
+                (Some(at), rest) => delete_path(&mut items[at], rest)?,
+                (None, _) => {}
             }
         }
         _ => {}
     }
+    Ok(())
+}
+
+fn not_an_index(step: &str) -> SqlError {
+    SqlError::new(
+        SqlState::INVALID_TEXT_REPRESENTATION,
+        format!("path element at position 1 is not an integer: \"{step}\""),
+    )
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -629,10 +638,7 @@ fn put(
         }
         Json::Array(items) => {
             if step.parse::<i64>().is_err() {
-                return Err(SqlError::new(
-                    SqlState::INVALID_TEXT_REPRESENTATION,
-                    format!("path element at position 1 is not an integer: \"{step}\""),
-                ));
+                return Err(not_an_index(step));
             }
             let found = nth(items.len(), step);
             match (found, rest.is_empty()) {

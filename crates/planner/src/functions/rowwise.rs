@@ -221,6 +221,10 @@ impl ScalarUDFImpl for Function {
             ),
         };
         Ok(match scalars {
+            // Taking an element out of an array makes a list anew, without what its field says.
+            true if matches!(result.data_type(), DataType::List(_)) && result.is_valid(0) => {
+                ColumnarValue::Scalar(ScalarValue::List(Arc::new(result.as_list::<i32>().clone())))
+            }
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
             false => ColumnarValue::Array(result),
         })

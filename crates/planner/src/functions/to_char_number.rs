@@ -148,7 +148,8 @@ fn layout(pattern: &Pattern<'_>, digits: &Digits) -> String {
         .rposition(|i| matches!(i, Item::Nine | Item::Zero))
         < items.iter().position(|i| *i == Item::Sign);
     // Places to leave empty before the first digit.
-    let shown = if digits.whole == "0" && digits.has_point {
+    let is_zero = digits.whole == "0" && digits.fraction.bytes().all(|b| b == b'0');
+    let shown = if digits.whole == "0" && digits.has_point && (pattern.fill || !is_zero) {
         0
     } else {
         digits.whole.len()
