@@ -32,6 +32,10 @@ const THREADS: &[(&str, &str)] = &[
         "the same for a tool that reads storage",
     ),
     ("crates/bench/src/", "clients that generate load"),
+    (
+        "crates/state/examples/",
+        "measures tables beside whoever reads their runs",
+    ),
 ];
 const MAKES_THREADS: &[&str] = &[
     "thread::spawn",

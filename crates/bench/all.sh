@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# All figures of docs/benchmarks.md, a JSON line a run: three runs of what is short, one of what is long.
+#
+#     crates/bench/all.sh target/release/tidegate-bench > docs/benchmarks/results.jsonl
+#
+# Nothing else should run on the machine.
+set -euo pipefail
+bench=${1:?the path of tidegate-bench}
+events=${EVENTS:-10000000}
+runs=${RUNS:-3}
+
+for query in q0 q1 q2 q3 q4 q17 q18 q20; do
+    for run in $(seq "$runs"); do
+        "$bench" nexmark --query "$query" --events "$events"
+    done
+    "$bench" nexmark --query "$query" --events "$events" --into view
+done
+for query in q4 q17; do
+    "$bench" nexmark --query "$query" --events "$events" --checkpoints off
+    "$bench" nexmark --query "$query" --events "$events" --backend rocksdb
+done
+for backend in memory rocksdb; do
+    for checkpoints in off 1s; do
+        for run in $(seq "$runs"); do
+            "$bench" keyed --keys 1000000 --rows "$events" --backend "$backend" --checkpoints "$checkpoints"
+        done
+    done
+    "$bench" recovery --keys 1000000 --backend "$backend"
+done
+for checkpoints in off 1s; do
+    "$bench" keyed --keys 5000000 --rows $((2 * events)) --checkpoints "$checkpoints"
+done
+"$bench" recovery --keys 5000000
+"$bench" changes
+"$bench" changes --backend rocksdb
+for query in q0 q17; do
+    "$bench" json --query "$query" --events "$events"
+done
+"$bench" insert-latency
+"$bench" point-reads
+"$bench" idle
