@@ -137,9 +137,10 @@ impl Backends {
         }
     }
 
-    /// Bytes of this worker's tables and views on RocksDB that are in memory, without RocksDB's block cache and buffers.
+    /// Bytes of tables and views that are in memory, without RocksDB's block cache and buffers: of this worker those on
+    /// RocksDB, and what is in the account of those in memory.
     pub fn bytes_used(&self) -> usize {
-        self.overlays.bytes_used() + self.layers.bytes_used()
+        self.memory.bytes_used() + self.overlays.bytes_used() + self.layers.bytes_used()
     }
 
     /// Bytes of RocksDB's block cache and write buffers.
