@@ -235,8 +235,8 @@ impl CheckpointStore {
         let mut tables = BTreeMap::new();
         for descriptor in commit.tables {
             let id = descriptor.table;
-            let is_replaced = commit.replaced.contains(&descriptor.relation)
-                || commit.rewritten.contains(&id);
+            let is_replaced =
+                commit.replaced.contains(&descriptor.relation) || commit.rewritten.contains(&id);
             let old = base
                 .as_ref()
                 .filter(|_| !is_replaced)

@@ -86,7 +86,10 @@ impl Manifest {
     /// Bytes of rows that the checkpoint's barrier had overtaken. With such rows it is a point to recover from, and ends
     /// no epoch.
     pub fn in_flight_bytes(&self) -> u64 {
-        let in_flight = self.tables.values().filter(|t| t.descriptor.name == IN_FLIGHT);
+        let in_flight = self
+            .tables
+            .values()
+            .filter(|t| t.descriptor.name == IN_FLIGHT);
         in_flight.map(|t| t.bytes()).sum()
     }
 

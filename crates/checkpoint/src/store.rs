@@ -90,6 +90,8 @@ pub(crate) enum Purpose {
 pub(crate) struct State {
     pub next_number: u64,
     pub reserved: Epoch,
+    /// The last epoch that may have been used before `rebase`.
+    pub left_behind: Option<Epoch>,
     /// What the next checkpoint builds upon; set by `newest` and `rebase`.
     pub base: Option<Arc<Manifest>>,
     /// Length of the base's catalog as JSON.
@@ -206,9 +208,11 @@ impl CheckpointStore {
         self.generation
     }
 
-    /// The first epoch that no server has used on this storage.
+    /// The first epoch that no server has used on this storage, nor this one before it went back to a savepoint.
     pub fn start_epoch(&self) -> Epoch {
+        let state = self.state.lock();
         self.start_epoch
+            .max(state.left_behind.map_or(Epoch::default(), Epoch::next))
     }
 
     /// The last epoch that may be used now. See [`Self::reserve_epochs`].
@@ -281,7 +285,10 @@ impl CheckpointStore {
 
     /// Makes another manifest what the next checkpoint builds upon: rolling back to a savepoint.
     pub fn rebase(&self, manifest: &Arc<Manifest>) {
-        self.state.lock().set_base(Some(manifest.clone()));
+        let mut state = self.state.lock();
+        // Epochs of what is left behind are not used again.
+        state.left_behind = Some(state.reserved);
+        state.set_base(Some(manifest.clone()));
     }
 
     /// What the next checkpoint builds upon.
@@ -433,6 +440,7 @@ impl State {
         Self {
             next_number: inventory.last_number + 1,
             reserved: inventory.reserved,
+            left_behind: None,
             base: None,
             catalog_bytes: 0,
             keep_older_objects: !inventory.skipped.is_empty()

@@ -174,7 +174,10 @@ impl Database {
         Ok(database)
     }
 
-    async fn start_runtime(self: &Arc<Self>, manifest: Option<Arc<Manifest>>) -> Result<(), SqlError> {
+    async fn start_runtime(
+        self: &Arc<Self>,
+        manifest: Option<Arc<Manifest>>,
+    ) -> Result<(), SqlError> {
         let catalog = self.catalog.get();
         let mut specs = Vec::new();
         for relation in catalog.in_dependency_order() {

@@ -12,5 +12,7 @@ pub mod state_tables;
 
 pub use dataflow::{Dataflow, Edge, Node};
 pub use expr::ScalarExpr;
-pub use op::{AggregateCall, AggregateFunction, Distribution, JoinKind, Op, Ranking, SortKey, StateTable};
+pub use op::{
+    AggregateCall, AggregateFunction, Distribution, JoinKind, Op, Ranking, SortKey, StateTable,
+};
 pub use state_tables::{AggregateState, ValueSet};

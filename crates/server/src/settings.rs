@@ -230,7 +230,9 @@ impl Values {
             }
         }
         let http_listen = self.text("http_listen");
-        let shown = OWN.iter().map(|s| (s.name, self.text(s.name), s.description));
+        let shown = OWN
+            .iter()
+            .map(|s| (s.name, self.text(s.name), s.description));
         config.process = shown.collect();
         Ok(Options {
             config,

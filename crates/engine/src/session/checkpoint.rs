@@ -74,6 +74,12 @@ impl Session {
         let database = self.database.clone();
         let _ddl = database.ddl.lock().await;
         let manifest = database.store.describe_savepoint(&name)?;
+        if !manifest.details.views.is_empty() || manifest.details.place.is_some() {
+            return Err(SqlError::not_supported(format!(
+                "ROLLBACK TO SAVEPOINT \"{name}\", which does not hold the whole database here"
+            ))
+            .with_hint("Only savepoints of everything, without FOR and TO, can be gone back to."));
+        }
         let has_sinks = database
             .catalog
             .get()

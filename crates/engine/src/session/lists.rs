@@ -21,8 +21,9 @@ pub(super) const CHECKPOINT_COLUMNS: &[&str] = &[
     "Alignment",
     "Guarantee",
 ];
-pub(super) const SAVEPOINT_COLUMNS: &[&str] =
-    &["Name", "Taken at", "Epoch", "Views", "Rows", "Bytes", "Format", "Location", "Damage"];
+pub(super) const SAVEPOINT_COLUMNS: &[&str] = &[
+    "Name", "Taken at", "Epoch", "Views", "Rows", "Bytes", "Format", "Location", "Damage",
+];
 
 impl Session {
     pub(super) fn job_lines(&self) -> Result<Vec<Vec<Option<String>>>, SqlError> {

@@ -19,8 +19,8 @@ mod subscribe;
 mod suspend;
 mod table_as;
 mod transaction;
-mod verify;
 mod transient;
+mod verify;
 mod view;
 
 #[cfg(test)]

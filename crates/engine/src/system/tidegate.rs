@@ -509,10 +509,7 @@ fn settings(scope: &Scope) -> Rows {
     let row = |setting: &crate::settings::Setting| {
         Row::new()
             .with("name", setting.name)
-            .with(
-                "value",
-                in_force(scope, setting.name, &scope.settings),
-            )
+            .with("value", in_force(scope, setting.name, &scope.settings))
             .with("default_value", setting.default)
             .with(
                 "server_value",

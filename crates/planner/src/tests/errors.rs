@@ -237,10 +237,7 @@ fn refused_in_views() {
             "select percentile_cont(0.5) within group (order by a) from t",
             "WITHIN GROUP",
         ),
-        (
-            "select * from range(1, 3)",
-            "the table function range",
-        ),
+        ("select * from range(1, 3)", "the table function range"),
         ("select bit_and(a) from t", "the aggregate function bit_and"),
         (
             "select k in (select x from u) from t",
