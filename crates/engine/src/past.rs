@@ -136,12 +136,15 @@ fn time(text: &str) -> Option<AsOf> {
     }
 }
 
+/// A relation as it was, and its name.
+type Past = (String, Arc<dyn TableProvider>);
+
 /// The relation of a name that carries a version.
 pub(crate) fn find(
     database: &Database,
     name: &TableReference,
     path: &SearchPath,
-) -> Option<Result<(String, Arc<dyn TableProvider>), SqlError>> {
+) -> Option<Result<Past, SqlError>> {
     let version = name.schema()?.strip_prefix(MARK)?;
     Some(resolve(database, version, name.table(), path))
 }
@@ -151,7 +154,7 @@ fn resolve(
     version: &str,
     table: &str,
     path: &SearchPath,
-) -> Result<(String, Arc<dyn TableProvider>), SqlError> {
+) -> Result<Past, SqlError> {
     let store = &database.store;
     let manifest = match version.split_once(':') {
         Some(("savepoint", name)) => store.describe_savepoint(name)?,

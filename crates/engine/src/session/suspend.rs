@@ -100,7 +100,7 @@ impl Ddl<'_> {
                 ));
                 return Ok(command(tag));
             }
-            let resumed = self.to_resume(&catalog, &view)?;
+            let resumed = self.views_to_resume(&catalog, &view)?;
             self.run_again(&resumed).await?;
             resumed
         };
@@ -130,7 +130,7 @@ impl Ddl<'_> {
     }
 
     /// The view and those that were suspended with it and can run again, in order of dependency.
-    fn to_resume(
+    fn views_to_resume(
         &mut self,
         catalog: &Catalog,
         view: &Relation,

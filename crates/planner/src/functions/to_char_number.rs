@@ -114,7 +114,7 @@ pub(super) fn to_char(number: &str, pattern: &str) -> Result<String, SqlError> {
         .count();
     let (negative, whole, fraction) = rounded(number, after);
     let negative = negative && (whole != "0" || fraction.bytes().any(|b| b != b'0'));
-    let overflow = whole.len() > before && whole != "0" || before == 0 && whole != "0";
+    let overflow = whole != "0" && (before == 0 || whole.len() > before);
     Ok(layout(
         &compiled,
         &Digits {
