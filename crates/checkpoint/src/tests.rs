@@ -222,8 +222,11 @@ async fn a_savepoint_outlives_its_checkpoint() {
         expected(&[("a", "1")])
     );
 
-    // Rolling back: the savepoint's state is what the next checkpoint builds upon.
+    // Rolling back: the savepoint's state is what the next checkpoint builds upon, and no epoch is used twice.
+    let used = store.reserved_epoch();
     store.rebase(&saved);
+    assert!(store.start_epoch() > used);
+    store.reserve_epochs(store.start_epoch()).await.unwrap();
     let back = checkpoint(&store, store.start_epoch(), &changes(&[("b", Some("2"))]))
         .await
         .unwrap();

@@ -241,16 +241,16 @@ pub const SETTINGS: &[Setting] = &[
         "Accepted for clients; statements do not wait for locks.",
     ),
     server(
-        "max_concurrent_checkpoints",
-        "1",
-        Kind::Integer { min: 1, max: 4 },
-        "How many checkpoints may be under way at the same time.",
-    ),
-    server(
         "max_barrier_lag",
         "off",
         Kind::Duration { may_be_off: true },
         "A view for which a barrier waits longer is left out and rejoins by a backfill; off: everybody waits for it.",
+    ),
+    server(
+        "max_concurrent_checkpoints",
+        "1",
+        Kind::Integer { min: 1, max: 4 },
+        "How many checkpoints may be under way at the same time.",
     ),
     server(
         "memory_limit",
@@ -389,12 +389,6 @@ pub const SETTINGS: &[Setting] = &[
             "serializable",
         ]),
         "Accepted for clients; transactions see a snapshot.",
-    ),
-    session(
-        "strict_reads",
-        "on",
-        Kind::Boolean,
-        "A read sees every write that was acknowledged to anybody before it began; off: to this session.",
     ),
     session(
         "transaction_read_only",

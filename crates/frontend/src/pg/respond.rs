@@ -127,7 +127,6 @@ impl Connection<'_> {
         &mut self,
         stream: &mut RowStream,
     ) -> Result<Option<RecordBatch>, Failure> {
-        // Streams look at the token themselves: for a subscription being cancelled is an end in order.
         let mut next = stream.next();
         let ready = match (&mut next).now_or_never() {
             Some(ready) => ready,
@@ -140,7 +139,12 @@ impl Connection<'_> {
                 return next_or_end(inbox, token, async { next.await.transpose() }).await;
             }
         };
-        Ok(ready.transpose()?)
+        let batch = ready.transpose()?;
+        // A subscription answers its cancellation with its end; whatever still has rows is cut off.
+        if batch.is_some() {
+            self.token.check()?;
+        }
+        Ok(batch)
     }
 
     /// Sends what is there. A client that does not read holds the statement up, but not its cancellation.

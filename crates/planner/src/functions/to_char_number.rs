@@ -148,8 +148,13 @@ fn layout(pattern: &Pattern<'_>, digits: &Digits) -> String {
         .rposition(|i| matches!(i, Item::Nine | Item::Zero))
         < items.iter().position(|i| *i == Item::Sign);
     // Places to leave empty before the first digit.
-    let is_zero = digits.whole == "0" && digits.fraction.bytes().all(|b| b == b'0');
-    let shown = if digits.whole == "0" && digits.has_point && (pattern.fill || !is_zero) {
+    let fraction_shown = if pattern.fill {
+        digits.fraction.len()
+    } else {
+        kept_decimals(items, digits)
+    };
+    // A lone zero in front of a point is left out, unless nothing else would be left.
+    let shown = if digits.whole == "0" && digits.has_point && fraction_shown > 0 {
         0
     } else {
         digits.whole.len()
@@ -161,11 +166,6 @@ fn layout(pattern: &Pattern<'_>, digits: &Digits) -> String {
         .position(|i| *i == Item::Zero)
         .unwrap_or(digits.before);
     let start = digits.before.saturating_sub(shown).min(first_zero);
-    let fraction_shown = if pattern.fill {
-        digits.fraction.len()
-    } else {
-        kept_decimals(items, digits)
-    };
     let mut out = String::new();
     let own_sign = !has_sign_item && !pattern.brackets;
     let floating = own_sign || (items.contains(&Item::Sign) && !sign_at_end) || pattern.brackets;

@@ -242,15 +242,12 @@ async fn copy_and_subscribe_stream() {
 
     let cancel = other.cancel_token();
     cancel.cancel_query(NoTls).await.unwrap();
+    // Whoever cancels a subscription has seen enough of it: it ends as if it had come to an end.
     let ended = tokio::time::timeout(Duration::from_secs(10), async {
-        loop {
-            match changes.next().await {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return error,
-                None => panic!("a subscription has no end"),
-            }
+        while let Some(change) = changes.next().await {
+            change.unwrap();
         }
     });
-    assert_eq!(ended.await.unwrap().code().unwrap().code(), "57014");
+    ended.await.unwrap();
     server.stop().await;
 }
