@@ -57,6 +57,25 @@ impl Dataflow {
         relations
     }
 
+    /// The same dataflow as it would be if relations had other ids: its own and those that it reads. Its nodes get the ids
+    /// that they have there.
+    pub fn with_relations(&self, other: impl Fn(RelationId) -> RelationId) -> Self {
+        let mut renamed = self.clone();
+        renamed.relation = other(self.relation);
+        for node in &mut renamed.nodes {
+            match &mut node.op {
+                Op::Import { relation, .. }
+                | Op::Source { relation, .. }
+                | Op::TableInput { relation }
+                | Op::Materialize { relation, .. }
+                | Op::Sink { relation } => *relation = other(*relation),
+                _ => {}
+            }
+        }
+        renamed.assign_ids();
+        renamed
+    }
+
     /// Gives every node its id: a hash of what it does and of the ids of its inputs. Equal nodes of one dataflow (a
     /// self-join reads its input twice) are told apart by the order in which they appear.
     pub fn assign_ids(&mut self) {

@@ -13,19 +13,20 @@ use crate::in_flight;
 use crate::input::InputPort;
 use crate::input::reader::Waker;
 use crate::input::shared_source::SourceReader;
-use crate::input::source_import::SourceImport;
+use crate::input::source_import::{Beginning, SourceImport};
 use crate::input::table::TableInput;
 use crate::input::view_import::ViewImport;
 use crate::packet::{ByKeyGroup, Packet};
 use crate::root::RootDriver;
+use crate::seed;
 use crate::worker::on_behalf_of;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use tidegate_dataflow::{OperatorError, Port, factory};
 use tidegate_plan::{Distribution, Edge, Node, Op};
-use tidegate_state::{Form, Merge, StateError, TableSpec, ViewSpec};
-use tidegate_types::{Batch, RelationId, TableId};
+use tidegate_state::{Form, Merge, Run, StateError, TableSpec, ViewSpec};
+use tidegate_types::{Batch, Epoch, RelationId, TableId};
 use timely::dataflow::channels::pact::{DistributorPact, Pipeline};
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream};
@@ -224,6 +225,14 @@ impl Builder<'_> {
             Op::TableInput { .. } => Tables::default(),
             _ => self.position_table(node)?,
         };
+        let saved = match &node.op {
+            Op::Import { relation, .. } if self.install.is_seeded => {
+                let restored = self.restored.borrow();
+                let saved = restored.get(&view_table(*relation)).cloned();
+                Some(saved.unwrap_or_default())
+            }
+            _ => None,
+        };
         let waker = Waker {
             activator: scope
                 .worker()
@@ -235,7 +244,7 @@ impl Builder<'_> {
         builder.build_reschedule(move |mut capabilities| {
             let capability = capabilities.pop().expect("one output has one capability");
             let port = InputPort::new(context, tables, outlet, capability);
-            let mut run = make_input(port, &op, &install, waker);
+            let mut run = make_input(port, &op, &install, waker, saved);
             move |_| {
                 on_behalf_of(install.spec.relation(), &mut run);
                 // An input is never at its end by itself: a barrier may always come.
@@ -300,7 +309,10 @@ impl Builder<'_> {
             .remove(&view_table(relation))
             .unwrap_or_default()
         {
-            store.restore(&run)?;
+            match self.install.is_seeded {
+                true => store.seed(Epoch(self.install.start.0 - 1), &run)?,
+                false => store.restore(&run)?,
+            }
         }
         self.hub.register_view(relation, &store);
         self.install.stores.lock()[self.hub.worker] = Some(store.clone());
@@ -339,7 +351,10 @@ impl Builder<'_> {
                 .remove(&spec.id)
                 .unwrap_or_default()
             {
-                table.restore(&run)?;
+                match self.install.is_seeded {
+                    true => seed::write(table.as_mut(), &run, |_| true)?,
+                    false => table.restore(&run)?,
+                }
             }
             tables.push(table);
         }
@@ -366,7 +381,14 @@ impl Builder<'_> {
                 .remove(&spec.id)
                 .unwrap_or_default()
             {
-                table.restore(&run)?;
+                if self.install.is_seeded {
+                    let (groups, hub) = (self.hub.groups, self.hub);
+                    seed::write(table.as_mut(), &run, |key| {
+                        seed::owns_position(&node.op, key, groups, hub.worker, hub.workers)
+                    })?;
+                } else {
+                    table.restore(&run)?;
+                }
             }
             tables.push(table);
         }
@@ -421,7 +443,13 @@ pub(crate) fn is_reader(relation: RelationId, node: &Node) -> bool {
     matches!(&node.op, Op::Source { relation: source, .. } if *source == relation)
 }
 
-fn make_input(port: InputPort, op: &Op, install: &Install, waker: Waker) -> Box<dyn FnMut()> {
+fn make_input(
+    port: InputPort,
+    op: &Op,
+    install: &Install,
+    waker: Waker,
+    saved: Option<Vec<Run>>,
+) -> Box<dyn FnMut()> {
     let own = install.spec.relation();
     match op {
         Op::TableInput { .. } => {
@@ -443,7 +471,11 @@ fn make_input(port: InputPort, op: &Op, install: &Install, waker: Waker) -> Box<
                 }
             } else {
                 let status = install.status.clone();
-                let restored = install.is_restored;
+                let restored = match (install.is_restored, install.is_seeded) {
+                    (false, false) => Beginning::AtTheStart,
+                    (true, _) => Beginning::Restored,
+                    (false, true) => Beginning::Seeded,
+                };
                 match SourceImport::new(
                     port,
                     *relation,
@@ -466,6 +498,7 @@ fn make_input(port: InputPort, op: &Op, install: &Install, waker: Waker) -> Box<
                 columns.clone(),
                 passed,
                 install.status.clone(),
+                saved,
             );
             Box::new(move || import.run())
         }

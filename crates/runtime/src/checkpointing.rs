@@ -23,7 +23,7 @@ use tidegate_checkpoint::{
     TableDescriptor, UploadedRuns, WorkerRecord,
 };
 use tidegate_connectors::sink::Token;
-use tidegate_plan::Op;
+use tidegate_plan::{Dataflow, Op};
 use tidegate_state::{Form, Merge, Run};
 use tidegate_types::{Barrier, CheckpointId, OperatorId, RelationId, SqlError, SqlState, TableId};
 use tokio::sync::mpsc;
@@ -521,9 +521,14 @@ pub(crate) fn in_flight_tables(
         .collect()
 }
 
-/// All state tables of a relation's dataflow.
+/// All state tables of a relation.
 pub(crate) fn descriptors(spec: &RelationSpec) -> Vec<TableDescriptor> {
-    let relation = spec.relation();
+    descriptors_of(&spec.dataflow)
+}
+
+/// All state tables of a dataflow, in the order of its nodes.
+pub(crate) fn descriptors_of(dataflow: &Dataflow) -> Vec<TableDescriptor> {
+    let relation = dataflow.relation;
     let describe = |table: TableId, operator: OperatorId, name: &str, form: Form, merge: Merge| {
         TableDescriptor {
             table,
@@ -536,7 +541,7 @@ pub(crate) fn descriptors(spec: &RelationSpec) -> Vec<TableDescriptor> {
         }
     };
     let mut tables = Vec::new();
-    for node in &spec.dataflow.nodes {
+    for node in &dataflow.nodes {
         match &node.op {
             Op::Materialize { .. } => {
                 tables.push(describe(
@@ -573,7 +578,7 @@ pub(crate) fn descriptors(spec: &RelationSpec) -> Vec<TableDescriptor> {
             }
         }
     }
-    crate::schemas::describe(&spec.dataflow, &mut tables);
+    crate::schemas::describe(dataflow, &mut tables);
     tables
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Install {
     pub restored: Vec<Mutex<RestoredState>>,
     /// Whether the relation was part of the checkpoint that is restored: what it had then is all it needs.
     pub is_restored: bool,
+    /// Its state is that of a savepoint: see [`crate::seed`].
+    pub is_seeded: bool,
     /// Could be read before workers were restarted, as far as is known: readers wait for it now instead of being refused.
     pub is_awaited: bool,
     /// It and all that it reads were complete once, and stay so.

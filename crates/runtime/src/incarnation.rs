@@ -60,6 +60,14 @@ impl Install {
         Self::restored(spec, start, restored, false, false)
     }
 
+    /// A relation that begins with saved state.
+    pub fn seeded(spec: RelationSpec, start: Epoch, states: Vec<RestoredState>) -> Self {
+        Self {
+            is_seeded: true,
+            ..Self::restored(spec, start, states, false, false)
+        }
+    }
+
     fn restored(
         spec: RelationSpec,
         start: Epoch,
@@ -73,6 +81,7 @@ impl Install {
             start,
             restored: restored.into_iter().map(Mutex::new).collect(),
             is_restored,
+            is_seeded: false,
             is_awaited,
             is_settled: AtomicBool::new(false),
             is_checkpointed: AtomicBool::new(is_restored),

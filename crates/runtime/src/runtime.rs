@@ -13,6 +13,7 @@ use crate::lag::Behind;
 use crate::memory::{self, StateMemory};
 use crate::policy::{CheckpointPolicy, LivePolicy, RelationChoices};
 use crate::restart::RestartStrategy;
+use crate::seed::Seed;
 use crate::spec::{CatalogSnapshot, ChangeLog, RelationSpec};
 use crate::status::{CheckpointInfo, ErrorRow, JobStatus, OperatorStatus, RuntimeStatus};
 use crate::suspension::{Reason, Suspension, Suspensions};
@@ -189,13 +190,22 @@ impl Runtime {
 
     /// Builds a relation; returns when all workers have, not when a backfill is over.
     pub async fn create(&self, spec: RelationSpec) -> Result<(), SqlError> {
+        self.create_from(spec, None).await
+    }
+
+    /// As [`Self::create`], with saved state to begin with.
+    pub async fn create_from(
+        &self,
+        spec: RelationSpec,
+        seed: Option<Seed>,
+    ) -> Result<(), SqlError> {
         tidegate_dataflow::check(&spec.dataflow)?;
         if let Some(sink) = &spec.sink {
             prepare_sinks(vec![(sink.clone(), Vec::new())]).await?;
         }
         let relation = spec.relation();
         self.shared.creating.lock().insert(relation, None);
-        let result = self.create_and_wait(spec).await;
+        let result = self.create_and_wait(spec, seed).await;
         let failed = self.shared.creating.lock().remove(&relation).flatten();
         match failed {
             Some(message) => Err(SqlError::internal(message)),
@@ -203,7 +213,11 @@ impl Runtime {
         }
     }
 
-    async fn create_and_wait(&self, spec: RelationSpec) -> Result<(), SqlError> {
+    async fn create_and_wait(
+        &self,
+        spec: RelationSpec,
+        seed: Option<Seed>,
+    ) -> Result<(), SqlError> {
         // A source is read when somebody wants its rows: its reader starts with the first relation over it.
         if spec.is_reader() {
             return Ok(());
@@ -219,13 +233,21 @@ impl Runtime {
         let mut specs = missing_readers(&coordinator, &spec);
         specs.push(spec);
         let workers = self.shared.config.workers;
+        let mut states = Vec::with_capacity(specs.len());
+        for spec in &specs {
+            states.push(match &seed {
+                Some(seed) => seed.states(spec, workers).await?,
+                None => None,
+            });
+        }
         let mut start = Epoch::default();
         let installed = coordinator.install(|epoch| {
             start = epoch;
-            specs
-                .into_iter()
-                .map(|spec| Arc::new(Install::fresh(spec, epoch, workers)))
-                .collect()
+            let install = |(spec, states)| match states {
+                Some(states) => Arc::new(Install::seeded(spec, epoch, states)),
+                None => Arc::new(Install::fresh(spec, epoch, workers)),
+            };
+            specs.into_iter().zip(states).map(install).collect()
         });
         if let Err(failure) = installed {
             return Err(SqlError::internal(failure.message));
@@ -344,6 +366,18 @@ impl Runtime {
         let coordinator = self.coordinator().await?;
         let epoch = coordinator.flush();
         Ok(self.until(|p| p.epoch >= epoch).await?.epoch)
+    }
+
+    /// Bounded sources that are being read and are not at their end.
+    pub async fn unfinished_sources(&self) -> Result<Vec<RelationId>, SqlError> {
+        let coordinator = self.coordinator().await?;
+        let finished = coordinator.finished_sources();
+        let installs = coordinator.all_installed();
+        let bounded = installs.iter().filter(|i| {
+            let source = i.spec.source.as_ref();
+            source.is_some_and(|s| s.bounded()) && !finished.contains(&i.spec.relation())
+        });
+        Ok(bounded.map(|i| i.spec.relation()).collect())
     }
 
     pub fn read_epoch(&self) -> Epoch {

@@ -252,6 +252,34 @@ impl ViewStore {
         self.inner.lock().sealed.retain(|(c, _)| *c < checkpoint);
     }
 
+    /// Loads rows that no checkpoint of this view holds, as what an epoch changed: one before any that is appended.
+    pub fn seed(&self, epoch: Epoch, run: &Run) -> Result<(), StateError> {
+        let rows: Vec<LayerRows> = match self.spec.append_only {
+            true => LogRows::read_run(run, &self.layout)?
+                .into_iter()
+                .map(LayerRows::Log)
+                .collect(),
+            false => vec![LayerRows::Sorted(sorted_from_run(run)?)],
+        };
+        {
+            let mut inner = self.inner.lock();
+            for rows in rows {
+                if let LayerRows::Log(log) = &rows
+                    && log.group() == self.first_group()
+                {
+                    inner.next_number = inner.next_number.max(log.next_number());
+                }
+                inner.layers.push(Arc::new(Layer {
+                    first: Some(epoch),
+                    last: Some(epoch),
+                    rows,
+                }));
+            }
+            inner.account();
+        }
+        self.wait_for_room()
+    }
+
     /// Loads a restored run, older runs first, before anything is appended. While there is room it stays in memory.
     pub fn restore(&self, run: &Run) -> Result<(), StateError> {
         if let Some(disk) = &self.disk {

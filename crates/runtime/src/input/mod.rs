@@ -1,5 +1,6 @@
 //! Where rows enter a dataflow: the command log, a source's connector, or another dataflow of the same worker.
 //!
+//! - [`difference`]: between the rows of a view now and in a savepoint.
 //! - [`table`]: changes of a table, on the worker that reads the log.
 //! - [`reader`]: the splits of a source that belong to this worker, read inline or by a pump thread.
 //! - [`shared_source`]: the one reader that all views over a source share.
@@ -7,6 +8,7 @@
 //! - [`undecodable`]: what a source could not read, as its state.
 //! - [`view_import`]: the changes of a table or view, with a backfill of what was there before.
 
+mod difference;
 pub(crate) mod reader;
 pub(crate) mod shared_source;
 pub(crate) mod source_import;

@@ -21,7 +21,7 @@ const IDLE_PAUSE: Duration = Duration::from_millis(20);
 const DISCOVERY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Which worker reads a split: by its number when it has one, so that generators are spread evenly.
-fn owner(split: &SplitId, workers: usize) -> usize {
+pub(crate) fn owner(split: &SplitId, workers: usize) -> usize {
     let number = split
         .as_str()
         .parse::<u64>()

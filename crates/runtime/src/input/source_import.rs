@@ -31,6 +31,16 @@ const ITEMS_PER_ACTIVATION: usize = 16;
 const REPLAY_CHUNKS_PER_EPOCH: usize = 64;
 const BACK_PRESSURE_PAUSE: Duration = Duration::from_micros(200);
 
+/// With which offsets a view begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    AtTheStart,
+    /// Those of the checkpoint that all of the database was restored from.
+    Restored,
+    /// Those of a savepoint. The shared reader need not have come as far.
+    Seeded,
+}
+
 enum Mode {
     Live,
     Replay {
@@ -51,6 +61,7 @@ pub(crate) struct SourceImport {
     queue: Rc<RefCell<ImportQueue>>,
     shared: Rc<RefCell<SharedSource>>,
     mode: Mode,
+    beginning: Beginning,
     saved: Offsets,
     /// Shared rows and barriers that are kept.
     kept: VecDeque<Exported>,
@@ -65,7 +76,7 @@ impl SourceImport {
         from: RelationId,
         columns: Vec<usize>,
         source: Arc<dyn Source>,
-        is_restored: bool,
+        beginning: Beginning,
         waker: Waker,
         status: Arc<RelationStatus>,
     ) -> Result<Self, ConnectorError> {
@@ -87,6 +98,7 @@ impl SourceImport {
             Ok(offsets) => offsets,
             Err(error) => port.cx.fail(error),
         };
+        let is_restored = beginning != Beginning::AtTheStart;
         let live = match shared.borrow().newest_offsets() {
             // The shared reader is as new as this view.
             None => !is_restored && shared.borrow().epoch == port.epoch,
@@ -126,6 +138,7 @@ impl SourceImport {
             queue,
             shared,
             mode,
+            beginning,
             saved,
             kept: VecDeque::new(),
             status,
@@ -207,6 +220,15 @@ impl SourceImport {
         let target = shared.newest_offsets().cloned().unwrap_or_default();
         let shared_epoch = shared.epoch;
         drop(shared);
+        if self.beginning == Beginning::Seeded && is_ahead(splits, &self.saved, &target) {
+            // What the shared reader gives is known here already, until it has come this far.
+            let barrier = self.port.barrier();
+            let Some(barrier) = barrier.filter(|_| shared_epoch > self.port.epoch) else {
+                return false;
+            };
+            self.close_replay_epoch(&barrier);
+            return true;
+        }
         if reached(splits, &target) {
             let Mode::Replay { splits, .. } = std::mem::replace(&mut self.mode, Mode::Live) else {
                 return false;
@@ -255,6 +277,13 @@ impl SourceImport {
                 return false;
             }
         };
+        if self.beginning == Beginning::Seeded && is_ahead(splits, &self.saved, &target) {
+            let Some(barrier) = self.port.barrier() else {
+                return false;
+            };
+            self.replay_again(&barrier);
+            return true;
+        }
         if !reached(splits, &target) {
             if self.port.is_overtaken()
                 && let Some(barrier) = self.port.barrier()
@@ -358,6 +387,18 @@ impl SourceImport {
         }
         self.port.close_epoch(barrier);
     }
+}
+
+/// Whether a split stands behind where it is in `target`, or was begun and is not there at all.
+fn is_ahead(splits: &SplitSet, saved: &Offsets, target: &Offsets) -> bool {
+    let beyond = |(split, at): (&SplitId, &Offset)| {
+        let own = splits.offset(split);
+        own.is_some_and(|own| own > *at)
+    };
+    let unknown = |(split, at): (&SplitId, &Offset)| {
+        splits.owns(split) && at.position() > 0 && !target.contains_key(split)
+    };
+    target.iter().any(beyond) || saved.iter().any(unknown)
 }
 
 /// Whether the splits stand at these offsets, or behind them.

@@ -3,8 +3,10 @@
 //! What was there before is read in bounded slices, one per epoch, in (key group, row) order, as of the barrier before.
 //! A change at or below the position that the slices have reached passes; one above is dropped, because a later slice
 //! will hold it. The position of each key group is state, so that a backfill goes on after a crash and on other workers.
+//! A view that begins with the state of a savepoint is sent the difference instead, in its first epoch.
 
 use super::InputPort;
+use super::difference::{Unlike, difference};
 use super::shared_source::{first, first_mut};
 use crate::hub::{Exported, Exporter, ImportQueue, Subscriber};
 use crate::status::RelationStatus;
@@ -14,7 +16,9 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
-use tidegate_state::{Cell, Change, SlicePosition, StateError, Table, ViewStore};
+use tidegate_state::{
+    BackendKind, Backends, Cell, Change, Run, SlicePosition, StateError, Table, ViewStore,
+};
 use tidegate_types::{
     Barrier, Batch, Epoch, KEY_GROUPS, KeyGroup, KeyGroupRange, RelationId, RowCodec, hash_key,
     key_group,
@@ -52,6 +56,8 @@ pub(crate) struct ViewImport {
     waiting: VecDeque<Exported>,
     /// `None` once everything has been read.
     backfill: Option<Backfill>,
+    /// The rows of a savepoint from which the view has to catch up; its operators know them already.
+    saved: Option<Arc<ViewStore>>,
     /// The newest barrier that the imported view has passed on this worker.
     passed: u64,
     status: Arc<RelationStatus>,
@@ -64,6 +70,7 @@ impl ViewImport {
         columns: Vec<usize>,
         exporter_passed: u64,
         status: Arc<RelationStatus>,
+        saved: Option<Vec<Run>>,
     ) -> Self {
         let hub = port.cx.hub.clone();
         let queue = Rc::new(RefCell::new(ImportQueue::default()));
@@ -103,10 +110,18 @@ impl ViewImport {
             status.backfilled(before as usize);
             hub.coordinator.barrier_wanted();
         }
+        let saved = match saved
+            .map(|runs| stored(&hub.backends, &store, &runs))
+            .transpose()
+        {
+            Ok(saved) => saved,
+            Err(error) => port.cx.fail(error),
+        };
         port.cx.activator.activate();
         Self {
             port,
             columns,
+            saved,
             queue,
             exporter,
             store,
@@ -133,6 +148,13 @@ impl ViewImport {
     }
 
     fn step(&mut self) -> bool {
+        if self.saved.is_some() {
+            if self.passed + 1 < self.port.epoch {
+                return self.step_before_start();
+            }
+            self.catch_up();
+            return true;
+        }
         if self.backfill.as_ref().is_some_and(|b| !b.sliced) {
             // The slice is as of the barrier before this epoch, which the view below must have passed.
             if self.passed + 1 < self.port.epoch {
@@ -169,6 +191,27 @@ impl ViewImport {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Sends what has changed since the savepoint, as of the barrier before the first epoch.
+    fn catch_up(&mut self) {
+        let as_of = Epoch(self.port.epoch - 1);
+        let Some(saved) = self.saved.take() else {
+            return;
+        };
+        let store = self.store.clone();
+        let mut sent = 0;
+        let caught_up = store.snapshot(as_of).map_err(Unlike::from).and_then(|now| {
+            let then = saved.snapshot(as_of)?;
+            difference(&now, &then, store.spec(), &mut |batch| {
+                sent += batch.num_rows();
+                self.send(batch);
+            })
+        });
+        match caught_up {
+            Ok(()) => self.status.backfilled(sent),
+            Err(error) => self.port.cx.fail(error),
         }
     }
 
@@ -285,6 +328,19 @@ impl ViewImport {
             self.port.cx.hub.coordinator.barrier_wanted();
         }
     }
+}
+
+/// The rows of a savepoint, to be compared with those of the view that it was taken of.
+fn stored(
+    backends: &Backends,
+    view: &ViewStore,
+    runs: &[Run],
+) -> Result<Arc<ViewStore>, StateError> {
+    let store = backends.open_view(BackendKind::Memory, view.spec().clone())?;
+    for run in runs {
+        store.restore(run)?;
+    }
+    Ok(store)
 }
 
 impl Drop for ViewImport {
