@@ -17,7 +17,9 @@ use crate::manifest::{
     Content, Manifest, ManifestFile, SavepointDetails, TableDescriptor, TableEntry,
 };
 use crate::run_file::{RunRef, write_runs};
-use crate::store::{CheckpointStore, Purpose, State, file, json_bytes, wall_clock_ms};
+use crate::store::{
+    CheckpointStore, Purpose, State, StoreOptions, file, json_bytes, wall_clock_ms,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -167,7 +169,8 @@ impl CheckpointStore {
             let state = self.state.lock();
             let relative =
                 state.relative_base(base.as_ref(), estimated_bytes(&manifest) + catalog_bytes);
-            let retained = state.retained_with(relative.as_ref(), self.options.lock().retained);
+            let options = self.options.lock();
+            let retained = state.retained_with(relative.as_ref(), &options, manifest.time_ms);
             (relative, retained)
         };
         let snapshot = delta::snapshot(&manifest, relative.as_ref().map(|k| &*k.manifest));
@@ -342,8 +345,20 @@ impl State {
     ///
     /// While all that would stay rest on one complete file, the newest that rests on another one stays too: damage to
     /// a single object must not cost all checkpoints.
-    fn retained_with(&self, relative: Option<&Known>, retained: usize) -> Vec<u64> {
-        let stay = retained.saturating_sub(1).min(self.checkpoints.len());
+    fn retained_with(
+        &self,
+        relative: Option<&Known>,
+        options: &StoreOptions,
+        now_ms: i64,
+    ) -> Vec<u64> {
+        let by_number = options.retained.saturating_sub(1);
+        let by_age = options.history.map_or(0, |history| {
+            let begin = now_ms.saturating_sub(history.as_millis() as i64);
+            let old = |k: &&Known| k.manifest.time_ms <= begin;
+            let newest_old = self.checkpoints.iter().rposition(|k| old(&k));
+            self.checkpoints.len() - newest_old.unwrap_or(0)
+        });
+        let stay = by_number.max(by_age).min(self.checkpoints.len());
         let (expiring, staying) = self.checkpoints.split_at(self.checkpoints.len() - stay);
         let mut numbers: Vec<u64> = staying.iter().map(|k| k.manifest.number).collect();
         if let Some(relative) = relative {

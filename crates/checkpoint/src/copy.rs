@@ -283,8 +283,9 @@ impl CheckpointStore {
         let _writing = self.writing.lock().await;
         let (checkpoint, reserved, retained) = {
             let mut state = self.state.lock();
-            let checkpoint = state.last_checkpoint.max(manifest.checkpoint);
-            let checkpoint = tidegate_types::CheckpointId(checkpoint.0 + 1);
+            // Its own number where that is free: rows that its barrier had overtaken are found by it.
+            let next = tidegate_types::CheckpointId(state.last_checkpoint.0 + 1);
+            let checkpoint = next.max(manifest.checkpoint);
             state.last_checkpoint = checkpoint;
             // Epochs go on behind those that the savepoint has seen.
             let above = Epoch(manifest.epoch.0 + EPOCH_BLOCK);

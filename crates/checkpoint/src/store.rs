@@ -31,6 +31,8 @@ const OPENING_ATTEMPTS: usize = 20;
 pub struct StoreOptions {
     /// How many completed checkpoints stay (`checkpoint_retained`); at least one.
     pub retained: usize,
+    /// For how long state as of a time can be read: so long ago the newest checkpoint from before stays, and all after it.
+    pub history: Option<Duration>,
     /// How long a commit tries to find out what became of it while storage does not answer.
     pub resolve_within: Duration,
 }
@@ -39,6 +41,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             retained: 3,
+            history: None,
             resolve_within: Duration::from_secs(60),
         }
     }
@@ -242,6 +245,10 @@ impl CheckpointStore {
 
     pub fn set_retained(&self, retained: usize) {
         self.options.lock().retained = retained.max(1);
+    }
+
+    pub fn set_history(&self, history: Option<Duration>) {
+        self.options.lock().history = history;
     }
 
     /// A number for the next checkpoint: above all that are known of.
