@@ -1,7 +1,8 @@
 //! Failures on demand, for tests of debug builds: they show what a failure inside an operator does, and what it does not.
 //!
-//! `TIDEGATE_FAILPOINT` holds a description, or `@` and the path of a file that holds one. The file is read again at every
-//! barrier, so that a test can begin and end failures while the server runs; an empty or missing file fails nothing.
+//! `TIDEGATE_FAILPOINT` holds a description, or several with `;` in between, or `@` and the path of a file that holds them.
+//! The file is read again at every barrier, so that a test can begin and end failures while the server runs; an empty or
+//! missing file fails nothing.
 //!
 //! | description | what happens |
 //! |---|---|
@@ -11,6 +12,7 @@
 //! | `worker_panic:*:<n>` | panics when a worker is told of a barrier for the n-th time, outside of any dataflow; once |
 //! | `operator_slow:<relation>:<ms>` | takes so long at each barrier |
 //! | `batch_slow:<relation>:<ms>` | takes so long for each batch |
+//! | `slice_rows:<relation>:<n>` | a backfill of the relation reads so many rows at a time |
 //!
 //! Counts begin when a description is seen first. Anything else is ignored with a warning.
 
@@ -29,6 +31,7 @@ enum Failure {
     Always,
     Slow(Duration),
     SlowBatch(Duration),
+    SliceRows(usize),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +49,7 @@ enum Origin {
 #[derive(Default)]
 struct Current {
     text: String,
-    failpoint: Option<Failpoint>,
+    failpoints: Vec<Failpoint>,
 }
 
 static ORIGIN: OnceLock<Origin> = OnceLock::new();
@@ -73,31 +76,44 @@ pub(crate) fn operator_batch(relation: &str) {
     });
 }
 
-fn happens(relation: &str, hit: impl FnOnce(&mut Failure) -> Option<Due>) {
+/// Called with the relation whose backfill is about to read a slice of at most so many rows; answers how many it reads.
+pub(crate) fn slice_rows(relation: &str, rows: usize) -> usize {
+    let mut limit = rows;
+    happens(relation, |failure| {
+        if let Failure::SliceRows(rows) = failure {
+            limit = *rows;
+        }
+        None
+    });
+    limit
+}
+
+fn happens(relation: &str, mut hit: impl FnMut(&mut Failure) -> Option<Due>) {
     let text = match ORIGIN.get_or_init(origin) {
         Origin::Nowhere => return,
         Origin::Variable => std::env::var(VARIABLE).unwrap_or_default(),
         Origin::File(path) => std::fs::read_to_string(path).unwrap_or_default(),
     };
-    let due = {
+    let due: Vec<Due> = {
         let mut current = CURRENT.lock();
         let current = current.get_or_insert_default();
         if current.text != text {
             *current = Current {
-                failpoint: read(&text),
+                failpoints: read(&text),
                 text,
             };
         }
-        current
-            .failpoint
-            .as_mut()
+        let failpoints = current.failpoints.iter_mut();
+        failpoints
             .filter(|f| f.relation == relation)
-            .and_then(|f| hit(&mut f.failure))
+            .filter_map(|f| hit(&mut f.failure))
+            .collect()
     };
-    match due {
-        None => {}
-        Some(Due::Panic) => panic!("the failpoint in an operator of \"{relation}\""),
-        Some(Due::Sleep(pause)) => std::thread::sleep(pause),
+    for due in due {
+        match due {
+            Due::Panic => panic!("the failpoint in an operator of \"{relation}\""),
+            Due::Sleep(pause) => std::thread::sleep(pause),
+        }
     }
 }
 
@@ -112,7 +128,7 @@ impl Failure {
         match self {
             Failure::Always => Some(Due::Panic),
             Failure::Slow(pause) => Some(Due::Sleep(*pause)),
-            Failure::SlowBatch(_) => None,
+            Failure::SlowBatch(_) | Failure::SliceRows(_) => None,
             Failure::FirstNth(_) if !is_first => None,
             Failure::Nth(left) | Failure::FirstNth(left) => {
                 let is_due = *left == 1;
@@ -133,13 +149,17 @@ fn origin() -> Origin {
     }
 }
 
-fn read(text: &str) -> Option<Failpoint> {
-    let text = text.trim();
-    let failpoint = parse(text);
-    if failpoint.is_none() && !text.is_empty() {
-        tracing::warn!("{VARIABLE} is \"{text}\", which is no failpoint");
-    }
-    failpoint
+fn read(text: &str) -> Vec<Failpoint> {
+    let described = text.split(';').map(str::trim).filter(|d| !d.is_empty());
+    described
+        .filter_map(|description| {
+            let failpoint = parse(description);
+            if failpoint.is_none() {
+                tracing::warn!("{VARIABLE} has \"{description}\", which is no failpoint");
+            }
+            failpoint
+        })
+        .collect()
 }
 
 fn parse(text: &str) -> Option<Failpoint> {
@@ -153,6 +173,7 @@ fn parse(text: &str) -> Option<Failpoint> {
         "first_barrier_panic" => Failure::FirstNth(nth()?),
         "operator_slow" => Failure::Slow(Duration::from_millis(nth()?)),
         "batch_slow" => Failure::SlowBatch(Duration::from_millis(nth()?)),
+        "slice_rows" => Failure::SliceRows(usize::try_from(nth()?).ok()?),
         _ => return None,
     };
     Some(Failpoint {
@@ -189,6 +210,14 @@ mod tests {
         ] {
             assert!(parse(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn several_stand_beside_each_other() {
+        let both = read(" operator_slow:v:20; slice_rows:w:7;");
+        let failures: Vec<Failure> = both.iter().map(|f| f.failure).collect();
+        let slow = Failure::Slow(Duration::from_millis(20));
+        assert_eq!(failures, [slow, Failure::SliceRows(7)]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::rocks::view::ViewDisk;
 use crate::table::{Form, Merge, StateError, Table, TableSpec};
 use crate::view::{ViewSpec, ViewStore};
 use parking_lot::Mutex;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_types::{KeyGroupRange, TableId, WorkerId};
 
@@ -39,6 +39,11 @@ pub struct BackendConfig {
     pub overlay_limit_bytes: usize,
     /// Where tables and views in memory are accounted; workers may share it.
     pub memory: MemoryAccount,
+}
+
+/// Empties what workers from this number on have left in the directory of working state; those before empty their own.
+pub fn remove_working_state(directory: &Path, first: WorkerId) {
+    crate::rocks::database::remove_of_workers_from(directory, first);
 }
 
 /// The state backends of one worker.

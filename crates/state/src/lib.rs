@@ -20,7 +20,7 @@ pub mod run;
 pub mod table;
 pub mod view;
 
-pub use backend::{BackendConfig, BackendKind, Backends};
+pub use backend::{BackendConfig, BackendKind, Backends, remove_working_state};
 pub use run::{Run, RunBuilder};
 pub use table::{Cell, Change, Form, Merge, StateError, Table, TableSpec, TableStats};
 pub use view::{

@@ -123,15 +123,29 @@ impl Run {
         table: TableId,
         fetch: impl FnOnce() -> Result<Option<Self>, String> + Send + 'static,
     ) -> Self {
-        Self::lazily(table, move || {
+        Self::make_later(table, None, move || {
             let fetched = fetch().unwrap_or_else(|e| std::panic::panic_any(e));
-            let mut all =
-                RunBuilder::new(table, fetched.as_ref().is_some_and(Self::has_sub_keys), 0);
-            for e in fetched.iter().flat_map(|run| run.iter()) {
-                all.push_in_group(e.group, e.key, e.sub, e.value);
-            }
-            all
+            fetched.map_or_else(|| Entries::with_capacity(false, 0), Self::into_entries)
         })
+    }
+
+    /// Its entries, which are copied only where somebody else has them too.
+    fn into_entries(self) -> Entries {
+        // Whoever fetched it may have left it to be put in order.
+        self.entries();
+        let (table, map_form) = (self.table, self.has_sub_keys());
+        match Arc::try_unwrap(self.entries).map(|lazy| lazy.made.into_inner()) {
+            Ok(Some(entries)) => entries,
+            Ok(None) => Entries::with_capacity(map_form, 0),
+            Err(shared) => {
+                let entries = shared.made.get().expect("they were just made");
+                let mut all = RunBuilder::new(table, map_form, entries.len());
+                for e in (0..entries.len()).map(|i| entries.entry(i)) {
+                    all.push_in_group(e.group, e.key, e.sub, e.value);
+                }
+                all.entries
+            }
+        }
     }
 
     fn make_later(

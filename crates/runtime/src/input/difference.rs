@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use tidegate_state::{SlicePosition, StateError, ViewSnapshot, ViewSpec};
-use tidegate_types::{Batch, KeyGroup, RowCodec, hash_key, key_group};
+use tidegate_types::{Batch, KEY_GROUPS, KeyGroup, RowCodec, hash_key, key_group};
 
 const SLICE_ROWS: usize = 65_536;
 
@@ -127,7 +127,9 @@ impl<'a> Side<'a> {
                 return Ok(());
             }
             self.give(emit)?;
-            let (slice, next) = self.snapshot.slice(self.next.as_ref(), SLICE_ROWS)?;
+            let (slice, next) = self
+                .snapshot
+                .slice(self.next.as_ref(), KEY_GROUPS, SLICE_ROWS)?;
             self.places = self.encoding.places(&slice)?;
             (self.slice, self.next) = (Some(slice), next);
         }

@@ -236,6 +236,7 @@ impl ViewImport {
     /// Reads on from the first group that is not complete until the slice is full.
     fn slices(&mut self, as_of: Epoch) -> Result<Vec<Batch>, StateError> {
         let snapshot = self.store.snapshot(as_of)?;
+        let rows = self.slice_rows();
         let backfill = self
             .backfill
             .as_mut()
@@ -250,36 +251,35 @@ impl ViewImport {
         else {
             return Ok(Vec::new());
         };
-        let after = match &backfill.groups[group as usize] {
-            Reached::Nothing if self.store.spec().append_only => None,
-            reached => Some(SlicePosition {
-                group,
-                row: reached.row(),
-            }),
+        // After a change of the number of workers some of the groups behind may have been read already, in part or whole:
+        // a slice ends in front of them.
+        let end = (group as usize + 1..own.end)
+            .find(|g| backfill.groups[*g] != Reached::Nothing)
+            .unwrap_or(own.end);
+        let after = SlicePosition {
+            group,
+            row: backfill.groups[group as usize].row(),
         };
-        let (batch, next) = snapshot.slice(after.as_ref(), SLICE_ROWS)?;
-        // After a change of the number of workers some of the groups behind may have been read already.
-        let batch = if backfill.groups[group as usize + 1..own.end]
-            .iter()
-            .all(|g| *g == Reached::Nothing)
-        {
-            batch
-        } else {
-            self.positions.filter(&batch, |group, row| {
-                !backfill.groups[group as usize].includes(row)
-            })?
-        };
-        let complete_before = next.as_ref().map_or(own.end, |p| p.group as usize);
+        let (batch, next) = snapshot.slice(Some(&after), end, rows)?;
+        let complete_before = next.as_ref().map_or(end, |p| p.group as usize);
         backfill.groups[group as usize..complete_before].fill(Reached::All);
-        if let Some(position) = next
-            && !backfill.groups[position.group as usize].includes(&position.row)
-        {
+        if let Some(position) = next {
             backfill.groups[position.group as usize] = Reached::Row(position.row);
         }
         backfill.read[group as usize] += batch.num_rows() as u64;
         let changed = group as usize..own.end.min(complete_before + 1);
         save_groups(first_mut(&self.port.tables).as_mut(), backfill, changed)?;
         Ok(vec![batch])
+    }
+
+    #[cfg(debug_assertions)]
+    fn slice_rows(&self) -> usize {
+        crate::failpoint::slice_rows(&self.port.cx.relation_name, SLICE_ROWS)
+    }
+
+    #[cfg(not(debug_assertions))]
+    fn slice_rows(&self) -> usize {
+        SLICE_ROWS
     }
 
     fn take_changes(&mut self, epoch: Epoch, batch: Batch) {

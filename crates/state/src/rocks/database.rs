@@ -172,15 +172,43 @@ impl RocksDb {
     }
 }
 
-/// An empty directory for a new database. Databases of earlier incarnations are removed; one that a reader of this
-/// process still holds open is unlinked and lives on until that reader is done.
+/// An empty directory for a new database. Databases of earlier incarnations are removed.
 fn fresh_directory(parent: &Path) -> Result<PathBuf, StateError> {
-    let failed =
-        |e: std::io::Error| StateError::Backend(format!("cannot use {}: {e}", parent.display()));
-    std::fs::create_dir_all(parent).map_err(failed)?;
+    std::fs::create_dir_all(parent).map_err(|e| unusable(parent, &e))?;
+    let newest = remove_databases(parent).map_err(|e| unusable(parent, &e))?;
+    Ok(parent.join((newest + 1).to_string()))
+}
+
+/// Removes what workers from this number on have left, of which none of the present ones would.
+pub fn remove_of_workers_from(directory: &Path, first: WorkerId) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|n| n.strip_prefix("worker-"));
+        if number.is_none_or(|n| n.parse::<WorkerId>().is_ok_and(|n| n < first)) {
+            continue;
+        }
+        let parent = entry.path();
+        // The name of the last one stays taken: a reader may have it open still, and would write among the files of
+        // another of that name.
+        let emptied = remove_databases(&parent).and_then(|newest| match newest {
+            0 => Ok(()),
+            newest => std::fs::create_dir_all(parent.join(newest.to_string())),
+        });
+        if let Err(error) = emptied {
+            tracing::warn!(path = %parent.display(), %error, "cannot empty an old state directory");
+        }
+    }
+}
+
+/// Removes all databases of a worker and answers the number of the newest. One that a reader of this process still holds
+/// open is unlinked and lives on until that reader is done.
+fn remove_databases(parent: &Path) -> std::io::Result<u64> {
     let mut newest = 0u64;
-    for entry in std::fs::read_dir(parent).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
+    for entry in std::fs::read_dir(parent)? {
+        let entry = entry?;
         if let Some(number) = entry
             .file_name()
             .to_str()
@@ -193,7 +221,11 @@ fn fresh_directory(parent: &Path) -> Result<PathBuf, StateError> {
             }
         }
     }
-    Ok(parent.join((newest + 1).to_string()))
+    Ok(newest)
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> StateError {
+    StateError::Backend(format!("cannot use {}: {error}", path.display()))
 }
 
 fn family_options(family: Family, cache: &Cache, buffers_bytes: usize) -> Options {

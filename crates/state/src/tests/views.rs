@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidegate_types::{Batch, CheckpointId, Epoch, KeyGroupRange, TableId};
+use tidegate_types::{Batch, CheckpointId, Epoch, KEY_GROUPS, KeyGroup, KeyGroupRange, TableId};
 
 type Row = (Option<i64>, String);
 type Model = BTreeMap<Row, i64>;
@@ -81,7 +81,9 @@ fn scanned(snapshot: &ViewSnapshot) -> Model {
 fn sliced(snapshot: &ViewSnapshot, max_rows: usize) -> (Model, Vec<SlicePosition>) {
     let (mut model, mut after, mut positions) = (Model::new(), None, Vec::new());
     loop {
-        let (batch, next) = snapshot.slice(after.as_ref(), max_rows).unwrap();
+        let (batch, next) = snapshot
+            .slice(after.as_ref(), KEY_GROUPS, max_rows)
+            .unwrap();
         assert!(batch.num_rows() <= max_rows);
         add(
             &mut model,
@@ -404,7 +406,7 @@ fn a_backfill_sees_each_row_once() {
                 );
                 if !done {
                     let snapshot = store.snapshot(Epoch(epoch)).unwrap();
-                    let (slice, next) = snapshot.slice(position.as_ref(), 20).unwrap();
+                    let (slice, next) = snapshot.slice(position.as_ref(), KEY_GROUPS, 20).unwrap();
                     add(
                         &mut copy,
                         rows(slice.rows()).into_iter().zip(slice.diff_values()),
@@ -419,6 +421,66 @@ fn a_backfill_sees_each_row_once() {
                 "{kind:?} append only {append_only} seed {seed}"
             );
         }
+    }
+}
+
+/// What several workers had, on one: each stretch of key groups gives its own rows, and nothing of others.
+#[test]
+fn a_slice_keeps_to_its_key_groups() {
+    for (kind, append_only) in [
+        (BackendKind::Memory, false),
+        (BackendKind::Memory, true),
+        (BackendKind::RocksDb, true),
+    ] {
+        let mut runs = Vec::new();
+        for worker in 0..4 {
+            let one = Worker::new(KeyGroupRange::of_worker(worker, 4), 1 << 20);
+            let store = one.backends.open_view(kind, spec(append_only)).unwrap();
+            let name = worker.to_string();
+            let own = |n: &i64| {
+                append_only || {
+                    let columns = [Arc::new(Int64Array::from(vec![*n])) as arrow::array::ArrayRef];
+                    let keys = store.encode_keys(&columns).unwrap();
+                    let group =
+                        tidegate_types::key_group(tidegate_types::hash_key(keys.row(0).data()));
+                    KeyGroupRange::of_worker(worker, 4).contains(group)
+                }
+            };
+            let numbers = (0..200).filter(own);
+            let all: Vec<_> = numbers.map(|n| ((Some(n), name.clone()), 1)).collect();
+            store.append(Epoch(1), vec![batch(&all)]).unwrap();
+            store.publish(Epoch(1));
+            runs.extend(store.seal(CheckpointId(1), Epoch(1)).unwrap());
+        }
+        let one = Worker::new(KeyGroupRange::ALL, 1 << 20);
+        let store = one.backends.open_view(kind, spec(append_only)).unwrap();
+        for run in &runs {
+            store.restore(run).unwrap();
+        }
+        store.publish(Epoch(2));
+        let snapshot = store.snapshot(Epoch(2)).unwrap();
+        let mut sum = 0;
+        for worker in [2, 0, 3, 1] {
+            let groups = KeyGroupRange::of_worker(worker, 4);
+            let mut at = SlicePosition {
+                group: groups.start as KeyGroup,
+                row: Vec::new(),
+            };
+            loop {
+                let (slice, next) = snapshot.slice(Some(&at), groups.end, 30).unwrap();
+                let all = rows(slice.rows());
+                assert!(
+                    all.iter().all(|(_, name)| *name == worker.to_string()),
+                    "{kind:?}: {all:?}"
+                );
+                sum += all.len();
+                match next {
+                    Some(next) => at = next,
+                    None => break,
+                }
+            }
+        }
+        assert_eq!(sum, if append_only { 800 } else { 200 }, "{kind:?}");
     }
 }
 

@@ -162,14 +162,16 @@ impl ViewSnapshot {
     }
 
     /// The next rows after a position, at most so many distinct ones, in the order of (key group, row), with their
-    /// counts; and the position they reach, `None` when nothing comes after them.
+    /// counts; and the position they reach, `None` when nothing comes after them. Key groups from `groups_end` on are left
+    /// alone. A position without a row is in front of its group.
     pub fn slice(
         &self,
         after: Option<&SlicePosition>,
+        groups_end: usize,
         max_rows: usize,
     ) -> Result<(Batch, Option<SlicePosition>), StateError> {
         if self.spec.append_only {
-            return self.log_slice(after, max_rows);
+            return self.log_slice(after, groups_end, max_rows);
         }
         let after = after.map(|p| group_and_row(p.group, &p.row));
         let mut cursor = self.cursor(after.as_deref().unwrap_or(&[]))?;
@@ -178,6 +180,9 @@ impl ViewSnapshot {
             let Some((row, count)) = cursor.next_row()? else {
                 break;
             };
+            if usize::from(row[0]) >= groups_end {
+                break;
+            }
             if Some(row) == after.as_deref() {
                 continue;
             }
@@ -204,15 +209,18 @@ impl ViewSnapshot {
     fn log_slice(
         &self,
         after: Option<&SlicePosition>,
+        groups_end: usize,
         max_rows: usize,
     ) -> Result<(Batch, Option<SlicePosition>), StateError> {
         let (group, number) = match after {
+            Some(position) if position.row.is_empty() => (position.group, 0),
             Some(position) => (position.group, log::number(&position.row)? + 1),
             None => (0, 0),
         };
         let mut slice = LogSlice {
             group,
             number,
+            groups_end,
             left: max_rows,
             found: Vec::new(),
             reached: None,
@@ -254,6 +262,7 @@ impl ViewSnapshot {
 struct LogSlice {
     group: KeyGroup,
     number: u64,
+    groups_end: usize,
     left: usize,
     found: Vec<RecordBatch>,
     reached: Option<(KeyGroup, u64)>,
@@ -264,6 +273,7 @@ impl LogSlice {
         for rows in layers.iter().map(|l| l.log()) {
             let from = match rows.group().cmp(&self.group) {
                 std::cmp::Ordering::Less => continue,
+                _ if usize::from(rows.group()) >= self.groups_end => continue,
                 std::cmp::Ordering::Equal => {
                     self.number.saturating_sub(rows.first_number()) as usize
                 }
@@ -285,6 +295,7 @@ impl LogSlice {
         let mut rows = ByteRows::new();
         while self.left > 0
             && let Some((group, number, row)) = source.log_row()?
+            && usize::from(group) < self.groups_end
         {
             rows.push(row);
             self.left -= 1;
