@@ -5,6 +5,7 @@
 
 use crate::config;
 use crate::database::Database;
+use crate::rescale;
 use crate::settings::{Settings, setting};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -158,6 +159,9 @@ pub(crate) fn check_at_least_once(dataflow: &Dataflow) -> Result<(), SqlError> {
 impl Database {
     /// The value of a setting as it is in force for the server.
     pub(crate) fn live_setting(&self, name: &str) -> Option<String> {
+        if name == rescale::SETTING {
+            return self.workers().ok().map(|workers| workers.to_string());
+        }
         LIVE.contains(&name)
             .then(|| self.live.read().get(name).map(str::to_owned))
             .flatten()

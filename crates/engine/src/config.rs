@@ -1,6 +1,7 @@
 //! What a database is opened with.
 
 use crate::settings::{Scope, Settings, setting, unknown_setting};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tidegate_types::{SqlError, SqlState};
 
@@ -14,6 +15,8 @@ pub struct Config {
     pub settings: Settings,
     /// Settings of the process around the database, shown with the others: name, value, description.
     pub process: Vec<(&'static str, String, &'static str)>,
+    /// Those of `settings` that `ALTER SYSTEM SET` had no part in.
+    given: BTreeMap<&'static str, String>,
 }
 
 impl Config {
@@ -22,7 +25,13 @@ impl Config {
             data_dir: data_dir.into(),
             settings: Settings::default(),
             process: Vec::new(),
+            given: BTreeMap::new(),
         }
+    }
+
+    /// The value that the database was opened with, which wins over what was written by `ALTER SYSTEM SET`.
+    pub(crate) fn given_at_start(&self, name: &str) -> Option<&str> {
+        self.given.get(name).map(String::as_str)
     }
 
     /// With a setting, by name and value; an error names it and what it takes.
@@ -33,10 +42,7 @@ impl Config {
 
     /// As many as asked for, or one per core.
     pub fn workers(&self) -> usize {
-        match self.settings.integer("workers") {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            workers => workers as usize,
-        }
+        self.settings.workers()
     }
 
     pub fn checkpoint_storage(&self) -> String {
@@ -48,6 +54,8 @@ impl Config {
 
     /// Adds what `ALTER SYSTEM SET` has written; what was given at the start wins.
     pub fn with_persisted(mut self) -> Result<Self, SqlError> {
+        let given = self.settings.given();
+        self.given = given.map(|(n, v)| (n, v.to_owned())).collect();
         for (name, value) in persisted(&self.data_dir)? {
             if self.settings.given().all(|(n, _)| n != name) {
                 self.settings.set(&name, &value)?;
@@ -64,7 +72,7 @@ fn persisted(data_dir: &Path) -> Result<Vec<(String, String)>, SqlError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io(&path, &error)),
     };
-    serde_json::from_str::<std::collections::BTreeMap<String, String>>(&text)
+    serde_json::from_str::<BTreeMap<String, String>>(&text)
         .map(|map| map.into_iter().collect())
         .map_err(|e| {
             SqlError::new(
@@ -75,6 +83,12 @@ fn persisted(data_dir: &Path) -> Result<Vec<(String, String)>, SqlError> {
                 ),
             )
         })
+}
+
+/// What `ALTER SYSTEM SET` wrote for one setting.
+pub(crate) fn persisted_value(data_dir: &Path, name: &str) -> Result<Option<String>, SqlError> {
+    let all = persisted(data_dir)?;
+    Ok(all.into_iter().find(|(n, _)| n == name).map(|(_, v)| v))
 }
 
 /// Writes one setting (or removes it) for the next start.
@@ -89,8 +103,7 @@ pub(crate) fn persist(data_dir: &Path, name: &str, value: Option<&str>) -> Resul
             format!("parameter \"{name}\" cannot be set for the whole server"),
         ));
     }
-    let mut all: std::collections::BTreeMap<String, String> =
-        persisted(data_dir)?.into_iter().collect();
+    let mut all: BTreeMap<String, String> = persisted(data_dir)?.into_iter().collect();
     match value {
         Some(value) => all.insert(name.to_owned(), value.to_owned()),
         None => all.remove(name),

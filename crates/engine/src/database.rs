@@ -207,7 +207,7 @@ impl Database {
     fn runtime_config(&self) -> RuntimeConfig {
         let settings = &self.config.settings;
         RuntimeConfig {
-            workers: self.config.workers(),
+            workers: self.live.read().workers(),
             pin: settings.boolean("pin_workers"),
             barrier_interval: settings.duration("barrier_interval").unwrap_or_default(),
             rows_per_epoch: settings.integer("rows_per_epoch") as usize,

@@ -8,7 +8,9 @@
 //! - `dml`: changes to tables: who may write what, and in which order.
 //! - `past`: the same of savepoints and checkpoints.
 //! - `read`: views at one epoch as DataFusion scans them.
+//! - `recovery`: what a recovery would have to do now, and how long it would take.
 //! - `relations`: between the catalog, the planner and the runtime.
+//! - `rescale`: another number of workers while the database runs.
 //! - `secrets`: what of an option is not shown.
 //! - `suspension`: views and sinks that are left out, in the catalog.
 //! - [`offline`]: checkpoints, savepoints and state for tools, without a database.
@@ -27,7 +29,9 @@ mod log;
 pub mod offline;
 mod past;
 mod read;
+mod recovery;
 mod relations;
+mod rescale;
 mod secrets;
 mod session;
 pub mod settings;

@@ -400,7 +400,7 @@ pub const SETTINGS: &[Setting] = &[
         "workers",
         "0",
         Kind::Integer { min: 0, max: 256 },
-        "Worker threads; 0 means one per core.",
+        "Worker threads; 0 means one per core. ALTER SYSTEM SET changes it at once.",
     ),
 ];
 
@@ -572,6 +572,14 @@ impl Settings {
 
     pub fn bytes(&self, name: &'static str) -> usize {
         parse_bytes(self.known(name)).expect("values are checked when they are set")
+    }
+
+    /// As many as asked for, or one per core.
+    pub fn workers(&self) -> usize {
+        match self.integer("workers") {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers as usize,
+        }
     }
 
     pub fn restart_strategy(&self) -> RestartStrategy {

@@ -22,7 +22,7 @@ use crate::seed;
 use crate::worker::on_behalf_of;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tidegate_dataflow::{OperatorError, Port, factory};
 use tidegate_plan::{Distribution, Edge, Node, Op};
 use tidegate_state::{Form, Merge, Run, StateError, TableSpec, ViewSpec};
@@ -313,6 +313,10 @@ impl Builder<'_> {
                 true => store.seed(Epoch(self.install.start.0 - 1), &run)?,
                 false => store.restore(&run)?,
             }
+        }
+        let followed = &self.install.followers;
+        for changes in followed.by.iter().filter_map(Weak::upgrade) {
+            changes.follow(&store, followed.incarnation, followed.up_to)?;
         }
         self.hub.register_view(relation, &store);
         self.install.stores.lock()[self.hub.worker] = Some(store.clone());

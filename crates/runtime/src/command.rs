@@ -1,13 +1,14 @@
 //! What the coordinator tells workers: one stream of commands, the same order for all.
 
+use crate::following::Changes;
 use crate::lag::Busy;
 use crate::spec::RelationSpec;
 use crate::status::RelationStatus;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::thread::Thread;
 use tidegate_state::{Run, ViewStore};
 use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, RelationId, TableId};
@@ -30,8 +31,18 @@ pub(crate) struct Install {
     /// A checkpoint of this process holds it. Until then what older ones hold of it may be of an earlier life.
     pub is_checkpointed: AtomicBool,
     pub status: Arc<RelationStatus>,
+    /// Subscriptions from the incarnation before, and the epoch up to which they have all changes.
+    pub followers: Followed,
     /// The view store of each worker, there as soon as the worker has built the relation.
     pub stores: Mutex<Vec<Option<Arc<ViewStore>>>>,
+}
+
+/// Who has seen a view up to an epoch, and goes on from there.
+#[derive(Default)]
+pub(crate) struct Followed {
+    pub by: Vec<Weak<Changes>>,
+    pub incarnation: u64,
+    pub up_to: Epoch,
 }
 
 /// Runs by table, older ones first.

@@ -13,6 +13,8 @@
 //! **When an epoch is published.** When every worker has passed its barrier and nobody merged rows of it into a later one.
 //! With synchronous checkpoints also not before the checkpoint is durable.
 
+mod conclude;
+
 use crate::board::Passed;
 use crate::checkpointing::{self, CheckpointWork, Sealed};
 use crate::command::{Command, Inbox, Install, Way};
@@ -53,6 +55,10 @@ pub(crate) struct Published {
     pub running: bool,
     /// They never will again in this process.
     pub given_up: bool,
+    /// The incarnation since which nothing that was shown has been taken back.
+    pub unbroken: u64,
+    /// This incarnation has published no epoch of its own yet.
+    pub nothing_yet: bool,
 }
 
 struct InFlight {
@@ -92,6 +98,22 @@ struct State {
     finished: BTreeSet<(RelationId, usize)>,
     failure: Option<WorkerFailure>,
     stopped: bool,
+    /// Set when the incarnation is to end with a checkpoint.
+    concluding: Option<conclude::Conclusion>,
+    arrived: Arrived,
+    /// What had arrived when the barriers of checkpoints under way were cut, and of the newest durable one.
+    arrived_before: VecDeque<(CheckpointId, Arrived)>,
+    durable: Arrived,
+    /// Workers that have built what the incarnation began with, and when the last of them had.
+    built: usize,
+    all_built_at: Option<Instant>,
+}
+
+/// Rows since the beginning of the incarnation.
+#[derive(Debug, Clone, Copy, Default)]
+struct Arrived {
+    from_log: u64,
+    from_sources: u64,
 }
 
 pub(crate) struct Coordinator {
@@ -162,6 +184,12 @@ impl Coordinator {
             finished: BTreeSet::new(),
             failure: None,
             stopped: false,
+            concluding: None,
+            arrived: Arrived::default(),
+            arrived_before: VecDeque::new(),
+            durable: Arrived::default(),
+            built: 0,
+            all_built_at: None,
         };
         Self {
             state: Mutex::new(state),
@@ -281,6 +309,7 @@ impl Coordinator {
         self.published.send_modify(|p| {
             p.epoch = barrier.epoch;
             p.log_position = barrier.log_position;
+            p.nothing_yet = false;
         });
     }
 
@@ -331,6 +360,7 @@ impl Coordinator {
         }
         let rows: usize = changes.iter().map(|(_, b)| b.num_rows()).sum();
         self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
+        state.arrived.from_log += rows as u64;
         state.log_position = position;
         // While workers are down there is nobody to tell: the next incarnation reads the log.
         if state.stopped {
@@ -347,8 +377,8 @@ impl Coordinator {
         make: impl FnOnce(Epoch) -> Vec<Arc<Install>>,
     ) -> Result<(), WorkerFailure> {
         let mut state = self.state.lock();
-        if let Some(failure) = &state.failure {
-            return Err(failure.clone());
+        if let Some(failure) = state.end_of_workers() {
+            return Err(failure);
         }
         let installs = make(Epoch(state.next_epoch));
         for install in &installs {
@@ -469,6 +499,35 @@ impl Coordinator {
         self.rows_in.load(Ordering::Relaxed)
     }
 
+    /// How many.
+    pub fn workers(&self) -> usize {
+        self.state.lock().inboxes.len()
+    }
+
+    /// Rows of the log, and of sources, that no durable checkpoint of this incarnation holds.
+    pub fn rows_since_checkpoint(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        let from_sources = self.rows_in().saturating_sub(state.arrived.from_log);
+        (
+            state.arrived.from_log - state.durable.from_log,
+            from_sources.saturating_sub(state.durable.from_sources),
+        )
+    }
+
+    /// A worker has built the relations that it was told of.
+    pub fn built(&self) {
+        let mut state = self.state.lock();
+        state.built += 1;
+        if state.built == state.inboxes.len() {
+            state.all_built_at = Some(Instant::now());
+        }
+    }
+
+    /// When all workers had built what the incarnation began with.
+    pub fn all_built_at(&self) -> Option<Instant> {
+        self.state.lock().all_built_at
+    }
+
     pub fn barriers_in_flight(&self) -> usize {
         self.state.lock().in_flight.len()
     }
@@ -493,8 +552,13 @@ impl Coordinator {
         self.epoch_limit.fetch_max(reserved.0, Ordering::SeqCst);
         let mut state = self.state.lock();
         state.checkpoints.completed(checkpoint);
+        while let Some((_, arrived)) = state.arrived_before.pop_front_if(|(c, _)| *c <= checkpoint)
+        {
+            state.durable = arrived;
+        }
         self.broadcast(&state, &Command::Completed(checkpoint));
         self.let_go(&mut state, checkpoint);
+        self.end_if_concluded(&mut state, checkpoint);
         self.timer.notify_one();
         self.cut_if_due(&mut state);
     }
@@ -516,6 +580,8 @@ impl Coordinator {
     /// Gives up this checkpoint and those that build upon it; what they would have held is carried over to the next.
     fn abort(&self, state: &mut State, checkpoint: CheckpointId, cause: &str) {
         let (range, failed) = state.checkpoints.aborted(checkpoint);
+        state.arrived_before.retain(|(c, _)| *c < checkpoint);
+        state.not_concluded(&range, cause);
         for flight in &mut state.in_flight {
             if let Some(id) = flight.barrier.checkpoint.filter(|c| range.contains(c)) {
                 let mut work =
@@ -689,6 +755,7 @@ impl Coordinator {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_millis() as i64);
         state.last_time_ms = state.last_time_ms.max(clock_ms);
+        let checkpoint = checkpoint.map(|policy| state.policy_of_next(policy));
         let (mut id, mut way, mut keeps_aligned) = (None, Way::Passing, false);
         if let Some(policy) = &checkpoint {
             if state.checkpoints.overtakes(policy) {
@@ -699,6 +766,9 @@ impl Coordinator {
             }
             let (begun, aligned) = state.checkpoints.begin(now);
             (id, keeps_aligned) = (Some(begun), aligned);
+            state.checkpoint_begun(begun);
+            state.arrived.from_sources = self.rows_in() - state.arrived.from_log;
+            state.arrived_before.push_back((begun, state.arrived));
             checkpointing::enter("sealing", begun);
         }
         let barrier = Barrier {
@@ -736,6 +806,7 @@ impl Coordinator {
 
     fn stop_workers(&self, state: &mut State) {
         state.stopped = true;
+        state.concluding = None;
         self.published.send_modify(|p| p.running = false);
         self.broadcast(state, &Command::Stop);
         self.timer.notify_one();

@@ -107,6 +107,13 @@ impl ErrorBoard {
         contents.sources.remove(&(relation, worker));
     }
 
+    /// Workers from this number on are no more.
+    pub fn forget_workers_from(&self, first: WorkerId) {
+        let mut contents = self.contents.lock();
+        contents.rows.retain(|(_, worker), _| *worker < first);
+        contents.sources.retain(|(_, worker), _| *worker < first);
+    }
+
     /// Calls `visit` for each error of an operator: how often it stands over all workers.
     pub fn visit_rows(&self, visit: &mut dyn FnMut(RelationId, &ErrorKey, i64)) {
         let contents = self.contents.lock();

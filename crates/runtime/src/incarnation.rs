@@ -6,13 +6,15 @@
 
 use crate::build;
 use crate::checkpointing::{self, CheckpointWork, decode_tokens};
-use crate::command::{Inbox, Install, RestoredState};
+use crate::command::{Followed, Inbox, Install, RestoredState};
 use crate::coordinator::{Beginning, Coordinator};
 use crate::credits::Credits;
 use crate::driver::WorkerFailure;
 use crate::in_flight;
 use crate::lag;
 use crate::memory;
+use crate::recovery::Watch;
+use crate::rescale::{Order, Rescale, start_rescaled, stop_ordered};
 use crate::restart::{Restarts, Verdict};
 use crate::runtime::Shared;
 use crate::spec::RelationSpec;
@@ -26,10 +28,18 @@ use std::time::{Duration, Instant};
 use tidegate_checkpoint::{CheckpointError, Manifest, Restorer};
 use tidegate_connectors::{Sink, Token};
 use tidegate_plan::{Node, Op};
-use tidegate_types::{Epoch, KeyGroupRange, LogPosition, SqlError, SqlState};
+use tidegate_types::{CheckpointId, Epoch, KeyGroupRange, LogPosition, SqlError, SqlState};
 use timely::communication::WorkerGuards;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+/// Why an incarnation is over.
+enum End {
+    Stopped,
+    Failed(WorkerFailure),
+    /// With this checkpoint, so that another number of workers may go on.
+    Concluded(CheckpointId, Rescale),
+}
 
 /// Tells workers to stop when an incarnation is dropped, since dropping it waits for their threads.
 struct StopOnDrop(Arc<Coordinator>);
@@ -48,7 +58,7 @@ pub(crate) struct Incarnation {
     checkpointing: JoinHandle<()>,
     failures: mpsc::UnboundedReceiver<WorkerFailure>,
     /// A failure that came before the first barrier had passed.
-    early_failure: Option<WorkerFailure>,
+    pub early_failure: Option<WorkerFailure>,
     /// Readers were let in.
     is_open: bool,
 }
@@ -86,19 +96,32 @@ impl Install {
             is_settled: AtomicBool::new(false),
             is_checkpointed: AtomicBool::new(is_restored),
             status: Arc::default(),
+            followers: Followed::default(),
             stores: Mutex::new(vec![None; workers]),
         }
     }
 }
 
 impl Incarnation {
-    /// Restores, starts workers, builds all relations and replays the log.
+    /// Goes on from the newest checkpoint. `concluded`: as for [`Incarnation::start`].
+    pub async fn resume(
+        shared: &Arc<Shared>,
+        relations: Vec<RelationSpec>,
+        concluded: Option<CheckpointId>,
+    ) -> Result<Self, SqlError> {
+        Self::start(shared, origin(shared)?, relations, concluded).await
+    }
+
+    /// Restores, starts workers, builds all relations and replays the log. `concluded`: the checkpoint that holds
+    /// everything that anybody has been shown; whoever follows a view may follow on, if this is what is restored.
     pub async fn start(
         shared: &Arc<Shared>,
         manifest: Option<Arc<Manifest>>,
         relations: Vec<RelationSpec>,
+        concluded: Option<CheckpointId>,
     ) -> Result<Self, SqlError> {
-        let config = &shared.config;
+        let (config, workers) = (&shared.config, shared.workers());
+        let mut watch = Watch::start(manifest.as_deref(), workers);
         recover_sinks(manifest.as_deref(), &relations).await?;
         let previous = *shared.published.borrow();
         let beginning = Beginning {
@@ -118,16 +141,30 @@ impl Incarnation {
             .reserve_epochs(beginning.epoch)
             .await
             .map_err(SqlError::from)?;
-        let restored = restore(
+        let mut restored = restore(
             shared,
             manifest.as_ref(),
             needed(relations),
             beginning.epoch,
         )
         .await?;
+        let is_unbroken = concluded.is_some() && concluded == manifest.map(|m| m.checkpoint);
+        if is_unbroken {
+            for install in &mut restored {
+                install.followers = Followed {
+                    by: shared.followers.of(install.spec.relation()),
+                    incarnation: previous.incarnation + 1,
+                    up_to: previous.epoch,
+                };
+            }
+        } else {
+            shared.followers.forget_all();
+        }
+        shared.errors.forget_workers_from(workers);
+        tidegate_state::remove_working_state(&config.working_directory, workers);
         let (work_sender, works) = mpsc::unbounded_channel::<CheckpointWork>();
         let (failure_sender, failures) = mpsc::unbounded_channel();
-        let inboxes: Vec<Arc<Inbox>> = (0..config.workers).map(|_| Arc::default()).collect();
+        let inboxes: Vec<Arc<Inbox>> = (0..workers).map(|_| Arc::default()).collect();
         let coordinator = Arc::new(Coordinator::new(
             config.pace(shared.policy.clone()),
             inboxes.clone(),
@@ -142,6 +179,10 @@ impl Incarnation {
             p.epoch = Epoch(beginning.epoch.0 - 1);
             p.log_position = beginning.log_position;
             p.incarnation += 1;
+            p.nothing_yet = true;
+            if !is_unbroken {
+                p.unbroken = p.incarnation;
+            }
         });
         let workers = start_workers(shared, &coordinator, inboxes)?;
         let checkpointing = tokio::spawn(checkpointing::serve(
@@ -167,14 +208,16 @@ impl Incarnation {
             early_failure: None,
             is_open: false,
         };
-        incarnation.replay(shared, beginning.log_position)?;
-        incarnation.first_barrier(shared, beginning.epoch).await;
+        watch.log_rows = incarnation.replay(shared, beginning.log_position)?;
+        incarnation
+            .first_barrier(shared, beginning.epoch, &watch)
+            .await;
         Ok(incarnation)
     }
 
     /// Appends what the log holds behind the checkpoint, and takes over from the incarnation before. Appends of others
-    /// wait meanwhile: what they bring is either in the log already or comes after.
-    fn replay(&self, shared: &Arc<Shared>, after: LogPosition) -> Result<(), SqlError> {
+    /// wait meanwhile: what they bring is either in the log already or comes after. Answers how many rows it was.
+    fn replay(&self, shared: &Arc<Shared>, after: LogPosition) -> Result<u64, SqlError> {
         let mut current = shared.current.lock();
         let mut entry: Option<(LogPosition, Vec<_>)> = None;
         let mut rows = 0;
@@ -204,12 +247,12 @@ impl Incarnation {
         self.coordinator.append(last, Vec::new());
         shared.seen_position.fetch_max(last.0, Ordering::SeqCst);
         *current = Some(self.coordinator.clone());
-        Ok(())
+        Ok(rows as u64)
     }
 
     /// Readers are let in once everything has passed a barrier: before that no view of this incarnation can be read. A
     /// failure on the way is left to the supervisor.
-    async fn first_barrier(&mut self, shared: &Shared, first: Epoch) {
+    async fn first_barrier(&mut self, shared: &Shared, first: Epoch, watch: &Watch) {
         let mut published = shared.published.subscribe();
         // The value that is waited for is locked while it is looked at, so nothing of it is kept.
         let passed = async { published.wait_for(|p| p.epoch >= first).await.is_ok() };
@@ -218,6 +261,9 @@ impl Incarnation {
                 if passed {
                     self.is_open = true;
                     self.coordinator.open_for_readers();
+                    if let Some(built_at) = self.coordinator.all_built_at() {
+                        watch.finish(shared, built_at);
+                    }
                 }
             }
             failure = self.failures.recv() => self.early_failure = failure,
@@ -225,43 +271,76 @@ impl Incarnation {
     }
 
     /// Waits for the end or a failure, and after a failure goes on with the next incarnation.
-    pub async fn supervise(self, shared: Arc<Shared>, mut stopped: mpsc::Receiver<()>) {
+    pub async fn supervise(self, shared: Arc<Shared>, mut orders: mpsc::Receiver<Order>) {
         let mut incarnation = self;
         let mut restarts = Restarts::new(shared.config.restart_strategy);
         loop {
-            let failure = match incarnation.early_failure.take() {
-                Some(failure) => Some(failure),
-                None => tokio::select! {
-                    _ = stopped.recv() => None,
-                    failure = incarnation.failures.recv() => failure,
-                },
-            };
+            let end = incarnation.ended(&mut orders).await;
             let relations = incarnation.coordinator.all_installed();
             if incarnation.is_open {
                 *shared.building.lock() = incarnation.coordinator.building();
             }
             incarnation.end().await;
-            let Some(failure) = failure else { return };
-            shared.restarts.fetch_add(1, Ordering::Relaxed);
             let mut relations: Vec<_> = relations.iter().map(|i| i.spec.clone()).collect();
             for spec in shared.behind.take_all() {
                 shared.suspensions.remove(spec.relation());
                 relations.push(spec);
             }
+            let failure = match end {
+                End::Stopped => return,
+                End::Failed(failure) => failure,
+                End::Concluded(checkpoint, rescale) => {
+                    match start_rescaled(&shared, &relations, checkpoint, rescale).await {
+                        Ok(next) => {
+                            incarnation = next;
+                            continue;
+                        }
+                        Err(error) => WorkerFailure {
+                            relation: None,
+                            message: error.to_string(),
+                        },
+                    }
+                }
+            };
+            shared.restarts.fetch_add(1, Ordering::Relaxed);
             let relations = without_failed_creation(&shared, &failure, relations);
             let Some((relations, delay)) = judge(&shared, &mut restarts, &failure, relations)
             else {
                 return;
             };
-            match restart(&shared, relations, delay, &mut restarts, &mut stopped).await {
+            match restart(&shared, relations, delay, &mut restarts, &mut orders).await {
                 Some(next) => incarnation = next,
                 None => return,
             }
         }
     }
 
+    /// Waits until it is over, or has to be.
+    async fn ended(&mut self, orders: &mut mpsc::Receiver<Order>) -> End {
+        if let Some(failure) = self.early_failure.take() {
+            return End::Failed(failure);
+        }
+        loop {
+            let rescale = tokio::select! {
+                order = orders.recv() => match order {
+                    None | Some(Order::Stop) => return End::Stopped,
+                    Some(Order::Rescale(rescale)) => rescale,
+                },
+                failure = self.failures.recv() => match failure {
+                    Some(failure) => return End::Failed(failure),
+                    None => return End::Stopped,
+                },
+            };
+            match self.coordinator.conclude().await {
+                Ok(Ok(checkpoint)) => return End::Concluded(checkpoint, rescale),
+                Ok(Err(cause)) => rescale.refuse(&format!("Its checkpoint was aborted: {cause}")),
+                Err(_) => rescale.refuse("The workers have failed or were stopped meanwhile."),
+            }
+        }
+    }
+
     /// Stops the workers and waits for them and for the checkpoint under way.
-    async fn end(self) {
+    pub async fn end(self) {
         self.coordinator.stop();
         let workers = self.workers;
         let joined = tokio::task::spawn_blocking(move || drop(workers));
@@ -324,18 +403,14 @@ async fn restart(
     relations: Vec<RelationSpec>,
     mut delay: Duration,
     restarts: &mut Restarts,
-    stopped: &mut mpsc::Receiver<()>,
+    orders: &mut mpsc::Receiver<Order>,
 ) -> Option<Incarnation> {
     loop {
         tokio::select! {
-            _ = stopped.recv() => return None,
+            () = stop_ordered(orders) => return None,
             () = tokio::time::sleep(delay) => {}
         }
-        let result = match origin(shared) {
-            Ok(manifest) => Incarnation::start(shared, manifest, relations.clone()).await,
-            Err(error) => Err(error),
-        };
-        let error = match result {
+        let error = match Incarnation::resume(shared, relations.clone(), None).await {
             Ok(incarnation) => {
                 tracing::info!("workers restarted from the newest checkpoint");
                 return Some(incarnation);
@@ -391,11 +466,12 @@ fn start_workers(
     inboxes: Vec<Arc<Inbox>>,
 ) -> Result<WorkerGuards<()>, SqlError> {
     let config = &shared.config;
+    let workers = inboxes.len();
     let worker_shared = Arc::new(WorkerShared {
         inboxes,
         coordinator: coordinator.clone(),
         working_directory: config.working_directory.clone(),
-        memory_per_worker: config.memory_limit_bytes / config.workers,
+        memory_per_worker: config.memory_limit_bytes / workers,
         memory: shared.memory.clone(),
         credits: Arc::new(Credits::new(
             memory::limit_rows(config.rows_in_flight, config.memory_limit_bytes),
@@ -404,7 +480,7 @@ fn start_workers(
         errors: shared.errors.clone(),
         pin: config.pin,
     });
-    timely::execute(timely::Config::process(config.workers), move |w| {
+    timely::execute(timely::Config::process(workers), move |w| {
         worker::run(w, &worker_shared)
     })
     .map_err(SqlError::internal)
@@ -417,7 +493,7 @@ async fn restore(
     relations: Vec<RelationSpec>,
     start: Epoch,
 ) -> Result<Vec<Install>, SqlError> {
-    let workers = shared.config.workers;
+    let workers = shared.workers();
     let known: HashSet<_> = manifest
         .iter()
         .flat_map(|m| m.tables.values())

@@ -95,7 +95,7 @@ pub(crate) async fn watch(shared: Weak<Shared>, coordinator: Weak<Coordinator>, 
 async fn look(shared: &Arc<Shared>, coordinator: &Arc<Coordinator>, limit: Duration) {
     let mut answers = coordinator.who_is_busy();
     let mut busy = Busy::new();
-    for _ in 0..shared.config.workers {
+    for _ in 0..coordinator.workers() {
         // One that does not answer is inside of an operator; there will be another look.
         let Ok(Some(answer)) = tokio::time::timeout(limit * 4, answers.recv()).await else {
             return;
@@ -182,7 +182,7 @@ fn rejoin(shared: &Shared, coordinator: &Coordinator) {
         return;
     }
     let relations: Vec<RelationId> = due.iter().map(|s| s.relation()).collect();
-    let workers = shared.config.workers;
+    let workers = coordinator.workers();
     let again = due.clone();
     let installed = coordinator.install(|epoch| {
         again

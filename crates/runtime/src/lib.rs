@@ -20,6 +20,7 @@ mod driver;
 mod error_board;
 #[cfg(debug_assertions)]
 mod failpoint;
+mod following;
 mod hub;
 mod in_flight;
 mod incarnation;
@@ -28,6 +29,8 @@ mod lag;
 mod memory;
 mod packet;
 mod policy;
+mod recovery;
+mod rescale;
 mod restart;
 mod root;
 pub mod runtime;
@@ -41,10 +44,12 @@ pub mod status;
 mod suspension;
 mod worker;
 
+pub use following::{Changes, PublishedEpochs, Subscription};
 pub use policy::{
     CheckpointAlignment, CheckpointExecution, CheckpointGuarantee, CheckpointMode,
     CheckpointPolicy, RelationChoices,
 };
+pub use recovery::{RecoveryMeasure, RecoveryStatus};
 pub use restart::RestartStrategy;
 pub use runtime::{Runtime, RuntimeConfig, ViewReader};
 pub use saved_positions::{SavedPosition, saved_positions};

@@ -8,10 +8,13 @@ use crate::checkpointing::CheckpointOutcome;
 use crate::command::Install;
 use crate::coordinator::{Coordinator, Pace, Published, unfinished};
 use crate::error_board::ErrorBoard;
+use crate::following::{Changes, Followers, PublishedEpochs, Subscription};
 use crate::incarnation::{Incarnation, prepare_sinks};
 use crate::lag::Behind;
 use crate::memory::{self, StateMemory};
 use crate::policy::{CheckpointPolicy, LivePolicy, RelationChoices};
+use crate::recovery::{Measures, RecoveryStatus};
+use crate::rescale::Order;
 use crate::restart::RestartStrategy;
 use crate::seed::Seed;
 use crate::spec::{CatalogSnapshot, ChangeLog, RelationSpec};
@@ -20,7 +23,7 @@ use crate::suspension::{Reason, Suspension, Suspensions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tidegate_checkpoint::{CheckpointStore, Manifest};
@@ -28,11 +31,9 @@ use tidegate_state::{ViewSnapshot, ViewStore};
 use tidegate_types::{Batch, Epoch, LogPosition, RelationId, SqlError, SqlState};
 use tokio::sync::{mpsc, watch};
 
-/// Epochs that a subscriber may fall behind.
-const SUBSCRIPTION_CAPACITY: usize = 4096;
-
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
+    /// How many there are until [`Runtime::rescale`].
     pub workers: usize,
     /// Each worker keeps to a core of its own.
     pub pin: bool,
@@ -66,48 +67,12 @@ pub struct Snapshot {
     pub views: HashMap<RelationId, ViewReader>,
 }
 
-/// A view's rows at an epoch, and every change after it.
-pub struct Subscription {
-    pub snapshot: Snapshot,
-    pub changes: Vec<tidegate_state::Subscription>,
-    /// Tells up to which epoch all changes have been sent.
-    pub published: PublishedEpochs,
-}
-
-/// Follows what readers may see.
-#[derive(Clone)]
-pub struct PublishedEpochs {
-    receiver: watch::Receiver<Published>,
-    incarnation: u64,
-}
-
-impl PublishedEpochs {
-    pub fn current(&self) -> Epoch {
-        self.receiver.borrow().epoch
-    }
-
-    /// Waits for an epoch after this one. An error when the workers were restarted: what was shown may be lost.
-    pub async fn after(&mut self, epoch: Epoch) -> Result<Epoch, SqlError> {
-        let incarnation = self.incarnation;
-        let reached = self
-            .receiver
-            .wait_for(|p| p.incarnation != incarnation || p.given_up || p.epoch > epoch)
-            .await
-            .map(|p| *p)
-            .map_err(|_| shut_down())?;
-        if reached.incarnation != incarnation || reached.given_up {
-            return Err(SqlError::new(
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "the subscription ends because workers were restarted",
-            )
-            .with_hint("Subscribe again."));
-        }
-        Ok(reached.epoch)
-    }
-}
-
 pub(crate) struct Shared {
     pub config: RuntimeConfig,
+    /// Of the incarnation that runs or is about to.
+    pub workers: AtomicUsize,
+    pub followers: Followers,
+    pub measures: Mutex<Measures>,
     pub policy: Arc<LivePolicy>,
     pub store: Arc<CheckpointStore>,
     pub log: Arc<dyn ChangeLog>,
@@ -138,7 +103,7 @@ pub struct Runtime {
     supervisor: Mutex<Option<tokio::task::JoinHandle<()>>>,
     /// Removes expired checkpoints and merges runs.
     maintenance: Mutex<Option<tidegate_checkpoint::Maintenance>>,
-    stop: mpsc::Sender<()>,
+    pub(crate) orders: mpsc::Sender<Order>,
 }
 
 impl Runtime {
@@ -159,6 +124,9 @@ impl Runtime {
         let shared = Arc::new(Shared {
             policy: Arc::new(LivePolicy::new(config.checkpoints.clone())),
             memory: Arc::new(StateMemory::new(config.memory_limit_bytes)),
+            workers: AtomicUsize::new(config.workers),
+            followers: Followers::default(),
+            measures: Mutex::default(),
             config,
             store,
             log,
@@ -176,15 +144,17 @@ impl Runtime {
             restarts: AtomicU64::new(0),
             outcomes: watch::channel(CheckpointOutcome::default()).0,
         });
-        let incarnation = Incarnation::start(&shared, manifest, relations).await?;
-        let (stop, stopped) = mpsc::channel(1);
-        let supervisor = tokio::spawn(incarnation.supervise(shared.clone(), stopped));
+        // Of the process before, perhaps with more workers or another backend.
+        tidegate_state::remove_working_state(&shared.config.working_directory, 0);
+        let incarnation = Incarnation::start(&shared, manifest, relations, None).await?;
+        let (orders, ordered) = mpsc::channel(1);
+        let supervisor = tokio::spawn(incarnation.supervise(shared.clone(), ordered));
         let maintenance = Mutex::new(Some(shared.store.start_maintenance()));
         Ok(Self {
             shared,
             supervisor: Mutex::new(Some(supervisor)),
             maintenance,
-            stop,
+            orders,
         })
     }
 
@@ -232,7 +202,7 @@ impl Runtime {
         }
         let mut specs = missing_readers(&coordinator, &spec);
         specs.push(spec);
-        let workers = self.shared.config.workers;
+        let workers = coordinator.workers();
         let mut states = Vec::with_capacity(specs.len());
         for spec in &specs {
             states.push(match &seed {
@@ -472,13 +442,13 @@ impl Runtime {
     /// A view as of now and all its changes from then on.
     pub async fn subscribe(&self, relation: RelationId) -> Result<Subscription, SqlError> {
         self.reading(&[relation], |published, installs, views| {
-            let changes = stores(&installs[&relation])?
-                .iter()
-                .map(|s| {
-                    s.subscribe(published.epoch, SUBSCRIPTION_CAPACITY)
-                        .map_err(SqlError::internal)
-                })
-                .collect::<Result<_, _>>()?;
+            let changes = Arc::new(Changes::default());
+            for store in stores(&installs[&relation])? {
+                changes
+                    .follow(&store, published.incarnation, published.epoch)
+                    .map_err(SqlError::internal)?;
+            }
+            self.shared.followers.add(relation, &changes);
             Ok(Subscription {
                 snapshot: Snapshot {
                     epoch: published.epoch,
@@ -486,10 +456,10 @@ impl Runtime {
                     views,
                 },
                 changes,
-                published: PublishedEpochs {
-                    receiver: self.shared.published.subscribe(),
-                    incarnation: published.incarnation,
-                },
+                published: PublishedEpochs::new(
+                    self.shared.published.subscribe(),
+                    published.unbroken,
+                ),
             })
         })
         .await
@@ -557,11 +527,21 @@ impl Runtime {
         }
     }
 
+    /// How many there are.
+    pub fn workers(&self) -> usize {
+        self.shared.workers()
+    }
+
+    /// What a recovery would have to do now, and what earlier ones took.
+    pub fn recovery(&self) -> RecoveryStatus {
+        self.shared.recovery()
+    }
+
     pub fn status(&self) -> RuntimeStatus {
         let published = *self.shared.published.borrow();
         let current = self.shared.current.lock().clone();
         let mut status = RuntimeStatus {
-            workers: self.shared.config.workers,
+            workers: self.workers(),
             epoch: published.epoch,
             restarts: self.shared.restarts.load(Ordering::Relaxed),
             ..RuntimeStatus::default()
@@ -654,7 +634,7 @@ impl Runtime {
         } else {
             Ok(())
         };
-        let _ = self.stop.send(()).await;
+        let _ = self.orders.send(Order::Stop).await;
         let supervisor = self.supervisor.lock().take();
         if let Some(supervisor) = supervisor {
             let _ = supervisor.await;
@@ -741,6 +721,10 @@ pub(crate) fn shut_down() -> SqlError {
 }
 
 impl Shared {
+    pub fn workers(&self) -> usize {
+        self.workers.load(Ordering::SeqCst)
+    }
+
     /// Nothing will run again in this process; whoever waits is told.
     pub fn give_up(&self, cause: &str) {
         tracing::error!("the restart strategy gives no further attempt: {cause}");

@@ -177,6 +177,7 @@ impl Loop<'_> {
                         }),
                     }
                 }
+                self.hub.coordinator.built();
             }
             Command::Drop(relations) => {
                 for relation in relations.iter() {

@@ -24,6 +24,8 @@ pub(super) const CHECKPOINT_COLUMNS: &[&str] = &[
 pub(super) const SAVEPOINT_COLUMNS: &[&str] = &[
     "Name", "Taken at", "Epoch", "Views", "Rows", "Bytes", "Format", "Location", "Damage",
 ];
+pub(super) const RECOVERY_COLUMNS: &[&str] =
+    &["Step", "Subject", "Rows", "Bytes", "Estimated ms", "Basis"];
 
 impl Session {
     pub(super) fn job_lines(&self) -> Result<Vec<Vec<Option<String>>>, SqlError> {
@@ -69,6 +71,21 @@ impl Session {
             .into_iter()
             .map(line)
             .collect()
+    }
+
+    pub(super) fn recovery_lines(&self) -> Result<Vec<Vec<Option<String>>>, SqlError> {
+        let line = |step: crate::recovery::Step| {
+            vec![
+                Some(step.name.to_owned()),
+                Some(step.subject),
+                step.rows.map(|r| r.to_string()),
+                step.bytes.map(|b| b.to_string()),
+                step.estimated_ms.map(|ms| format!("{ms:.1}")),
+                Some(step.basis),
+            ]
+        };
+        let steps = self.database.recovery_steps()?;
+        Ok(steps.into_iter().map(line).collect())
     }
 
     pub(super) fn savepoint_lines(&self) -> Vec<Vec<Option<String>>> {

@@ -232,7 +232,7 @@ impl Session {
                 };
                 self.ddl().await?.alter_relation(what, operation).await
             }
-            Statement::AlterSystem(alter) => self.alter_system(alter),
+            Statement::AlterSystem(alter) => self.alter_system(alter).await,
             Statement::Subscribe(subscribe) => self.subscribe(subscribe).await,
             Statement::DeclareSubscription {
                 name,

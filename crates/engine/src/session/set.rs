@@ -2,6 +2,7 @@
 
 use super::{Session, command};
 use crate::api::Response;
+use crate::rescale;
 use crate::settings::{PRESETS, Scope, setting, unknown_setting};
 use tidegate_parser::AlterSystem;
 use tidegate_parser::sqlparser::ast;
@@ -106,9 +107,9 @@ impl Session {
             .ok_or_else(|| unknown_setting(&name))
     }
 
-    pub(super) fn alter_system(&mut self, alter: &AlterSystem) -> Result<Response, SqlError> {
+    pub(super) async fn alter_system(&mut self, alter: &AlterSystem) -> Result<Response, SqlError> {
         self.outside_transaction("ALTER SYSTEM")?;
-        let changes: Vec<(String, Option<String>)> = match alter {
+        let mut changes: Vec<(String, Option<String>)> = match alter {
             AlterSystem::Set { name, value, .. } => vec![(name.clone(), value.clone())],
             AlterSystem::Reset { name, .. } => vec![(name.clone(), None)],
             AlterSystem::ResetAll => {
@@ -116,10 +117,35 @@ impl Session {
                 all.map(|s| (s.name.to_owned(), None)).collect()
             }
         };
-        if !self.database.change_settings(&changes)? {
+        let is_workers = |c: &mut (String, _)| c.0.eq_ignore_ascii_case(rescale::SETTING);
+        let workers: Vec<_> = changes.extract_if(.., is_workers).collect();
+        if !changes.is_empty() && !self.database.change_settings(&changes)? {
             self.notice("the setting takes effect at the next start of the server");
         }
+        for (_, value) in workers {
+            self.rescale(value.as_deref()).await?;
+        }
         Ok(command("ALTER SYSTEM"))
+    }
+
+    async fn rescale(&mut self, value: Option<&str>) -> Result<(), SqlError> {
+        let before = self.database.workers()?;
+        let rescaled = self.database.set_workers(value).await?;
+        let (workers, pause) = (rescaled.workers, rescaled.pause.as_millis());
+        self.notice(match workers == before {
+            true => format!("the number of workers is {workers} as before"),
+            false => format!("the number of workers is {workers}, it was {before}; statements waited for {pause} ms"),
+        });
+        let given = self.database.config.given_at_start(rescale::SETTING);
+        if let Some(given) = given
+            .filter(|given| Some(*given) != value)
+            .map(str::to_owned)
+        {
+            self.notice(format!(
+                "the server was started with workers = {given}, which holds again when it is started like that"
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use tidegate_catalog::{Relation, RelationClass};
 use tidegate_parser::sqlparser::ast;
 use tidegate_parser::{Subscribe, SubscribeTarget};
-use tidegate_runtime::runtime::Subscription;
+use tidegate_runtime::Subscription;
+use tidegate_state::StateError;
 use tidegate_types::{Epoch, RelationId, SqlError, SqlState};
 
 const BATCH_ROWS: usize = 4096;
@@ -282,13 +283,11 @@ impl Feed {
             },
         };
         let mut deltas = Vec::new();
-        for part in &mut self.subscription.changes {
-            while let Some(delta) = part.try_next() {
-                let delta = delta
-                    .map_err(|e| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, e.to_string()))?;
-                for batch in delta.batches().map_err(SqlError::internal)? {
-                    deltas.push((delta.epoch, batch));
-                }
+        let taken = self.subscription.changes.take();
+        let lagged = |e: StateError| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, e.to_string());
+        for delta in taken.map_err(lagged)? {
+            for batch in delta.batches().map_err(SqlError::internal)? {
+                deltas.push((delta.epoch, batch));
             }
         }
         deltas.retain(|(epoch, _)| self.up_to.is_none_or(|end| *epoch < end));

@@ -91,6 +91,11 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
         savepoints,
     ),
     table(
+        "recovery",
+        "step text, subject text, rows int8, bytes int8, estimated_ms float8, basis text",
+        recovery,
+    ),
+    table(
         "jobs",
         "relation_id int8, schema text, name text, kind text, rows_read int8, rows_total int8, progress float8",
         jobs,
@@ -437,6 +442,20 @@ fn checkpoints(scope: &Scope) -> Rows {
         .into_iter()
         .map(row)
         .collect())
+}
+
+fn recovery(scope: &Scope) -> Rows {
+    let row = |step: crate::recovery::Step| {
+        Row::new()
+            .with("step", step.name)
+            .with("subject", step.subject)
+            .with("rows", step.rows)
+            .with("bytes", step.bytes)
+            .with("estimated_ms", step.estimated_ms)
+            .with("basis", step.basis)
+    };
+    let steps = scope.database.recovery_steps()?;
+    Ok(steps.into_iter().map(row).collect())
 }
 
 fn savepoints(scope: &Scope) -> Rows {
