@@ -1,4 +1,5 @@
-//! What survives: the real server, killed at random moments, stopped, damaged, out of space, with a panic in an operator.
+//! What survives: the real server, killed at random moments, stopped, damaged, out of space, with a panic in an operator,
+//! started again with another backend and number of workers, rescaled while it runs.
 //!
 //! The kills draw from a seed that is printed first; `TIDEGATE_CRASH_SEED` runs it again and `TIDEGATE_CRASH_ROUNDS` kills
 //! more often than the ten times of an ordinary run. What a seed cannot fix is how far the server gets between two
@@ -10,10 +11,14 @@
 mod kills;
 #[path = "crash/load.rs"]
 mod load;
+#[path = "crash/matrix.rs"]
+mod matrix;
 #[path = "crash/memory.rs"]
 mod memory;
 #[path = "crash/modes.rs"]
 mod modes;
+#[path = "crash/rescale.rs"]
+mod rescale;
 #[path = "crash/server.rs"]
 mod server;
 #[path = "crash/single.rs"]

@@ -28,19 +28,20 @@ pub struct Server {
     pub http_port: u16,
 }
 
-/// A command line that leaves ports to the system and logs the phases of checkpoints.
+/// A command line that leaves ports to the system and logs the phases of checkpoints. Two workers unless the settings say
+/// otherwise.
 pub fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
+    let mut all = vec![("workers", "2")];
+    all.extend(settings);
+    bare_command(data_dir, &all)
+}
+
+/// The same without a number of workers.
+pub fn bare_command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
     let binary = std::env::var_os("TIDEGATE_BINARY");
     let mut command = Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into()));
     command.arg("--data-dir").arg(data_dir);
-    command.args([
-        "--listen",
-        "127.0.0.1:0",
-        "--http-listen",
-        "127.0.0.1:0",
-        "--workers",
-        "2",
-    ]);
+    command.args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
     command.args([
         "--set",
         "pin_workers=off",

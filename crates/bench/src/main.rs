@@ -12,6 +12,7 @@ mod latency;
 mod nexmark;
 mod plot;
 mod recovery;
+mod rescale;
 mod usage;
 
 use clap::{Parser, Subcommand};
@@ -46,6 +47,8 @@ enum Command {
     PointReads(latency::ReadOptions),
     /// How long opening takes over a state of so many keys.
     Recovery(recovery::Options),
+    /// For how long statements wait while the number of workers changes.
+    Rescale(rescale::Options),
     /// What a server costs that has nothing to do.
     Idle(idle::Options),
     /// Draws what runs have printed.
@@ -66,6 +69,7 @@ fn main() -> anyhow::Result<()> {
             Command::InsertLatency(options) => latency::insert(options).await,
             Command::PointReads(options) => latency::point_reads(options).await,
             Command::Recovery(options) => recovery::run(options).await,
+            Command::Rescale(options) => rescale::run(options).await,
             Command::Idle(options) => idle::run(options).await,
             Command::Plot(options) => plot::run(&options),
         }
