@@ -13,6 +13,7 @@
 //! **When an epoch is published.** When every worker has passed its barrier and nobody merged rows of it into a later one.
 //! With synchronous checkpoints also not before the checkpoint is durable.
 
+mod arrivals;
 mod conclude;
 
 use crate::board::Passed;
@@ -22,6 +23,7 @@ use crate::driver::WorkerFailure;
 use crate::lag::Busy;
 use crate::policy::{CheckpointAlignment, CheckpointExecution, CheckpointPolicy, LivePolicy};
 use crate::schedule::{Schedule, shown};
+use arrivals::Arrivals;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -100,20 +102,7 @@ struct State {
     stopped: bool,
     /// Set when the incarnation is to end with a checkpoint.
     concluding: Option<conclude::Conclusion>,
-    arrived: Arrived,
-    /// What had arrived when the barriers of checkpoints under way were cut, and of the newest durable one.
-    arrived_before: VecDeque<(CheckpointId, Arrived)>,
-    durable: Arrived,
-    /// Workers that have built what the incarnation began with, and when the last of them had.
-    built: usize,
-    all_built_at: Option<Instant>,
-}
-
-/// Rows since the beginning of the incarnation.
-#[derive(Debug, Clone, Copy, Default)]
-struct Arrived {
-    from_log: u64,
-    from_sources: u64,
+    arrivals: Arrivals,
 }
 
 pub(crate) struct Coordinator {
@@ -185,11 +174,7 @@ impl Coordinator {
             failure: None,
             stopped: false,
             concluding: None,
-            arrived: Arrived::default(),
-            arrived_before: VecDeque::new(),
-            durable: Arrived::default(),
-            built: 0,
-            all_built_at: None,
+            arrivals: Arrivals::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -360,7 +345,7 @@ impl Coordinator {
         }
         let rows: usize = changes.iter().map(|(_, b)| b.num_rows()).sum();
         self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
-        state.arrived.from_log += rows as u64;
+        state.arrivals.appended(rows);
         state.log_position = position;
         // While workers are down there is nobody to tell: the next incarnation reads the log.
         if state.stopped {
@@ -504,30 +489,6 @@ impl Coordinator {
         self.state.lock().inboxes.len()
     }
 
-    /// Rows of the log, and of sources, that no durable checkpoint of this incarnation holds.
-    pub fn rows_since_checkpoint(&self) -> (u64, u64) {
-        let state = self.state.lock();
-        let from_sources = self.rows_in().saturating_sub(state.arrived.from_log);
-        (
-            state.arrived.from_log - state.durable.from_log,
-            from_sources.saturating_sub(state.durable.from_sources),
-        )
-    }
-
-    /// A worker has built the relations that it was told of.
-    pub fn built(&self) {
-        let mut state = self.state.lock();
-        state.built += 1;
-        if state.built == state.inboxes.len() {
-            state.all_built_at = Some(Instant::now());
-        }
-    }
-
-    /// When all workers had built what the incarnation began with.
-    pub fn all_built_at(&self) -> Option<Instant> {
-        self.state.lock().all_built_at
-    }
-
     pub fn barriers_in_flight(&self) -> usize {
         self.state.lock().in_flight.len()
     }
@@ -552,10 +513,7 @@ impl Coordinator {
         self.epoch_limit.fetch_max(reserved.0, Ordering::SeqCst);
         let mut state = self.state.lock();
         state.checkpoints.completed(checkpoint);
-        while let Some((_, arrived)) = state.arrived_before.pop_front_if(|(c, _)| *c <= checkpoint)
-        {
-            state.durable = arrived;
-        }
+        state.arrivals.checkpoint_completed(checkpoint);
         self.broadcast(&state, &Command::Completed(checkpoint));
         self.let_go(&mut state, checkpoint);
         self.end_if_concluded(&mut state, checkpoint);
@@ -580,7 +538,7 @@ impl Coordinator {
     /// Gives up this checkpoint and those that build upon it; what they would have held is carried over to the next.
     fn abort(&self, state: &mut State, checkpoint: CheckpointId, cause: &str) {
         let (range, failed) = state.checkpoints.aborted(checkpoint);
-        state.arrived_before.retain(|(c, _)| *c < checkpoint);
+        state.arrivals.checkpoint_aborted(checkpoint);
         state.not_concluded(&range, cause);
         for flight in &mut state.in_flight {
             if let Some(id) = flight.barrier.checkpoint.filter(|c| range.contains(c)) {
@@ -767,8 +725,7 @@ impl Coordinator {
             let (begun, aligned) = state.checkpoints.begin(now);
             (id, keeps_aligned) = (Some(begun), aligned);
             state.checkpoint_begun(begun);
-            state.arrived.from_sources = self.rows_in() - state.arrived.from_log;
-            state.arrived_before.push_back((begun, state.arrived));
+            state.arrivals.checkpoint_begun(begun, self.rows_in());
             checkpointing::enter("sealing", begun);
         }
         let barrier = Barrier {

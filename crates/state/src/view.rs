@@ -35,7 +35,7 @@ use layer::{Layer, LayerRows};
 use log::LogRows;
 use parking_lot::{Condvar, Mutex};
 use row::RowLayout;
-use sorted::{SortedRows, SortedRowsBuilder, group_and_row};
+use sorted::{SortedRows, SortedRowsBuilder};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -634,7 +634,7 @@ fn sorted_from_run(run: &Run) -> Result<SortedRows, StateError> {
     for entry in run.iter() {
         // A tombstone in a table of counts says nothing.
         if let Some(value) = entry.value {
-            builder.push(&[&group_and_row(entry.group, entry.key)], count(value)?);
+            builder.push(&[&[entry.group], entry.key], count(value)?);
         }
     }
     Ok(builder.finish())
