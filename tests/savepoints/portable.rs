@@ -145,6 +145,9 @@ async fn duckdb_and_pandas_open_a_savepoint() {
             listed,
             ["here|parquet|{top,v,w}", "there|parquet|{top,v,w}"]
         );
+        // The tools look at these files too.
+        let verified = crate::tools::answer(&data, &["savepoint", "verify", "here", "there"]);
+        assert_eq!(verified.matches("Parquet files").count(), 2, "{verified}");
         for name in ["here", "there"] {
             run(&client, &format!("VERIFY SAVEPOINT {name}")).await;
             run(&client, &format!("DESCRIBE SAVEPOINT {name}")).await;

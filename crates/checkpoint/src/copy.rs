@@ -315,6 +315,8 @@ impl CheckpointStore {
             chain: vec![number],
         });
         state.last_committed = checkpoint;
+        // Epochs that the savepoint has seen are not used again.
+        state.left_behind = state.left_behind.max(Some(adopted.epoch));
         state.set_base(Some(adopted.clone()));
         Ok(adopted)
     }

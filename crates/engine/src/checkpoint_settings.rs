@@ -29,6 +29,7 @@ pub(crate) const LIVE: &[&str] = &[
     "checkpoint_on_drop",
     "checkpoint_retained",
     "checkpoint_timeout",
+    "history_retention",
     "max_concurrent_checkpoints",
     "tolerable_failed_checkpoints",
 ];
@@ -192,6 +193,7 @@ impl Database {
             self.runtime()?.set_policy(policy)?;
             self.store
                 .set_retained(live.integer("checkpoint_retained") as usize);
+            self.store.set_history(live.duration("history_retention"));
             *self.live.write() = live;
         }
         Ok(changes.iter().all(|(name, _)| is_live(name)))

@@ -1,8 +1,10 @@
 //! What a database is opened with.
 
+use crate::begin::FromSavepoint;
 use crate::settings::{Scope, Settings, setting, unknown_setting};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tidegate_state::BackendKind;
 use tidegate_types::{SqlError, SqlState};
 
 /// Settings that `ALTER SYSTEM SET` wrote, within the data directory.
@@ -13,6 +15,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// From the command line, file and environment.
     pub settings: Settings,
+    /// Begin with this, in a data directory that is empty.
+    pub from_savepoint: Option<FromSavepoint>,
     /// Settings of the process around the database, shown with the others: name, value, description.
     pub process: Vec<(&'static str, String, &'static str)>,
     /// Those of `settings` that `ALTER SYSTEM SET` had no part in.
@@ -24,6 +28,7 @@ impl Config {
         Self {
             data_dir: data_dir.into(),
             settings: Settings::default(),
+            from_savepoint: None,
             process: Vec::new(),
             given: BTreeMap::new(),
         }
@@ -43,6 +48,13 @@ impl Config {
     /// As many as asked for, or one per core.
     pub fn workers(&self) -> usize {
         self.settings.workers()
+    }
+
+    pub(crate) fn default_backend(&self) -> BackendKind {
+        match self.settings.text("state_backend") {
+            "rocksdb" => BackendKind::RocksDb,
+            _ => BackendKind::Memory,
+        }
     }
 
     pub fn checkpoint_storage(&self) -> String {

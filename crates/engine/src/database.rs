@@ -10,6 +10,7 @@ use crate::log::{ClosedLog, CommandLog, LogEntry, LogObserver};
 use crate::relations::Specs;
 use crate::session::Transients;
 use crate::settings::Settings;
+use crate::timeline::{as_of_position, begins_at, on_timeline};
 use fs4::FileExt;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -17,13 +18,14 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tidegate_catalog::{Catalog, CatalogChange, Relation};
 use tidegate_checkpoint::{CheckpointStore, Manifest, Storage, StoreOptions};
 use tidegate_connectors::Source;
 use tidegate_runtime::{CatalogSnapshot, RelationSpec, Runtime, RuntimeConfig, RuntimeStatus};
 use tidegate_state::BackendKind;
 use tidegate_types::{LogPosition, RelationId, SqlError, SqlState};
+use tokio::sync::watch;
 
 /// The owner of everything until there are users.
 pub(crate) const OWNER: &str = "tidegate";
@@ -46,6 +48,12 @@ pub struct Database {
     identity: String,
     /// Relations that live as long as somebody's subscription.
     pub(crate) transients: Transients,
+    /// Set once somebody has asked for the end of the server.
+    stop: watch::Sender<bool>,
+    /// Held while workers are stopped or started again.
+    starting: Arc<tokio::sync::Mutex<()>>,
+    /// A savepoint was the last that was to be: there is no checkpoint after it.
+    has_ended: AtomicBool,
     _lock: File,
 }
 
@@ -74,13 +82,14 @@ impl SharedCatalog {
 impl CatalogSnapshot for SharedCatalog {
     fn snapshot(&self) -> serde_json::Value {
         let current = self.current.read();
-        let catalog = serde_json::from_str(&current.0.to_json()).expect("a catalog's JSON is JSON");
-        serde_json::to_value(DurableCatalog {
-            position: current.1,
-            catalog,
-        })
-        .expect("plain data")
+        durable_catalog(&current.0, current.1)
     }
+}
+
+/// A catalog as manifests hold it, with the position of the log up to which DDL is in it.
+pub(crate) fn durable_catalog(catalog: &Catalog, position: LogPosition) -> serde_json::Value {
+    let catalog = serde_json::from_str(&catalog.to_json()).expect("a catalog's JSON is JSON");
+    serde_json::to_value(DurableCatalog { position, catalog }).expect("plain data")
 }
 
 /// Hands durable entries to the runtime, in order.
@@ -110,13 +119,21 @@ impl Database {
         config.settings.checkpoint_policy()?;
         let storage = Storage::open(&config.checkpoint_storage())
             .map_err(tidegate_checkpoint::CheckpointError::from)?;
+        if config.from_savepoint.is_some() {
+            crate::begin::refuse_used(&config, &storage).await?;
+        }
         let options = StoreOptions {
             retained: config.settings.integer("checkpoint_retained") as usize,
+            history: config.settings.duration("history_retention"),
             ..StoreOptions::default()
         };
         let store =
             CheckpointStore::open(storage, options, tokio::runtime::Handle::current()).await?;
         store.clean_up_generations().await?;
+        if let Some(from) = &config.from_savepoint {
+            let identity = identity(&config.data_dir)?;
+            crate::begin::begin(&config, from, &store, &identity).await?;
+        }
         loop {
             let newest = store.newest()?.manifest.map(|m| m.number);
             let held = lock
@@ -148,7 +165,7 @@ impl Database {
             );
         }
         check_log(&config, &mut log, recovery.manifest.as_deref())?;
-        let manifest = on_timeline(&store, recovery.manifest, &log)?;
+        let manifest = on_timeline(&store, recovery.manifest, &log).await?;
         let (catalog, position) = restore_catalog(manifest.as_deref(), &log)?;
         let catalog = Arc::new(SharedCatalog {
             current: RwLock::new((catalog, position)),
@@ -166,6 +183,9 @@ impl Database {
             acknowledged: AtomicU64::new(0),
             identity: identity(&config.data_dir)?,
             transients: Transients::default(),
+            stop: watch::channel(false).0,
+            starting: Arc::default(),
+            has_ended: AtomicBool::new(false),
             _lock: lock,
             live: RwLock::new(config.settings.clone()),
             config,
@@ -225,10 +245,7 @@ impl Database {
     }
 
     pub(crate) fn default_backend(&self) -> BackendKind {
-        match self.config.settings.text("state_backend") {
-            "rocksdb" => BackendKind::RocksDb,
-            _ => BackendKind::Memory,
-        }
+        self.config.default_backend()
     }
 
     /// What to run for a relation of this catalog.
@@ -321,15 +338,73 @@ impl Database {
         self.store.checkpoints()
     }
 
+    /// Stops the workers with a last checkpoint, and answers it.
+    pub(crate) async fn stop_workers(self: &Arc<Self>) -> Result<Arc<Manifest>, SqlError> {
+        let runtime = self.runtime()?;
+        // As long as none can be taken, the workers go on.
+        runtime.checkpoint().await?;
+        let turn = self.starting.clone().lock_owned().await;
+        let database = self.clone();
+        // A statement may be given up; what was begun here has an end before anything is started again.
+        let stopping = tokio::spawn(async move {
+            let _turn = turn;
+            database.appender.runtime.write().take();
+            runtime.stop(true).await
+        });
+        let stopped = stopping.await;
+        stopped.map_err(|_| SqlError::internal("stopping the workers panicked"))??;
+        let newest = self.store.retained().into_iter().next();
+        newest.ok_or_else(|| SqlError::internal("the last checkpoint has gone"))
+    }
+
+    /// Starts workers from the newest checkpoint and the log, when they were stopped.
+    pub(crate) async fn start_again(self: &Arc<Self>) -> Result<(), SqlError> {
+        let _turn = self.starting.lock().await;
+        if self.appender.runtime.read().is_some() {
+            return Ok(());
+        }
+        let newest = self.store.newest()?.manifest;
+        if let Some(newest) = &newest {
+            // Epochs of the workers before are not used again.
+            self.store.rebase(newest);
+        }
+        self.start_runtime(newest).await
+    }
+
+    /// Nothing is written and no checkpoint is taken from now on: what was saved last is how the database ends.
+    pub(crate) fn end_here(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
+        self.log.close();
+    }
+
+    /// An error once nothing of what comes may be saved any more.
+    pub(crate) fn check_open(&self) -> Result<(), SqlError> {
+        match self.has_ended.load(Ordering::SeqCst) {
+            true => Err(crate::api::CancelReason::Shutdown.error()),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn request_stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until `SHUTDOWN` asks for the end of the server.
+    pub async fn stop_requested(&self) {
+        // The sender is here as long as the database is.
+        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
     /// Stops with a last checkpoint. Statements that come later are refused.
     pub async fn shutdown(&self) -> Result<(), SqlError> {
         let runtime = self.appender.runtime.write().take();
+        let has_ended = self.has_ended.load(Ordering::SeqCst);
         let result = match runtime {
-            Some(runtime) => runtime.stop(true).await,
+            Some(runtime) => runtime.stop(!has_ended).await,
             None => Ok(()),
         };
         let newest = self.store.retained().first().map(|m| m.checkpoint);
-        if let Some(newest) = newest.filter(|_| result.is_ok())
+        if let Some(newest) = newest.filter(|_| result.is_ok() && !has_ended)
             && self.live.read().text("checkpoint_on_drop") == "retain"
         {
             let savepoint = self.keep_as_savepoint("stopped", newest).await?;
@@ -431,48 +506,6 @@ pub(crate) fn catalog_of(manifest: Option<&Manifest>) -> Result<(Catalog, LogPos
     Ok((catalog, durable.position))
 }
 
-/// The manifest's state as the beginning of a timeline that starts at this position of the log.
-fn as_of_position(manifest: &Manifest, position: LogPosition) -> Arc<Manifest> {
-    Arc::new(Manifest {
-        log_position: position,
-        ..manifest.clone()
-    })
-}
-
-/// Where to begin: the newest checkpoint, unless the log says that the database went back to a savepoint after it.
-fn on_timeline(
-    store: &CheckpointStore,
-    newest: Option<Arc<Manifest>>,
-    log: &ClosedLog,
-) -> Result<Option<Arc<Manifest>>, SqlError> {
-    let after = newest.as_ref().map_or(LogPosition(0), |m| m.log_position);
-    let mut last = None;
-    log.read(after, &mut |position, entry| {
-        if let LogEntry::Timeline { savepoint } = entry {
-            last = Some((position, savepoint));
-        }
-        Ok(())
-    })?;
-    let Some((position, savepoint)) = last else {
-        return Ok(newest);
-    };
-    tracing::info!(savepoint, "the newest timeline begins at a savepoint");
-    let manifest = store.describe_savepoint(&savepoint)?;
-    store.rebase(&manifest);
-    Ok(Some(as_of_position(&manifest, position)))
-}
-
-/// Whether the log's entry at this position begins a timeline.
-fn timeline_begins(log: &ClosedLog, position: LogPosition) -> Result<bool, SqlError> {
-    let mut begins = false;
-    let before = LogPosition(position.0.saturating_sub(1));
-    log.read(before, &mut |at, entry| {
-        begins |= at == position && matches!(entry, LogEntry::Timeline { .. });
-        Ok(())
-    })?;
-    Ok(begins)
-}
-
 fn restore_catalog(
     manifest: Option<&Manifest>,
     log: &ClosedLog,
@@ -480,7 +513,7 @@ fn restore_catalog(
     let (mut catalog, in_manifest) = catalog_of(manifest)?;
     // At the beginning of a timeline the DDL between the savepoint and the return to it has no meaning any more.
     let began = manifest.map_or(LogPosition(0), |m| m.log_position);
-    let newer_ddl = |m: &Manifest| timeline_begins(log, m.log_position);
+    let newer_ddl = |m: &Manifest| begins_at(log, m.log_position);
     let mut position = match manifest {
         Some(manifest) if newer_ddl(manifest)? => began,
         _ => in_manifest,

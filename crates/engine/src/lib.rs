@@ -21,10 +21,12 @@
 //! `CREATE MATERIALIZED VIEW` goes: planned, logged, told to the runtime, waited for.
 
 pub mod api;
+mod begin;
 mod checkpoint_settings;
 pub mod config;
 pub mod database;
 mod dml;
+mod fit;
 mod log;
 pub mod offline;
 mod past;
@@ -35,9 +37,12 @@ mod rescale;
 mod secrets;
 mod session;
 pub mod settings;
+mod sources;
 mod suspension;
 mod system;
+mod timeline;
 
+pub use begin::FromSavepoint;
 pub use config::Config;
 pub use database::Database;
 pub use session::Session;

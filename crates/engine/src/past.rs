@@ -227,7 +227,7 @@ fn not_kept(what: String, kept: &[Arc<Manifest>]) -> SqlError {
     match named.is_empty() {
         true => error.with_hint("No checkpoint has been taken yet: CHECKPOINT takes one."),
         false => error.with_hint(format!(
-            "Kept are epochs {}. checkpoint_retained says how many checkpoints are; SAVEPOINT keeps one for good.",
+            "Kept are epochs {}. checkpoint_retained and history_retention say how many checkpoints are and for how long; SAVEPOINT keeps one for good.",
             named.join(", ")
         )),
     }

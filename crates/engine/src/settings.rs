@@ -222,6 +222,12 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Integer { min: -15, max: 3 },
         "Accepted for clients; floats are always written exactly.",
     ),
+    server(
+        "history_retention",
+        "off",
+        Kind::Duration { may_be_off: true },
+        "For how long FOR SYSTEM_TIME AS OF can read the past: checkpoints stay so long, and at least checkpoint_retained of them.",
+    ),
     session(
         "idle_in_transaction_session_timeout",
         "0",

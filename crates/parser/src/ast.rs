@@ -97,7 +97,9 @@ pub enum Statement {
     },
     Recover,
     Shutdown {
-        with_savepoint: Option<Ident>,
+        savepoint: Option<Savepoint>,
+        /// What bounded sources have is processed first.
+        drain: bool,
     },
     /// Recognised, not built: to be refused with 0A000 naming `feature`, for example `CREATE FUNCTION`.
     NotBuilt {

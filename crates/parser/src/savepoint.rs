@@ -75,16 +75,29 @@ pub(crate) fn verify(c: &mut Cursor<'_>) -> Parsed<Statement> {
         .with_hint("expected SAVEPOINT or MATERIALIZED VIEW"))
 }
 
-/// `SHUTDOWN [WITH SAVEPOINT name]`.
+/// `SHUTDOWN [WITH SAVEPOINT name [TO 'url'] [DRAIN]]`.
 pub(crate) fn shutdown(c: &mut Cursor<'_>) -> Parsed<Statement> {
     c.advance(1);
-    let with_savepoint = if c.take(&["WITH"]) {
-        c.expect(&["SAVEPOINT"])?;
-        Some(c.ident()?)
-    } else {
-        None
+    if !c.take(&["WITH"]) {
+        return Ok(Statement::Shutdown {
+            savepoint: None,
+            drain: false,
+        });
+    }
+    c.expect(&["SAVEPOINT"])?;
+    let savepoint = Savepoint {
+        name: c.ident()?,
+        views: Vec::new(),
+        to: match c.take(&["TO"]) {
+            true => Some(c.string()?),
+            false => None,
+        },
+        options: Vec::new(),
     };
-    Ok(Statement::Shutdown { with_savepoint })
+    Ok(Statement::Shutdown {
+        savepoint: Some(savepoint),
+        drain: c.take(&["DRAIN"]),
+    })
 }
 
 /// `[SAVEPOINT] name`, where a savepoint may itself be called "savepoint".

@@ -47,6 +47,14 @@ pub struct ServerArgs {
     /// A TOML file of settings: `name = value` lines.
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
+    /// Begin a new, empty data directory with this savepoint, of whatever server: where it was copied to, with #NAME
+    /// behind it if there are several.
+    #[arg(long, value_name = "URL[#NAME]")]
+    pub from_savepoint: Option<String>,
+    /// With --from-savepoint: let go of state that belongs to nothing in the plans of this version, and build the views
+    /// that it was of anew.
+    #[arg(long, requires = "from_savepoint")]
+    pub allow_non_restored_state: bool,
     /// Any setting; may be given more than once.
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,

@@ -136,8 +136,10 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let _ = gate.database.set(database.clone());
     say_ready(address, http_address, &data_dir.display().to_string());
 
-    let name = signals.next().await;
-    info!(signal = name, "stopping; a second signal stops at once");
+    tokio::select! {
+        name = signals.next() => info!(signal = name, "stopping; a second signal stops at once"),
+        () = database.stop_requested() => info!("stopping, as SHUTDOWN asked; a signal stops at once"),
+    }
     tokio::spawn(exit_on_next(signals));
     let _ = stop.send(true);
     if let Err(error) = pg.await {

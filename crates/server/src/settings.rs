@@ -6,8 +6,8 @@
 use crate::cli::ServerArgs;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tidegate_engine::Config;
 use tidegate_engine::settings::{Kind, SETTINGS, Scope, Setting, unknown_setting};
+use tidegate_engine::{Config, FromSavepoint};
 use tidegate_types::{SqlError, SqlState};
 
 const ENVIRONMENT_PREFIX: &str = "TIDEGATE_";
@@ -131,7 +131,12 @@ impl Options {
             values.read_file(path)?;
         }
         values.read_arguments(args)?;
-        values.into_options(ignored_environment)
+        let mut options = values.into_options(ignored_environment)?;
+        if let Some(savepoint) = &args.from_savepoint {
+            let from = FromSavepoint::parse(savepoint, args.allow_non_restored_state)?;
+            options.config.from_savepoint = Some(from);
+        }
+        Ok(options)
     }
 }
 

@@ -71,6 +71,8 @@ async fn a_copied_savepoint_lives_alone_and_comes_back() {
         .unwrap();
     store.clean_up().await.unwrap();
     let adopted = store.adopt(&imported, LogPosition(77)).await.unwrap();
+    assert_eq!(adopted.checkpoint, away.checkpoint);
+    assert!(store.start_epoch() > away.epoch);
     assert_eq!(
         contents(&store, &adopted, 2).await.unwrap(),
         newest_contents

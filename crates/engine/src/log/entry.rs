@@ -12,6 +12,7 @@ use tidegate_types::{Batch, LogPosition, RelationId, SqlError, SqlState};
 const KIND_CATALOG: u8 = 1;
 const KIND_TRANSACTION: u8 = 2;
 const KIND_TIMELINE: u8 = 3;
+const KIND_TIMELINE_REPLAYING_SINKS: u8 = 4;
 
 /// Bytes in front of a frame's content.
 pub(super) const FRAME_HEADER: usize = 8;
@@ -23,7 +24,11 @@ pub enum LogEntry {
     /// What one transaction changed. Never split over epochs.
     Transaction { changes: Vec<(RelationId, Batch)> },
     /// The database went back to this savepoint here: entries before have no meaning any more.
-    Timeline { savepoint: String },
+    Timeline {
+        savepoint: String,
+        /// Sinks begin as new ones do.
+        replays_sinks: bool,
+    },
 }
 
 impl LogEntry {
@@ -41,8 +46,14 @@ impl LogEntry {
                     encode_changes(&mut body, *relation, batch).map_err(SqlError::internal)?;
                 }
             }
-            LogEntry::Timeline { savepoint } => {
-                body.push(KIND_TIMELINE);
+            LogEntry::Timeline {
+                savepoint,
+                replays_sinks,
+            } => {
+                body.push(match replays_sinks {
+                    true => KIND_TIMELINE_REPLAYING_SINKS,
+                    false => KIND_TIMELINE,
+                });
                 body.extend_from_slice(savepoint.as_bytes());
             }
         }
@@ -63,8 +74,9 @@ impl LogEntry {
                     .collect::<Option<_>>()?;
                 rest.is_empty().then_some(LogEntry::Transaction { changes })
             }
-            KIND_TIMELINE => Some(LogEntry::Timeline {
+            KIND_TIMELINE | KIND_TIMELINE_REPLAYING_SINKS => Some(LogEntry::Timeline {
                 savepoint: String::from_utf8(rest.to_vec()).ok()?,
+                replays_sinks: *kind == KIND_TIMELINE_REPLAYING_SINKS,
             }),
             _ => None,
         }

@@ -134,7 +134,7 @@ impl Tools {
             let (kind, name) = named(origin);
             let found = self.manifest(origin);
             let outcome = match &found {
-                Ok(manifest) => self.offline.verify(manifest).await.map_err(SqlError::from),
+                Ok(manifest) => self.verify_one(manifest).await,
                 Err(error) => Err(error.clone()),
             };
             let manifest = found.ok();
@@ -144,10 +144,24 @@ impl Tools {
                 json!(name.or_else(|| Some(manifest.as_ref()?.checkpoint.to_string()))),
                 manifest.as_ref().map_or(Value::Null, |m| json!(m.rows())),
                 manifest.as_ref().map_or(Value::Null, |m| json!(m.bytes())),
-                json!(outcome.map_or_else(|e| e.message, |()| "whole".to_owned())),
+                json!(outcome.unwrap_or_else(|e| e.message)),
             ]);
         }
         Ok((Report::of(vec![list]), whole))
+    }
+
+    /// Its runs, and its rows as Parquet where it has them. Answers what was found whole.
+    async fn verify_one(&self, manifest: &Manifest) -> Result<String, SqlError> {
+        self.offline.verify(manifest).await?;
+        let Some(folder) = &manifest.details.portable else {
+            return Ok("whole".to_owned());
+        };
+        let storage = match &manifest.details.place {
+            Some(place) => Storage::attach(place).map_err(CheckpointError::from)?,
+            None => self.offline.storage().clone(),
+        };
+        let files = tidegate_checkpoint::portable::verify(&storage, folder).await?;
+        Ok(format!("whole, and {files} Parquet files"))
     }
 
     /// All there are, damaged ones included.

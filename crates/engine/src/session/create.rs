@@ -111,6 +111,15 @@ impl Ddl<'_> {
 
     /// Makes a relation durable and runs it. Where running fails it is taken back.
     pub(super) async fn install(&mut self, relation: Relation) -> Result<(), SqlError> {
+        self.install_from(relation, None).await
+    }
+
+    /// As [`Self::install`], beginning with the state of a savepoint.
+    async fn install_from(
+        &mut self,
+        relation: Relation,
+        savepoint: Option<&ast::Ident>,
+    ) -> Result<(), SqlError> {
         let id = relation.id;
         let database = self.database.clone();
         let mut next = database.catalog.get();
@@ -122,13 +131,23 @@ impl Ddl<'_> {
         {
             self.session.notice(notice);
         }
+        let beginning = match (savepoint, &spec) {
+            (Some(savepoint), Some(spec)) => {
+                Some(self.beginning(&next, &relation, spec, savepoint).await?)
+            }
+            _ => None,
+        };
         self.session.last_write = database.log_catalog(next, vec![change]).await?;
         let Some(spec) = spec else { return Ok(()) };
-        let created = database.runtime()?.create(spec).await;
+        let (seed, _held) = beginning.map(|b| (b.seed, b.held)).unzip();
+        let created = database.runtime()?.create_from(spec, seed).await;
         if let Err(error) = created {
             database.forget_connector(id);
             self.forget(id).await?;
-            return Err(error);
+            return Err(match savepoint {
+                Some(savepoint) => Session::not_begun(savepoint, error),
+                None => error,
+            });
         }
         Ok(())
     }
@@ -378,10 +397,6 @@ impl Ddl<'_> {
         let refused = [
             (create.or_replace, "CREATE OR REPLACE MATERIALIZED VIEW"),
             (create.emit_on_window_close, "EMIT ON WINDOW CLOSE"),
-            (
-                create.from_savepoint.is_some(),
-                "CREATE MATERIALIZED VIEW FROM SAVEPOINT",
-            ),
         ];
         if let Some((_, feature)) = refused.iter().find(|(asked, _)| *asked) {
             return Err(SqlError::not_supported(feature));
@@ -423,7 +438,8 @@ impl Ddl<'_> {
         let mut depends_on = planned.direct;
         depends_on.extend(planned.reads);
         let relation = self.relation(id, (schema, name), kind, columns, text, depends_on);
-        self.install(relation).await?;
+        self.install_from(relation, create.from_savepoint.as_ref())
+            .await?;
         Ok(Some(id))
     }
 

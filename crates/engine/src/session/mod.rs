@@ -12,9 +12,12 @@ mod lists;
 mod prepared;
 mod query;
 mod rename;
+mod rollback;
 mod savepoint;
+mod seed;
 mod set;
 mod show;
+mod shutdown;
 mod subscribe;
 mod suspend;
 mod table_as;
@@ -87,6 +90,8 @@ pub struct Session {
     /// Those of them that it has to forget.
     deallocated: Vec<String>,
     reported: Vec<String>,
+    /// The statement that was executed last stops the server, once its answer is on its way.
+    stops_server: bool,
 }
 
 impl DatabaseApi for Database {
@@ -139,6 +144,7 @@ impl Session {
             protocol_statements: HashSet::new(),
             deallocated: Vec::new(),
             reported: Vec::new(),
+            stops_server: false,
         })
     }
 
@@ -254,6 +260,9 @@ impl Session {
                 Ok(command(parsed.statement.tag()))
             }
             Statement::Checkpoint => self.checkpoint().await,
+            Statement::Shutdown { savepoint, drain } => {
+                self.shutdown(savepoint.as_ref(), *drain).await
+            }
             Statement::Savepoint(savepoint) if self.in_block() => self.mark(savepoint),
             Statement::RollbackToSavepoint { name, options } if self.in_block() => {
                 self.roll_back_to_mark(name, options)
@@ -469,6 +478,8 @@ impl SessionApi for Session {
         };
         if result.is_err() {
             self.fail_transaction();
+        } else if std::mem::take(&mut self.stops_server) {
+            self.database.request_stop();
         }
         result
     }

@@ -25,7 +25,7 @@ pub(super) const DESCRIBED: &[&str] = &["Property", "Value"];
 const NOTICE_EVERY: u64 = 256 << 20;
 
 /// What a `SAVEPOINT` statement asks for.
-struct Wanted {
+pub(super) struct Wanted {
     name: String,
     views: Vec<(RelationId, String)>,
     place: Option<(String, Storage)>,
@@ -34,14 +34,8 @@ struct Wanted {
 
 impl Session {
     pub(super) async fn savepoint_with(&mut self, statement: &Savepoint) -> Result<(), SqlError> {
-        let wanted = Wanted {
-            name: tidegate_parser::fold(&statement.name),
-            views: self.saved_views(&statement.views)?,
-            place: place_of(statement)?,
-            parquet: wants_parquet(&statement.options)?,
-        };
+        let wanted = self.wanted(statement)?;
         let database = self.database.clone();
-        database.store.check_savepoint_name(&wanted.name)?;
         let info = database.runtime()?.checkpoint().await?;
         self.notice(format!(
             "checkpoint {} of epoch {} is durable",
@@ -55,12 +49,34 @@ impl Session {
                 "the checkpoint for the savepoint has gone",
             )
         })?;
+        self.save(&wanted, &manifest).await
+    }
+
+    /// What the statement asks for. Whatever is wrong with it shows before anything is done.
+    pub(super) fn wanted(&self, statement: &Savepoint) -> Result<Wanted, SqlError> {
+        let wanted = Wanted {
+            name: tidegate_parser::fold(&statement.name),
+            views: self.saved_views(&statement.views)?,
+            place: place_of(statement)?,
+            parquet: wants_parquet(&statement.options)?,
+        };
+        self.database.store.check_savepoint_name(&wanted.name)?;
+        Ok(wanted)
+    }
+
+    /// Makes a savepoint of a checkpoint.
+    pub(super) async fn save(
+        &mut self,
+        wanted: &Wanted,
+        manifest: &Manifest,
+    ) -> Result<(), SqlError> {
+        let database = self.database.clone();
         // What is copied and written is not removed meanwhile.
-        let _held = database.store.hold(&manifest);
-        let manifest = part_of(&manifest, &wanted)?;
+        let _held = database.store.hold(manifest);
+        let manifest = part_of(manifest, wanted)?;
         let saved = match &wanted.place {
-            None => self.save_here(&wanted, manifest).await?,
-            Some((url, storage)) => self.save_there(&wanted, manifest, url, storage).await?,
+            None => self.save_here(wanted, manifest).await?,
+            Some((url, storage)) => self.save_there(wanted, manifest, url, storage).await?,
         };
         self.notice(format!(
             "savepoint \"{}\" of epoch {} holds {} rows",

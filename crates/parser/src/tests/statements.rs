@@ -174,7 +174,12 @@ fn brief(statement: &Statement) -> String {
         Statement::DescribeSavepoint { name } => format!("describe savepoint {name}"),
         Statement::VerifySavepoint { name } => format!("verify savepoint {name}"),
         Statement::VerifyMaterializedView { name } => format!("verify view {name}"),
-        Statement::Shutdown { with_savepoint } => format!("shutdown {}", or_dash(with_savepoint)),
+        Statement::Shutdown { savepoint, drain } => {
+            let name = savepoint.as_ref().map(|s| s.name.to_string());
+            let to = savepoint.as_ref().and_then(|s| s.to.clone());
+            let drain = if *drain { " drain" } else { "" };
+            format!("shutdown {} to {}{drain}", or_dash(&name), or_dash(&to))
+        }
         Statement::Describe { name } => format!("describe {name}"),
         Statement::Show(s) => {
             let what = match &s.what {
@@ -434,7 +439,7 @@ fn savepoints() {
          SAVEPOINT savepoint; RELEASE a; RELEASE SAVEPOINT a; ROLLBACK TO a; ROLLBACK TO SAVEPOINT a WITH (sinks = 'skip');
          ROLLBACK TRANSACTION TO SAVEPOINT savepoint; ROLLBACK TO savepoint WITH (sinks = skip); ROLLBACK; ABORT;
          SHOW SAVEPOINTS; DESCRIBE SAVEPOINT a; DESCRIBE savepoint; VERIFY SAVEPOINT a; VERIFY MATERIALIZED VIEW s.v;
-         SHUTDOWN; SHUTDOWN WITH SAVEPOINT last",
+         SHUTDOWN; SHUTDOWN WITH SAVEPOINT last; SHUTDOWN WITH SAVEPOINT last TO 's3://b' DRAIN",
         expect![[r#"
             savepoint a views [] to None with {}
             ---
@@ -468,9 +473,11 @@ fn savepoints() {
             ---
             verify view s.v
             ---
-            shutdown -
+            shutdown - to -
             ---
-            shutdown last"#]],
+            shutdown last to -
+            ---
+            shutdown last to s3://b drain"#]],
     );
 }
 
