@@ -227,6 +227,58 @@ async fn a_half_built_view_goes_on_over_a_rescale() {
     assert_eq!(rows(&client, "SELECT * FROM b").await, expected);
 }
 
+/// Rows queue in front of a slow operator, and checkpoints overtake them; a suspended view stays what it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rescale_waits_for_rows_that_queue_and_checkpoints_that_overtake() {
+    let directory = tempfile::tempdir().unwrap();
+    let slow = |text: &str| std::fs::write(directory.path().join("failpoint"), text).unwrap();
+    slow("");
+    let settings = [
+        ("checkpoint_interval", "40ms"),
+        ("checkpoint_alignment", "unaligned"),
+        ("rows_in_flight", "40000"),
+        ("rows_per_epoch", "16384"),
+    ];
+    let server = with_failpoint(directory.path(), &settings);
+    let client = server.connect().await;
+    run(
+        &client,
+        "CREATE SOURCE r (id bigint) WITH (connector = 'datagen', splits = '4', rows = '60000', \"rows.per.second\" = '20000', \"fields.id.kind\" = 'sequence');
+         SET background_ddl = on;
+         CREATE MATERIALIZED VIEW v AS SELECT id % 7 AS g, count(*) AS n, sum(id) AS total FROM r GROUP BY id % 7;
+         CREATE MATERIALIZED VIEW w AS SELECT sum(n) AS n FROM v;
+         SUSPEND MATERIALIZED VIEW w",
+    )
+    .await;
+    slow("batch_slow:v:3");
+    let overtook = "SELECT count(*) FROM tidegate.checkpoints WHERE alignment = 'unaligned' AND in_flight_bytes > 0";
+    until_rows(&client, overtook, |found| found != ["0"]).await;
+    for workers in ["4", "1", "2"] {
+        run(&client, &format!("ALTER SYSTEM SET workers = {workers}")).await;
+        let alignment = rows(&client, "SHOW checkpoint_alignment").await;
+        assert_eq!(alignment, ["unaligned"]);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    slow("");
+    until_rows(&client, "SELECT coalesce(sum(n), 0) FROM v", |found| {
+        found == ["60000"]
+    })
+    .await;
+    let of = |g: u64| (0..60_000u64).filter(move |id| id % 7 == g);
+    let expected: Vec<String> = (0..7)
+        .map(|g| format!("{g}|{}|{}", of(g).count(), of(g).sum::<u64>()))
+        .collect();
+    assert_eq!(rows(&client, "SELECT * FROM v").await, expected);
+    let status = "SELECT status FROM tidegate.materialized_views WHERE name = 'w'";
+    assert_eq!(rows(&client, status).await, ["suspended"]);
+    run(&client, "RESUME MATERIALIZED VIEW w").await;
+    until_rows(&client, "SELECT count(*) FROM tidegate.jobs", |found| {
+        found == ["0"]
+    })
+    .await;
+    assert_eq!(rows(&client, "SELECT n FROM w").await, ["60000"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_number_holds_over_a_restart_and_wrong_ones_are_refused() {
     let directory = tempfile::tempdir().unwrap();

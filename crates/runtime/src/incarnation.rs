@@ -4,18 +4,17 @@
 //! newest checkpoint and the log, in the same process. Sessions wait; nobody is disconnected. When and how often is what
 //! the [restart strategy](crate::restart) says; a view that it gives no further attempt is suspended and the others go on.
 
-use crate::build;
 use crate::checkpointing::{self, CheckpointWork, decode_tokens};
 use crate::command::{Followed, Inbox, Install, RestoredState};
 use crate::coordinator::{Beginning, Coordinator};
 use crate::credits::Credits;
 use crate::driver::WorkerFailure;
-use crate::in_flight;
 use crate::lag;
 use crate::memory;
 use crate::recovery::Watch;
 use crate::rescale::{Order, Rescale, start_rescaled, stop_ordered};
 use crate::restart::{Restarts, Verdict};
+use crate::restore::restore;
 use crate::runtime::Shared;
 use crate::spec::RelationSpec;
 use crate::suspension::take_out;
@@ -25,10 +24,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tidegate_checkpoint::{CheckpointError, Manifest, Restorer};
+use tidegate_checkpoint::Manifest;
 use tidegate_connectors::{Sink, Token};
 use tidegate_plan::{Node, Op};
-use tidegate_types::{CheckpointId, Epoch, KeyGroupRange, LogPosition, SqlError, SqlState};
+use tidegate_types::{CheckpointId, Epoch, LogPosition, SqlError, SqlState};
 use timely::communication::WorkerGuards;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -78,7 +77,7 @@ impl Install {
         }
     }
 
-    fn restored(
+    pub fn restored(
         spec: RelationSpec,
         start: Epoch,
         restored: Vec<RestoredState>,
@@ -484,93 +483,6 @@ fn start_workers(
         worker::run(w, &worker_shared)
     })
     .map_err(SqlError::internal)
-}
-
-/// Everything a checkpoint holds of these relations, by worker.
-async fn restore(
-    shared: &Arc<Shared>,
-    manifest: Option<&Arc<Manifest>>,
-    relations: Vec<RelationSpec>,
-    start: Epoch,
-) -> Result<Vec<Install>, SqlError> {
-    let workers = shared.workers();
-    let known: HashSet<_> = manifest
-        .iter()
-        .flat_map(|m| m.tables.values())
-        .map(|t| t.descriptor.relation)
-        .collect();
-    let building = shared.building.lock().clone();
-    let restorer = shared.store.restorer();
-    let mut installs = Vec::new();
-    for spec in relations {
-        let whole: HashSet<_> = build::position_tables(&spec.dataflow).into_iter().collect();
-        let mut states: Vec<RestoredState> = (0..workers).map(|_| RestoredState::new()).collect();
-        for descriptor in checkpointing::descriptors(&spec) {
-            let Some((manifest, entry)) =
-                manifest.and_then(|m| Some((m, m.table(descriptor.table)?)))
-            else {
-                continue;
-            };
-            for (worker, state) in states.iter_mut().enumerate() {
-                let groups = if whole.contains(&descriptor.table) {
-                    KeyGroupRange::ALL
-                } else {
-                    KeyGroupRange::of_worker(worker, workers)
-                };
-                let runs = restorer.table_runs_later(entry, groups).await;
-                let runs = runs.map_err(|e| damaged(shared, manifest, e))?;
-                if !runs.is_empty() {
-                    state.insert(descriptor.table, runs);
-                }
-            }
-        }
-        if let Some(manifest) = manifest {
-            let restored = restore_in_flight(&restorer, manifest, &spec, &mut states).await;
-            restored.map_err(|e| damaged(shared, manifest, e))?;
-        }
-        let is_restored = known.contains(&spec.relation());
-        let is_awaited = !building.contains(&spec.relation());
-        installs.push(Install::restored(
-            spec,
-            start,
-            states,
-            is_restored,
-            is_awaited,
-        ));
-    }
-    Ok(installs)
-}
-
-/// Rows that the checkpoint's barrier had overtaken, for all workers: each takes its own.
-async fn restore_in_flight(
-    restorer: &Arc<Restorer>,
-    manifest: &Manifest,
-    spec: &RelationSpec,
-    states: &mut [RestoredState],
-) -> Result<(), CheckpointError> {
-    for descriptor in checkpointing::in_flight_tables(spec, manifest.checkpoint) {
-        if let Some(entry) = manifest.table(descriptor.table) {
-            let runs = restorer.table_runs(entry, KeyGroupRange::ALL).await?;
-            let table = in_flight::restored_table(spec.relation(), descriptor.operator);
-            for state in states.iter_mut() {
-                state.insert(table, runs.clone());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Damage is remembered, so that the next attempt begins with an older checkpoint.
-fn damaged(shared: &Shared, manifest: &Manifest, error: CheckpointError) -> SqlError {
-    let told = SqlError::from(error.clone());
-    if error.is_damage() {
-        tracing::error!(
-            checkpoint = manifest.checkpoint.0,
-            "checkpoint is damaged: {error}"
-        );
-        shared.store.reject(manifest, error);
-    }
-    told
 }
 
 /// Sinks make visible what the manifest says was committed, and remove what was not.

@@ -32,6 +32,7 @@ mod policy;
 mod recovery;
 mod rescale;
 mod restart;
+mod restore;
 mod root;
 pub mod runtime;
 mod saved_positions;

@@ -398,8 +398,9 @@ impl Table for MapTable {
     }
 
     fn restore(&mut self, run: &Run) -> Result<(), StateError> {
-        for entry in run.iter() {
-            self.load(entry.key, entry.sub, entry.value)?;
+        let mut next = 0;
+        while next < run.len() {
+            next = self.load_key(run, next)?;
         }
         self.settle()
     }

@@ -1,7 +1,7 @@
 //! State tables.
 
 use super::{Worker, other, part, seeds};
-use crate::{BackendKind, Cell, Change, Form, Merge, Run, Table, TableSpec};
+use crate::{BackendKind, Cell, Change, Form, Merge, Run, RunBuilder, Table, TableSpec};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
@@ -526,5 +526,64 @@ fn rocksdb_keeps_to_its_memory() {
             })
             .unwrap();
         assert_eq!(found, cells.len());
+    }
+}
+
+/// Long keys that come in pieces, cut anywhere, and then a run that changes some of them in the middle and at the end.
+#[test]
+fn many_cells_of_a_key_are_restored_in_pieces() {
+    let worker = Worker::new(KeyGroupRange::ALL, 1 << 20);
+    let key = |k: usize| format!("key {k}").into_bytes();
+    let sub = |n: usize| (n as u32).to_be_bytes().to_vec();
+    let mut rng = StdRng::seed_from_u64(4);
+    for kind in [BackendKind::Memory, BackendKind::RocksDb] {
+        let mut model = Model::new();
+        for (k, count) in [1, 2, 70, 900, 4000, 1].into_iter().enumerate() {
+            for n in 0..count {
+                let value = vec![k as u8; rng.random_range(0..40)];
+                model.insert((key(k), sub(n * 2)), value);
+            }
+        }
+        model.insert((key(3), sub(901)), vec![7; 4000]);
+        let mut sorted: Vec<_> = model.clone().into_iter().collect();
+        sorted.sort_by_key(|((k, s), _)| (key_group(hash_key(k)), k.clone(), s.clone()));
+        let mut table = worker.backends.open_table(kind, &spec(Form::Map)).unwrap();
+        let mut rest = &sorted[..];
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(rng.random_range(1..=rest.len().min(700)));
+            let mut run = RunBuilder::new(TableId(77), true, piece.len());
+            for ((k, s), value) in piece {
+                run.push(k, s, Some(value));
+            }
+            table.restore(&run.finish().unwrap()).unwrap();
+            rest = behind;
+        }
+        assert_eq!(contents(table.as_ref()), model, "{kind:?}");
+        let mut run = RunBuilder::new(TableId(77), true, 0);
+        for k in 0..6 {
+            for n in (0..9000).step_by(37) {
+                let value = (n % 3 > 0).then(|| vec![9; n % 50]);
+                run.push(&key(k), &sub(n), value.as_deref());
+                match value {
+                    Some(value) => model.insert((key(k), sub(n)), value),
+                    None => model.remove(&(key(k), sub(n))),
+                };
+            }
+        }
+        table.restore(&run.finish().unwrap()).unwrap();
+        assert_eq!(contents(table.as_ref()), model, "{kind:?}");
+        assert!(
+            table.seal(CheckpointId(1)).unwrap().is_none(),
+            "{kind:?}: nothing has changed"
+        );
+        for ((k, s), value) in model.iter().step_by(11) {
+            let cell = Cell { key: k, sub: s };
+            table
+                .get_many(&[cell], &mut |_, found| {
+                    assert_eq!(found, Some(value.as_slice()))
+                })
+                .unwrap();
+        }
+        worker.backends.drop_table(kind, TableId(77));
     }
 }

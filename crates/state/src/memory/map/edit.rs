@@ -7,6 +7,7 @@ use crate::memory::block::{
 };
 use crate::memory::changes::UNMARKED;
 use crate::memory::{short_hash, spread};
+use crate::run::{Run, RunEntry};
 use crate::table::StateError;
 use tidegate_types::hash_key;
 
@@ -14,6 +15,95 @@ impl MapTable {
     /// Sets or forgets a cell that the store below (or a restored checkpoint) has, so that it is no change.
     pub fn load(&mut self, key: &[u8], sub: &[u8], value: Option<&[u8]>) -> Result<(), StateError> {
         self.put(key, sub, value, 0)
+    }
+
+    /// Loads a run's cells of one key, from this one on, and answers where the next key begins. Cells behind all that the key
+    /// has are laid into blocks as they come, which is what a restore mostly does; others are put one by one.
+    pub(super) fn load_key(&mut self, run: &Run, first: usize) -> Result<usize, StateError> {
+        let start = run.entry(first);
+        let hash = short_hash(hash_key(start.key));
+        let rest = (first..run.len()).map(|i| run.entry(i));
+        let count = rest.clone().take_while(|e| e.key == start.key).count();
+        let mut cells = rest.take(count);
+        match self.find(hash, start.key) {
+            Some(place) if !self.is_behind(place, start.sub) => {
+                cells.try_for_each(|e| self.load(e.key, e.sub, e.value))?;
+            }
+            place => self.append(hash, place, start.key, cells)?,
+        }
+        Ok(first + count)
+    }
+
+    /// Whether the sub-key comes after all of these blocks.
+    fn is_behind(&self, place: u32, sub: &[u8]) -> bool {
+        let last = self.block(self.last_block(place));
+        last.cells().last().is_some_and(|cell| cell.sub < sub)
+    }
+
+    fn last_block(&self, place: u32) -> Ref {
+        let blocks = self.listed(place).map(|list| &self.lists[list]);
+        blocks.map_or(place, |blocks| *blocks.last().expect("a list has blocks"))
+    }
+
+    /// Adds cells in order behind those that the key has, if it has any. They are no changes.
+    fn append<'a>(
+        &mut self,
+        hash: u32,
+        place: Option<u32>,
+        key: &[u8],
+        loaded: impl Iterator<Item = RunEntry<'a>>,
+    ) -> Result<(), StateError> {
+        let last = place.map(|place| self.last_block(place));
+        let mut cells = std::mem::take(&mut self.scratch);
+        cells.clear();
+        if let Some(last) = last {
+            cells.extend_from_slice(self.block(last).cell_bytes());
+        }
+        let mut blocks = Vec::new();
+        for (sub, value) in loaded.filter_map(|e| Some((e.sub, e.value?))) {
+            let before = cells.len();
+            write_cell(&mut cells, 0, sub, value);
+            self.cells += 1;
+            if cells.len() > MAX_CELLS_BYTES && before > 0 {
+                blocks.push(self.write_record(key, &cells[..before], UNMARKED)?);
+                cells.drain(..before);
+            }
+        }
+        if !cells.is_empty() {
+            blocks.push(self.write_record(key, &cells, UNMARKED)?);
+        }
+        self.scratch = cells;
+        let Some(&first) = blocks.first() else {
+            return Ok(());
+        };
+        match (place, last) {
+            (Some(place), Some(last)) => {
+                let listed = self
+                    .listed(place)
+                    .map(|list| (list, self.lists[list].len() - 1));
+                let spot = Spot {
+                    record: last,
+                    listed,
+                };
+                self.redirect(hash, spot, first);
+                self.free_block(last);
+            }
+            _ => {
+                let slot = Slot { place: first, hash };
+                self.index
+                    .insert_unique(spread(hash), slot, |s| spread(s.hash));
+            }
+        }
+        if blocks.len() > 1 {
+            let list = match place.and_then(|place| self.listed(place)) {
+                Some(list) => list,
+                None => self.add_list(hash, first),
+            };
+            self.list_bytes -= self.lists[list].capacity() * size_of::<Ref>();
+            self.lists[list].extend_from_slice(&blocks[1..]);
+            self.list_bytes += self.lists[list].capacity() * size_of::<Ref>();
+        }
+        Ok(())
     }
 
     pub(super) fn put(
