@@ -15,7 +15,7 @@ use crate::values::Values;
 use crate::window::WindowFunctions;
 use crate::{Operator, OperatorError};
 use datafusion::error::DataFusionError;
-use tidegate_plan::state_tables::top_n_keeps_list;
+use tidegate_plan::state_tables::{top_n_keeps_list, top_n_numbers_all};
 use tidegate_plan::{Dataflow, Op};
 use tidegate_types::{KeyGroupRange, hash_key, key_group};
 
@@ -61,6 +61,18 @@ pub fn build(
             schema,
             dataflow.input_append_only(index, 0),
             dataflow.input_append_only(index, 1),
+        )?),
+        Op::TopN {
+            partition,
+            order,
+            ranking,
+            offset,
+            limit,
+            numbered,
+        } if top_n_numbers_all(*offset, *limit, *numbered) => Box::new(WindowFunctions::ranking(
+            (partition, order, *ranking),
+            &input(0),
+            schema,
         )?),
         Op::TopN {
             partition,

@@ -40,7 +40,7 @@ impl OrderPrefix {
                 Ok(Part::Fixed(null.row(0).data().len()))
             }
             other => {
-                let message = format!("rank() and dense_rank() over an order by {other}");
+                let message = format!("a rank or a window over an order by {other}");
                 Err(DataFusionError::NotImplemented(message).into())
             }
         });

@@ -143,23 +143,7 @@ impl OrderedRows {
             self.scan_first(table, key, &mut before)?;
         }
         let span = self.changes.span(range.clone());
-        let cells: Vec<Cell<'_>> = span
-            .clone()
-            .map(|position| {
-                let (group, sub, _) = self.changes.entry(position);
-                Cell {
-                    key: keys.get(group as usize - range.start),
-                    sub,
-                }
-            })
-            .collect();
-        let old = read_counts(table, &cells)?;
-        let before_after: Vec<(i64, i64)> = span
-            .clone()
-            .zip(&old)
-            .map(|(p, old)| (*old, old + self.changes.entry(p).2))
-            .collect();
-        write_counts(table, &cells, &before_after)?;
+        let before_after = self.write_counts_of(&range, keys, table)?;
         let mut after = CountLists::default();
         for (index, group) in range.enumerate() {
             let of_group = self.changes.span(group..group + 1);
@@ -172,6 +156,58 @@ impl OrderedRows {
             }
         }
         Ok((before, after))
+    }
+
+    /// Brings the table up to date for these keys of the epoch and says how often each changed row was there and is there.
+    pub fn write(
+        &self,
+        range: Range<usize>,
+        table: &mut dyn Table,
+    ) -> Result<(KeyChunk, Vec<(i64, i64)>), OperatorError> {
+        let keys = self.groups.chunk(range.clone())?;
+        let counts = self.write_counts_of(&range, &keys.keys, table)?;
+        Ok((keys, counts))
+    }
+
+    /// The changed rows of one of the keys that were written, in order, with their counts before and after.
+    pub fn changed<'a>(
+        &'a self,
+        range: &Range<usize>,
+        index: usize,
+        counts: &'a [(i64, i64)],
+    ) -> impl Iterator<Item = (&'a [u8], i64, i64)> {
+        let first = self.changes.span(range.clone()).start;
+        let group = range.start + index;
+        self.changes.span(group..group + 1).map(move |position| {
+            let (old, new) = counts[position - first];
+            (self.changes.entry(position).1, old, new)
+        })
+    }
+
+    fn write_counts_of(
+        &self,
+        range: &Range<usize>,
+        keys: &ByteRows,
+        table: &mut dyn Table,
+    ) -> Result<Vec<(i64, i64)>, OperatorError> {
+        let span = self.changes.span(range.clone());
+        let cells: Vec<Cell<'_>> = span
+            .clone()
+            .map(|position| {
+                let (group, sub, _) = self.changes.entry(position);
+                Cell {
+                    key: keys.get(group as usize - range.start),
+                    sub,
+                }
+            })
+            .collect();
+        let old = read_counts(table, &cells)?;
+        let before_after: Vec<(i64, i64)> = span
+            .zip(&old)
+            .map(|(p, old)| (*old, old + self.changes.entry(p).2))
+            .collect();
+        write_counts(table, &cells, &before_after)?;
+        Ok(before_after)
     }
 
     /// Rows only come, and those behind the wanted ones can never become wanted again.

@@ -52,6 +52,7 @@ pub use ast::{
 pub use dialect::TidegateDialect;
 pub use error::ParseError;
 pub use names::{fold, name_parts, quote_ident};
+pub use rewrite::EXCLUSION_MARK;
 pub use script::parse;
 pub use source::position_of;
 

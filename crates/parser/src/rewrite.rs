@@ -14,6 +14,134 @@ pub(crate) fn rewrite(tokens: &mut Vec<TokenWithSpan>) {
     }
     drop_only(tokens);
     name_savepoints(tokens);
+    move_exclusions(tokens);
+}
+
+/// Begins a text in PARTITION BY that says what a frame excludes. Nobody types the control character.
+pub const EXCLUSION_MARK: &str = "\u{1}exclude ";
+
+/// `(… ROWS … EXCLUDE TIES)` becomes `(PARTITION BY mark, … ROWS …)`: a constant to partition by changes nothing, and can be
+/// found by whoever plans the query.
+fn move_exclusions(tokens: &mut Vec<TokenWithSpan>) {
+    let mut from = 0;
+    while let Some(exclusion) = next_exclusion(tokens, from) {
+        from = exclusion.words.start;
+        let Some(open) = opening(tokens, exclusion.words.start) else {
+            continue;
+        };
+        let span = tokens[exclusion.words.start].span;
+        tokens.drain(exclusion.words.clone());
+        let Some(what) = exclusion.what else {
+            continue;
+        };
+        let partition = partition_by(tokens, open, from);
+        let mark = [
+            Token::SingleQuotedString(format!("{EXCLUSION_MARK}{what}")),
+            Token::DoubleColon,
+            Token::make_word("text", None),
+        ];
+        let inserted: Vec<Token> = match partition {
+            Some(_) => mark.into_iter().chain([Token::Comma]).collect(),
+            None => [Token::make_keyword("PARTITION"), Token::make_keyword("BY")]
+                .into_iter()
+                .chain(mark)
+                .collect(),
+        };
+        let at = partition.unwrap_or_else(|| behind_name(tokens, open, from));
+        let count = inserted.len();
+        let inserted = inserted
+            .into_iter()
+            .map(|token| TokenWithSpan::new(token, span));
+        tokens.splice(at..at, inserted);
+        from += count;
+    }
+}
+
+struct ExclusionWords {
+    words: std::ops::Range<usize>,
+    /// None: nothing is excluded.
+    what: Option<&'static str>,
+}
+
+/// The next `EXCLUDE …` that ends a parenthesis in which there is a frame.
+fn next_exclusion(tokens: &[TokenWithSpan], from: usize) -> Option<ExclusionWords> {
+    const FORMS: [(&[&str], Option<&str>); 4] = [
+        (&["EXCLUDE", "CURRENT", "ROW"], Some("current row")),
+        (&["EXCLUDE", "GROUP"], Some("group")),
+        (&["EXCLUDE", "TIES"], Some("ties")),
+        (&["EXCLUDE", "NO", "OTHERS"], None),
+    ];
+    let solid: Vec<usize> = (from..tokens.len())
+        .filter(|i| is_solid(&tokens[*i]))
+        .collect();
+    (0..solid.len()).find_map(|start| {
+        FORMS.iter().find_map(|(words, what)| {
+            let found = solid.get(start..start + words.len())?;
+            let spelled = found
+                .iter()
+                .zip(*words)
+                .all(|(i, word)| is_word(&tokens[*i].token, word));
+            let closed = solid.get(start + words.len());
+            let closed = closed.is_some_and(|i| tokens[*i].token == Token::RParen);
+            (spelled && closed).then(|| ExclusionWords {
+                words: found[0]..found[words.len() - 1] + 1,
+                what: *what,
+            })
+        })
+    })
+}
+
+/// The parenthesis that is open at a token, if it holds a frame.
+fn opening(tokens: &[TokenWithSpan], at: usize) -> Option<usize> {
+    let (mut depth, mut framed) = (0, false);
+    for (index, token) in tokens[..at].iter().enumerate().rev() {
+        match &token.token {
+            Token::RParen => depth += 1,
+            Token::LParen if depth == 0 => return framed.then_some(index),
+            Token::LParen => depth -= 1,
+            word if depth == 0 => {
+                framed |= ["ROWS", "RANGE", "GROUPS"].iter().any(|w| is_word(word, w));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The place behind `PARTITION BY` in a window.
+fn partition_by(tokens: &[TokenWithSpan], open: usize, end: usize) -> Option<usize> {
+    let mut depth = 0;
+    let mut last_was_partition = false;
+    for (index, token) in tokens.iter().enumerate().take(end).skip(open + 1) {
+        if !is_solid(token) {
+            continue;
+        }
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            word if depth == 0 && last_was_partition && is_word(word, "BY") => {
+                return Some(index + 1);
+            }
+            _ => {}
+        }
+        last_was_partition = is_word(&token.token, "PARTITION");
+    }
+    None
+}
+
+/// The place where a window's own clauses begin: behind the name of another one that it builds on.
+fn behind_name(tokens: &[TokenWithSpan], open: usize, end: usize) -> usize {
+    let first = (open + 1..end).find(|i| is_solid(&tokens[*i]));
+    match first {
+        Some(first) => {
+            let clause = ["ORDER", "ROWS", "RANGE", "GROUPS"];
+            let named = !clause
+                .iter()
+                .any(|word| is_word(&tokens[first].token, word));
+            first + usize::from(named)
+        }
+        None => open + 1,
+    }
 }
 
 fn is_solid(token: &TokenWithSpan) -> bool {

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 
 /// A DataFusion expression whose columns are positions of the input: the column named `3` is the fourth.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ScalarExpr(Expr);
 
 impl ScalarExpr {

@@ -4,6 +4,7 @@
 //! must be distributed. Plans hold no handles, no closures and no names of columns that matter: columns are positions.
 
 pub mod dataflow;
+pub mod exclusion;
 pub mod explain;
 pub mod expr;
 pub mod join_state;
@@ -11,8 +12,10 @@ pub mod op;
 pub mod state_tables;
 
 pub use dataflow::{Dataflow, Edge, Node};
+pub use exclusion::{Excluding, Exclusion};
 pub use expr::ScalarExpr;
 pub use op::{
-    AggregateCall, AggregateFunction, Distribution, JoinKind, Op, Ranking, SortKey, StateTable,
+    AggregateCall, AggregateFunction, Distribution, JoinKind, Op, PairFunction, Ranking, SortKey,
+    StateTable,
 };
 pub use state_tables::{AggregateState, ValueSet};

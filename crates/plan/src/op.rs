@@ -61,6 +61,39 @@ pub enum AggregateFunction {
     VarSamp,
     StddevPop,
     StddevSamp,
+    BitAnd,
+    BitOr,
+    BitXor,
+    /// Arguments: y, x.
+    Pair(PairFunction),
+    /// The first value in the order of the call.
+    FirstValue,
+    LastValue,
+    /// Of the values in the order of the call; the fraction is the call's parameter.
+    PercentileCont,
+    PercentileDisc,
+    Mode,
+    /// Arguments: y, an array of x. Gives the intercept and a coefficient for each x.
+    LinearRegression,
+    /// What DataFusion has besides, computed from all rows of a group. The call's parameter is the call in its words.
+    Library,
+}
+
+/// What is computed from two numbers of each row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum PairFunction {
+    Corr,
+    CovarPop,
+    CovarSamp,
+    RegrAvgX,
+    RegrAvgY,
+    RegrCount,
+    RegrIntercept,
+    RegrR2,
+    RegrSlope,
+    RegrSxx,
+    RegrSxy,
+    RegrSyy,
 }
 
 /// One aggregate of an [`Op::Aggregate`]. Arguments, filter and order are input columns: the planner puts a projection
@@ -73,6 +106,8 @@ pub struct AggregateCall {
     /// A boolean column; only rows in which it is true count.
     pub filter: Option<usize>,
     pub order_by: Vec<SortKey>,
+    /// What the function is told once: an expression whose columns are places among the arguments.
+    pub parameter: Option<ScalarExpr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -59,22 +59,30 @@ impl AggregateState {
     }
 }
 
-/// The set that a call needs: for DISTINCT, for lists, and for extremes that may be retracted.
+/// The set that a call needs: for DISTINCT, for what depends on the order, and for extremes that may be retracted.
 fn value_set(call: &AggregateCall, input_append_only: bool) -> Option<ValueSet> {
     use AggregateFunction as F;
-    let list = matches!(call.function, F::StringAgg | F::ArrayAgg);
+    let ordered = matches!(
+        call.function,
+        F::StringAgg
+            | F::ArrayAgg
+            | F::FirstValue
+            | F::LastValue
+            | F::PercentileCont
+            | F::PercentileDisc
+            | F::Mode
+            | F::Library
+    );
     let needed = match call.function {
-        F::StringAgg | F::ArrayAgg => true,
+        _ if ordered => true,
         F::Min | F::Max => !input_append_only,
-        F::BoolAnd | F::BoolOr => false,
-        F::Count | F::Sum | F::Avg | F::VarPop | F::VarSamp | F::StddevPop | F::StddevSamp => {
-            call.distinct
-        }
+        F::BoolAnd | F::BoolOr | F::BitAnd | F::BitOr => false,
+        _ => call.distinct,
     };
     if !needed {
         return None;
     }
-    let mut columns: Vec<SortKey> = if list {
+    let mut columns: Vec<SortKey> = if ordered {
         call.order_by.clone()
     } else {
         Vec::new()
@@ -94,10 +102,9 @@ fn value_set(call: &AggregateCall, input_append_only: bool) -> Option<ValueSet> 
             });
         }
     }
-    let skip_nulls_in = if call.function == F::ArrayAgg {
-        None
-    } else {
-        call.arguments.first().copied()
+    let skip_nulls_in = match call.function {
+        F::ArrayAgg | F::FirstValue | F::LastValue | F::Library => None,
+        _ => call.arguments.first().copied(),
     };
     Some(ValueSet {
         columns,
@@ -147,6 +154,16 @@ pub fn state_tables(op: &Op, inputs: &[Input]) -> Vec<StateTable> {
         Op::TopN {
             partition,
             order,
+            offset,
+            limit,
+            numbered,
+            ..
+        } if top_n_numbers_all(*offset, *limit, *numbered) => {
+            window_tables(partition, order, &inputs[0].schema)
+        }
+        Op::TopN {
+            partition,
+            order,
             ranking,
             offset,
             limit,
@@ -157,7 +174,7 @@ pub fn state_tables(op: &Op, inputs: &[Input]) -> Vec<StateTable> {
         }
         Op::Window {
             partition, order, ..
-        } => vec![top_n_table(partition, order, &inputs[0].schema, false)],
+        } => window_tables(partition, order, &inputs[0].schema),
         Op::AtMostOne { keys } => {
             let rest = rest_of(&inputs[0].schema, keys);
             vec![map_table(
@@ -242,6 +259,22 @@ pub fn top_n_keeps_list(
     const FEW: u64 = 16;
     let few = limit.is_some_and(|limit| offset.saturating_add(limit) <= FEW);
     input_append_only && ranking == Ranking::RowNumber && few
+}
+
+/// Whether a top-n is of all rows and says their numbers, as window functions do.
+pub fn top_n_numbers_all(offset: u64, limit: Option<u64>, numbered: bool) -> bool {
+    offset == 0 && limit.is_none() && numbered
+}
+
+/// The rows of a partition in order, and beside some of them what running calls had there.
+fn window_tables(partition: &[usize], order: &[SortKey], input: &SchemaRef) -> Vec<StateTable> {
+    let rows = top_n_table(partition, order, input, false);
+    let anchors = StateTable {
+        name: "anchors",
+        value: encoded("states", DataType::Binary, "states"),
+        ..rows.clone()
+    };
+    vec![rows, anchors]
 }
 
 fn top_n_table(

@@ -15,8 +15,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::Expr;
 use std::fmt::Write;
 use tidegate_plan::{
-    AggregateCall, AggregateFunction, Dataflow, Distribution, JoinKind, Op, Ranking, ScalarExpr,
-    SortKey,
+    AggregateCall, AggregateFunction, Dataflow, Distribution, JoinKind, Op, PairFunction, Ranking,
+    ScalarExpr, SortKey,
 };
 use tidegate_types::{RelationId, SqlType};
 
@@ -285,6 +285,20 @@ fn call(call: &AggregateCall, input: &Schema) -> String {
         F::VarSamp => "var_samp",
         F::StddevPop => "stddev_pop",
         F::StddevSamp => "stddev_samp",
+        F::BitAnd => "bit_and",
+        F::BitOr => "bit_or",
+        F::BitXor => "bit_xor",
+        F::Pair(pair) => self::pair(pair),
+        F::FirstValue => "first_value",
+        F::LastValue => "last_value",
+        F::PercentileCont => "percentile_cont",
+        F::PercentileDisc => "percentile_disc",
+        F::Mode => "mode",
+        F::LinearRegression => "linear_regression",
+        F::Library => match call.parameter.as_ref().map(ScalarExpr::expr) {
+            Some(Expr::AggregateFunction(function)) => function.func.name(),
+            _ => "aggregate",
+        },
     };
     let names: Vec<&str> = call.arguments.iter().map(|a| name(input, *a)).collect();
     let arguments = if names.is_empty() {
@@ -302,6 +316,24 @@ fn call(call: &AggregateCall, input: &Schema) -> String {
         let _ = write!(text, " filter ({})", name(input, filter));
     }
     text
+}
+
+fn pair(function: PairFunction) -> &'static str {
+    use PairFunction as P;
+    match function {
+        P::Corr => "corr",
+        P::CovarPop => "covar_pop",
+        P::CovarSamp => "covar_samp",
+        P::RegrAvgX => "regr_avgx",
+        P::RegrAvgY => "regr_avgy",
+        P::RegrCount => "regr_count",
+        P::RegrIntercept => "regr_intercept",
+        P::RegrR2 => "regr_r2",
+        P::RegrSlope => "regr_slope",
+        P::RegrSxx => "regr_sxx",
+        P::RegrSxy => "regr_sxy",
+        P::RegrSyy => "regr_syy",
+    }
 }
 
 fn order(keys: &[SortKey], input: &Schema) -> String {

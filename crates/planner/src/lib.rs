@@ -3,7 +3,8 @@
 //! The walk of `CREATE MATERIALIZED VIEW v AS SELECT …`, and what each stage may assume:
 //!
 //! 1. [`refuse`] looks at the syntax tree: what DataFusion would silently ignore or get wrong is refused by name. What can be
-//!    said in other words is rewritten: [`set_returning`], [`quantified`], [`multisets`], [`lateral`].
+//!    said in other words is rewritten: [`set_returning`], [`quantified`], [`multisets`], [`lateral`], [`lateral_limit`],
+//!    [`windows`].
 //! 2. [`query`] turns the tree into a DataFusion logical plan. [`context`] answers its questions about names: relations
 //!    come from the caller's [`Relations`], functions from one [`functions::registry`]. Ad-hoc reads go the same way, so a
 //!    function, a type or a coercion cannot mean one thing in a `SELECT` and another in a view.
@@ -31,6 +32,7 @@ pub mod errors;
 pub mod explain;
 pub mod functions;
 mod lateral;
+mod lateral_limit;
 pub mod lower;
 mod multisets;
 pub mod names;
@@ -45,6 +47,7 @@ mod set_returning;
 pub mod spellings;
 mod values;
 pub mod view;
+mod windows;
 
 #[cfg(test)]
 mod tests;

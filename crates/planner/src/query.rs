@@ -2,7 +2,8 @@
 
 use crate::context::{Context, RelationSource, Relations, Resolved};
 use crate::{
-    errors, lateral, multisets, names, quantified, refuse, set_returning, spellings, values,
+    errors, lateral, lateral_limit, multisets, names, quantified, refuse, set_returning, spellings,
+    values, windows,
 };
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::Transformed;
@@ -129,6 +130,7 @@ pub(crate) fn plan(
     // Before anything is refused: a rewritten construct is no longer there to be.
     set_returning::rewrite(&mut query, context.purpose);
     refuse::check(&query, context.purpose, text)?;
+    windows::spell_out(&mut query)?;
     quantified::rewrite(&mut query);
     multisets::mark(&mut query);
     names::name_columns(&mut query);
@@ -140,6 +142,8 @@ pub(crate) fn plan(
         .sql_statement_to_plan_with_context(statement, &mut planner_context)
         .and_then(multisets::resolve)
         .and_then(lateral::resolve)
+        .and_then(lateral_limit::resolve)
+        .and_then(windows::resolve)
         .map_err(|e| errors::sql_error(&e, text))
 }
 

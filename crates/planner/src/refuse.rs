@@ -5,8 +5,8 @@
 
 use crate::query::Purpose;
 use sqlparser::ast::{
-    Expr, Function, GroupByExpr, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier,
-    Spanned, TableFactor, Visit, Visitor,
+    Expr, GroupByExpr, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
+    TableFactor, Visit, Visitor,
 };
 use std::ops::ControlFlow;
 use tidegate_types::{SqlError, SqlState};
@@ -101,20 +101,6 @@ impl Refuser<'_> {
         }
         ControlFlow::Continue(())
     }
-
-    fn function(&self, function: &Function, at: &Expr) -> Flow {
-        if !function.within_group.is_empty() {
-            self.view("WITHIN GROUP", at)?;
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn derived(&self, lateral: bool, subquery: &Query, at: &TableFactor) -> Flow {
-        if lateral && (subquery.limit_clause.is_some() || subquery.fetch.is_some()) {
-            self.everywhere("LATERAL with LIMIT", at)?;
-        }
-        ControlFlow::Continue(())
-    }
 }
 
 impl Visitor for Refuser<'_> {
@@ -183,9 +169,6 @@ impl Visitor for Refuser<'_> {
                     None => ControlFlow::Continue(()),
                 }
             }
-            TableFactor::Derived {
-                lateral, subquery, ..
-            } => self.derived(*lateral, subquery, factor),
             TableFactor::TableFunction { .. } => self.view("TABLE(function)", factor),
             TableFactor::MatchRecognize { .. } => self.everywhere("MATCH_RECOGNIZE", factor),
             TableFactor::Pivot { .. } => self.everywhere("PIVOT", factor),
@@ -198,7 +181,6 @@ impl Visitor for Refuser<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> Flow {
         match expr {
-            Expr::Function(function) => self.function(function, expr),
             Expr::InSubquery { expr: row, .. } if matches!(row.as_ref(), Expr::Tuple(_)) => {
                 self.everywhere("a row compared with a sub-query", expr)
             }

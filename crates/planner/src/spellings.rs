@@ -5,12 +5,13 @@
 //! - functions that return rows of an array's elements are `unnest` of the function that returns the array;
 //! - `t AT TIME ZONE z` is `timezone(z, t)`;
 //! - `age(t)` counts to today;
+//! - `median(x)` and the approximate percentiles are `percentile_cont`;
 //! - `TABLE t` is `SELECT * FROM t`.
 
 use sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
     ObjectName, ObjectNamePart, Query, SetExpr, Statement, TableAlias, TableAliasColumnDef,
-    TableFactor, VisitMut, VisitorMut,
+    TableFactor, Value, VisitMut, VisitorMut,
 };
 use std::ops::ControlFlow;
 
@@ -23,6 +24,11 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("jsonb_object_keys", "jsonb_keys", "jsonb_object_keys"),
     ("json_object_keys", "jsonb_keys", "json_object_keys"),
     ("string_to_table", "string_to_array", "string_to_table"),
+    (
+        "regexp_split_to_table",
+        "regexp_split_to_array",
+        "regexp_split_to_table",
+    ),
 ];
 
 /// Rewrites a query whose columns have their names.
@@ -165,6 +171,30 @@ fn argument(expr: Expr) -> FunctionArg {
     FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
 }
 
+/// `median(x)`, `approx_median(x)` and `approx_percentile_cont(f [, n]) WITHIN GROUP (ORDER BY x)`, or with x in front.
+fn percentile(name: &str, given: &Function) -> Option<Expr> {
+    let mut spelled = given.clone();
+    let FunctionArguments::List(list) = &mut spelled.args else {
+        return None;
+    };
+    match (name, list.args.len()) {
+        ("median" | "approx_median", 1) => {
+            let half = Expr::Value(Value::Number("0.5".to_owned(), false).into());
+            list.args.push(argument(half));
+        }
+        ("approx_percentile_cont", _) => {
+            // How many centroids to keep does not matter for what is exact.
+            list.args
+                .truncate(if given.within_group.is_empty() { 2 } else { 1 });
+        }
+        _ => return None,
+    }
+    spelled.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(
+        "percentile_cont",
+    ))]);
+    Some(Expr::Function(spelled))
+}
+
 fn call_of(given: &Function) -> Option<Expr> {
     let name = bare(&given.name)?;
     if let Some((_, array, _)) = ROWS.iter().find(|(rows, ..)| *rows == name) {
@@ -182,6 +212,9 @@ fn call_of(given: &Function) -> Option<Expr> {
     {
         let today = call("current_date", Vec::new());
         return Some(call("age", vec![argument(today), since.clone()]));
+    }
+    if let Some(percentile) = percentile(&name, given) {
+        return Some(percentile);
     }
     let (each, join) = match name.as_str() {
         "jsonb_agg" | "json_agg" => ("to_jsonb", "jsonb_join"),

@@ -9,12 +9,13 @@ use crate::oracle::rows::{
 use crate::oracle::window::{WindowCall, window};
 use crate::value::{Row, Value, ZSet, add};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::functions_aggregate::expr_fn::array_agg;
 use datafusion::logical_expr::{Expr, cast, col, lit};
 use rand::prelude::*;
 use rand::rngs::StdRng;
 use std::sync::Arc;
 use tidegate_plan::{
-    AggregateCall, AggregateFunction as F, JoinKind, Op, Ranking, ScalarExpr, SortKey,
+    AggregateCall, AggregateFunction as F, JoinKind, Op, PairFunction, Ranking, ScalarExpr, SortKey,
 };
 
 type Oracle = Box<dyn Fn(&[ZSet]) -> Expected>;
@@ -434,13 +435,21 @@ fn output_type(function: F, argument: Option<&DataType>, random: &mut StdRng) ->
         (F::Min | F::Max, Some(t)) => t.clone(),
         (F::BoolAnd | F::BoolOr, _) => DataType::Boolean,
         (F::StringAgg, _) => DataType::Utf8,
-        (F::ArrayAgg, Some(t)) => DataType::List(Arc::new(Field::new("item", t.clone(), true))),
+        (F::ArrayAgg | F::Library, Some(t)) => {
+            DataType::List(Arc::new(Field::new("item", t.clone(), true)))
+        }
+        (F::BitAnd | F::BitOr | F::BitXor, Some(t)) => t.clone(),
+        (F::FirstValue | F::LastValue | F::PercentileDisc | F::Mode, Some(t)) => t.clone(),
+        (F::Pair(PairFunction::RegrCount), _) => DataType::Int64,
+        (F::Pair(_) | F::PercentileCont, _) => DataType::Float64,
+        (F::LinearRegression, _) => list_of(DataType::Float64),
         (other, None) => panic!("{other:?} needs an argument"),
     }
 }
 
 fn random_call(random: &mut StdRng) -> (AggregateCall, DataType) {
-    const FUNCTIONS: [F; 13] = [
+    use PairFunction as P;
+    const FUNCTIONS: [F; 35] = [
         F::Count,
         F::Sum,
         F::Avg,
@@ -454,11 +463,48 @@ fn random_call(random: &mut StdRng) -> (AggregateCall, DataType) {
         F::VarSamp,
         F::StddevPop,
         F::StddevSamp,
+        F::BitAnd,
+        F::BitOr,
+        F::BitXor,
+        F::FirstValue,
+        F::LastValue,
+        F::PercentileCont,
+        F::PercentileDisc,
+        F::Mode,
+        F::LinearRegression,
+        F::Library,
+        F::Pair(P::Corr),
+        F::Pair(P::CovarPop),
+        F::Pair(P::CovarSamp),
+        F::Pair(P::RegrAvgX),
+        F::Pair(P::RegrAvgY),
+        F::Pair(P::RegrCount),
+        F::Pair(P::RegrIntercept),
+        F::Pair(P::RegrR2),
+        F::Pair(P::RegrSlope),
+        F::Pair(P::RegrSxx),
+        F::Pair(P::RegrSxy),
+        F::Pair(P::RegrSyy),
     ];
     let function = FUNCTIONS[random.random_range(0..FUNCTIONS.len())];
     let arguments = match function {
         F::Count if random.random() => Vec::new(),
-        F::Count | F::Min | F::Max | F::ArrayAgg => vec![random.random_range(0..SCALARS)],
+        F::Count
+        | F::Min
+        | F::Max
+        | F::ArrayAgg
+        | F::Library
+        | F::FirstValue
+        | F::LastValue
+        | F::PercentileDisc
+        | F::Mode => vec![random.random_range(0..SCALARS)],
+        F::BitAnd | F::BitOr | F::BitXor => vec![[0, 2, 6][random.random_range(0..3)]],
+        F::PercentileCont => vec![[0, 4, 6, 9][random.random_range(0..4)]],
+        F::Pair(_) => {
+            let number = |r: &mut StdRng| [0, 4, 6, 9, 3][r.random_range(0..5)];
+            vec![number(random), number(random)]
+        }
+        F::LinearRegression => vec![[0, 6][random.random_range(0..2)], 14],
         F::BoolAnd | F::BoolOr => vec![[5, 8][random.random_range(0..2)]],
         F::StringAgg => vec![1, 10],
         _ => vec![NUMBERS[random.random_range(0..NUMBERS.len())]],
@@ -466,14 +512,26 @@ fn random_call(random: &mut StdRng) -> (AggregateCall, DataType) {
     let distinct = !arguments.is_empty() && random.random_range(0..3) == 0;
     let order_by = match function {
         // As in Postgres, DISTINCT may only be ordered by its arguments.
-        F::ArrayAgg | F::StringAgg if distinct => random_order(random, &arguments),
-        F::ArrayAgg | F::StringAgg => random_order(random, &[0, 2, 3, 4, arguments[0]]),
+        F::ArrayAgg | F::StringAgg | F::FirstValue | F::LastValue | F::Library if distinct => {
+            random_order(random, &arguments)
+        }
+        F::ArrayAgg | F::StringAgg | F::FirstValue | F::LastValue | F::Library => {
+            random_order(random, &[0, 2, 3, 4, arguments[0]])
+        }
+        F::PercentileCont | F::PercentileDisc | F::Mode => random_order(random, &arguments),
         _ => Vec::new(),
     };
     let filter = (random.random_range(0..3) == 0).then(|| [5, 8][random.random_range(0..2)]);
     let schema = input_schema();
     let argument = arguments.first().map(|a| schema.field(*a).data_type());
     let output = output_type(function, argument, random);
+    let parameter = match function {
+        F::PercentileCont | F::PercentileDisc => {
+            Some([0.0, 0.25, 0.5, 0.9, 1.0][random.random_range(0..5)]).map(lit)
+        }
+        F::Library => Some(array_agg(col("0"))),
+        _ => None,
+    };
     (
         AggregateCall {
             function,
@@ -481,6 +539,7 @@ fn random_call(random: &mut StdRng) -> (AggregateCall, DataType) {
             distinct,
             filter,
             order_by,
+            parameter: parameter.map(ScalarExpr::new),
         },
         output,
     )
@@ -575,36 +634,29 @@ fn top_n_case(random: &mut StdRng) -> Case {
 }
 
 fn window_case(random: &mut StdRng) -> Case {
-    let partition = random_keys(random);
-    let order = random_order(random, &[0, 1, 2, 4, 7, 10]);
-    let columns: Vec<usize> = vec![0, 6, 7];
-    let mut calls = Vec::new();
-    for _ in 0..random.random_range(1..4) {
-        let rows = (random.random_range(0..3), random.random_range(0..3));
-        let column = columns[random.random_range(0..columns.len())];
-        calls.push(match random.random_range(0..5) {
-            0 => WindowCall::CountToPeers,
-            1 => WindowCall::SumOfRows(rows.0, rows.1),
-            2 => WindowCall::Lag(column, rows.0 as usize),
-            3 => WindowCall::FirstOfPartition(column),
-            _ => WindowCall::MaxSoFar(column),
-        });
-    }
+    let partition = match random.random_range(0..3) {
+        0 => Vec::new(),
+        _ => random_keys(random),
+    };
+    let order = match random.random_range(0..3) {
+        0 => random_order(random, &[0, 6]).into_iter().take(1).collect(),
+        _ => random_order(random, &[0, 1, 2, 4, 7, 10]),
+    };
+    let calls: Vec<WindowCall> = (0..random.random_range(1..4))
+        .map(|_| WindowCall::random(random, &order))
+        .collect();
     let schema = input_schema();
     let mut fields = schema.fields().to_vec();
     for (index, call) in calls.iter().enumerate() {
-        let data_type = match call.column() {
-            Some(column) => schema.field(column).data_type().clone(),
-            None => DataType::Int64,
-        };
-        fields.push(Arc::new(Field::new(format!("w{index}"), data_type, true)));
+        let name = format!("w{index}");
+        fields.push(Arc::new(Field::new(name, call.output(&schema), true)));
     }
     let op = Op::Window {
         partition: partition.clone(),
         order: order.clone(),
         calls: calls
             .iter()
-            .map(|call| call.expression(&partition, &order))
+            .map(|call| call.expression(&partition, &order, &schema))
             .collect(),
     };
     let case = one_input("window", op, random.random(), move |input| {

@@ -77,6 +77,9 @@ fn close(a: &Value, b: &Value) -> bool {
         (Value::Float(a), Value::Float(b)) if a.is_finite() && b.is_finite() => {
             (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1e-9)
         }
+        (Value::List(a), Value::List(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b))
+        }
         (a, b) => a == b,
     }
 }
@@ -181,6 +184,9 @@ fn run(generator: &Generator, seed: u64, on: &Backend, other: &Backend) -> usize
     let case = generator.1(random);
     let mut finals = Vec::new();
     let epochs = random_epochs(random, &case, &mut finals);
+    if std::env::var_os("TIDEGATE_SEED").is_some() {
+        eprintln!("{}: {:?}", generator.0, case.op);
+    }
     let mut dataflow = single_node(
         case.op.clone(),
         &case.inputs,

@@ -5,11 +5,16 @@
 //! output; `finish` then gives both as columns.
 
 use super::AggregateSpec;
+use super::bits::Bits;
 use super::bools::Bools;
 use super::count::Count;
 use super::extreme::{ByteExtreme, NumberExtreme, SetExtreme, holds_numbers};
+use super::library::Library;
 use super::list::List;
 use super::number::NumberShape;
+use super::ordered::Ordered;
+use super::pairs::Pairs;
+use super::regression::Regression;
 use super::sum::{FloatSum, WholeSum};
 use super::value_set::{Distinct, ValueSetChanges};
 use super::variance::Variance;
@@ -214,6 +219,16 @@ pub fn build(
                 output,
             )?));
         }
+        (
+            F::FirstValue | F::LastValue | F::PercentileCont | F::PercentileDisc | F::Mode,
+            Some(set),
+        ) => {
+            return Ok(Box::new(Ordered::new(call, set, &mut sets[set], output)?));
+        }
+        (F::Library, Some(set)) => {
+            let library = Library::new(call, set, &mut sets[set], spec.input, output)?;
+            return Ok(Box::new(library));
+        }
         _ => {}
     }
     let shape = || -> Result<NumberShape, OperatorError> {
@@ -237,7 +252,10 @@ pub fn build(
         F::VarPop | F::VarSamp | F::StddevPop | F::StddevSamp => {
             Box::new(Variance::new(call.function, every_row, shape()?))
         }
-        F::StringAgg | F::ArrayAgg => return Err(unsupported("a list without its values")),
+        F::BitAnd | F::BitOr | F::BitXor => Box::new(Bits::new(call.function, output)?),
+        F::Pair(function) => Box::new(Pairs::new(function, output)?),
+        F::LinearRegression => Box::new(Regression::new(output)?),
+        _ => return Err(unsupported("an aggregate over an order without its values")),
     };
     Ok(match set {
         Some(set) => Box::new(Distinct::new(set, call, &sets[set], inner)),

@@ -47,9 +47,29 @@ impl Exact {
 
     /// Adds `value² · times`.
     pub fn add_square(&mut self, value: f64, times: i64) {
-        let (mantissa, exponent) = parts(value);
-        let square = i128::from(mantissa) * i128::from(mantissa);
-        self.add_product(square, times, exponent * 2);
+        self.add_floats(value, value, times);
+    }
+
+    /// Adds `a · b · times`. Both must be finite.
+    pub fn add_floats(&mut self, a: f64, b: f64, times: i64) {
+        let ((a, low), (b, high)) = (parts(a), parts(b));
+        self.add_product(i128::from(a) * i128::from(b), times, low + high);
+    }
+
+    /// Adds `other · factor`. The factor must be finite.
+    pub fn add_scaled(&mut self, other: &Exact, factor: f64) {
+        let (mantissa, exponent) = parts(factor);
+        let magnitude = other.magnitude();
+        let mantissa = i128::from(if magnitude.negative {
+            -mantissa
+        } else {
+            mantissa
+        });
+        for (index, limb) in magnitude.limbs.iter().enumerate() {
+            // 53 bits by 64 bits fit.
+            let at = magnitude.exponent + 64 * index as i32 + exponent;
+            self.add(mantissa * i128::from(*limb), at);
+        }
     }
 
     /// Adds `factor · times · 2^exponent` where the product may need more than 127 bits.
@@ -129,26 +149,36 @@ impl Exact {
 
     /// `count · squares − sum²`, the numerator of every variance.
     pub fn spread(count: i64, sum: &Exact, squares: &Exact) -> Exact {
+        Self::cross(count, squares, sum, sum)
+    }
+
+    /// `count · products − a · b`, the numerator of every covariance.
+    pub fn cross(count: i64, products: &Exact, a: &Exact, b: &Exact) -> Exact {
         let mut result = Exact::Zero;
-        let squares = squares.magnitude();
-        for (index, limb) in squares.limbs.iter().enumerate() {
-            let sign = if squares.negative { -1 } else { 1 };
+        let products = products.magnitude();
+        for (index, limb) in products.limbs.iter().enumerate() {
+            let sign = if products.negative { -1 } else { 1 };
             result.add_product(
                 sign * i128::from(*limb),
                 count,
-                squares.exponent + 64 * index as i32,
+                products.exponent + 64 * index as i32,
             );
         }
-        let sum = sum.magnitude();
-        for (i, a) in sum.limbs.iter().enumerate() {
-            for (j, b) in sum.limbs.iter().enumerate() {
-                let product = u128::from(*a) * u128::from(*b);
-                let exponent = 2 * sum.exponent + 64 * (i + j) as i32;
-                result.add(-i128::from(product as u64), exponent);
-                result.add(-i128::from((product >> 64) as u64), exponent + 64);
+        let (a, b) = (a.magnitude(), b.magnitude());
+        let sign = if a.negative == b.negative { -1 } else { 1 };
+        for (i, x) in a.limbs.iter().enumerate() {
+            for (j, y) in b.limbs.iter().enumerate() {
+                let product = u128::from(*x) * u128::from(*y);
+                let exponent = a.exponent + b.exponent + 64 * (i + j) as i32;
+                result.add(sign * i128::from(product as u64), exponent);
+                result.add(sign * i128::from((product >> 64) as u64), exponent + 64);
             }
         }
         result
+    }
+
+    pub fn is_zero(&self) -> bool {
+        self.magnitude().limbs.is_empty()
     }
 
     /// The nearest double, ties to even; infinite when there is none.

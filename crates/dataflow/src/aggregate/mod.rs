@@ -3,7 +3,7 @@
 //! `Δout = Σ over keys k touched in the epoch of (−row(k, old) + row(k, new))`, nothing where the two are equal.
 //!
 //! State: `groups`, value form: key → row count ‖ what each call keeps ([`accumulator`]); and per multiset that calls need
-//! (DISTINCT, lists, retractable extremes) one `values`, map form: key → value → count ([`value_set`]).
+//! (DISTINCT, what depends on the order, retractable extremes) one `values`, map form: key → value → count ([`value_set`]).
 //!
 //! Cost: a batch is pre-aggregated into the epoch's table of groups without touching state. The barrier reads and writes
 //! `groups` once per key of the epoch; `values` once per changed (key, value).
@@ -13,13 +13,18 @@
 //! error in place of the output row, and is retracted like one.
 
 mod accumulator;
+mod bits;
 mod bools;
 mod count;
-mod exact;
+pub(crate) mod exact;
 mod extreme;
+mod library;
 mod list;
 mod number;
-mod sum;
+mod ordered;
+mod pairs;
+mod regression;
+pub(crate) mod sum;
 #[cfg(test)]
 mod tests;
 mod value_set;

@@ -248,7 +248,7 @@ pub fn special_index(value: f64) -> Option<usize> {
     }
 }
 
-fn special_sum(specials: Specials) -> Option<f64> {
+pub fn special_sum(specials: Specials) -> Option<f64> {
     match specials.map(|count| count > 0) {
         [false, false, false] => None,
         [false, true, false] => Some(f64::INFINITY),

@@ -13,6 +13,7 @@ fn call(function: F, arguments: &[usize]) -> AggregateCall {
         distinct: false,
         filter: None,
         order_by: Vec::new(),
+        parameter: None,
     }
 }
 

@@ -198,6 +198,23 @@ impl ValueSetChanges {
             .map(|(_, value, before, after)| (value, before, after))
     }
 
+    /// Every value that a group had or has, in order, with its counts before and after. The set keeps its contents.
+    pub fn each(&self, group: usize, visit: &mut dyn FnMut(&[u8], i64, i64)) {
+        let contents = self.contents(group);
+        let mut changes = self.changes(group).peekable();
+        for (index, count) in contents.counts.iter().enumerate() {
+            let value = contents.values.get(index);
+            while let Some((changed, before, after)) = changes.next_if(|(v, ..)| *v < value) {
+                visit(changed, before, after);
+            }
+            match changes.next_if(|(changed, ..)| *changed == value) {
+                Some((_, before, after)) => visit(value, before, after),
+                None => visit(value, *count, *count),
+            }
+        }
+        changes.for_each(|(changed, before, after)| visit(changed, before, after));
+    }
+
     fn changes_of(&self, groups: Range<usize>) -> impl Iterator<Item = (u32, &[u8], i64, i64)> {
         self.counts.span(groups).map(|position| {
             let (group, value, _) = self.counts.entry(position);

@@ -5,6 +5,7 @@
 
 mod age;
 mod aggregate;
+mod array_agg;
 mod arrays;
 mod checked;
 mod datetime;
@@ -12,13 +13,16 @@ mod float;
 mod format;
 mod json;
 mod jsonb;
+mod least_squares;
 mod literals;
 mod not_in;
 mod numeric;
+mod ordered_set;
 mod outer;
 mod parse_datetime;
 mod postgres;
 mod ranking;
+mod regexp_split;
 mod rewrite;
 mod rowwise;
 mod same_type;
@@ -84,6 +88,7 @@ fn build() -> Registry {
         jsonb::functions(),
         parse_datetime::functions(),
         timezone::functions(),
+        regexp_split::functions(),
         same_type::functions(&library),
     ]
     .concat();
@@ -114,6 +119,8 @@ fn build() -> Registry {
     for function in SessionStateDefaults::default_aggregate_functions()
         .into_iter()
         .chain(aggregate::functions())
+        .chain(array_agg::functions())
+        .chain(ordered_set::functions())
     {
         insert(
             &mut aggregate,

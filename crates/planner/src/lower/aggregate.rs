@@ -6,11 +6,12 @@ use crate::query::literal;
 use crate::refuse::in_view;
 use crate::rel::Rel;
 use datafusion::arrow::datatypes::{Field, Schema};
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{AggregateFunction as Call, NullTreatment};
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable};
 use std::sync::Arc;
-use tidegate_plan::{AggregateCall, AggregateFunction, Op, SortKey};
-use tidegate_types::SqlError;
+use tidegate_plan::{AggregateCall, AggregateFunction, Op, PairFunction, ScalarExpr, SortKey};
+use tidegate_types::{SqlError, SqlState};
 
 pub(super) fn aggregate(aggregate: &Aggregate) -> Result<Lowered, SqlError> {
     if let [Expr::GroupingSet(sets)] = aggregate.group_expr.as_slice() {
@@ -93,6 +94,7 @@ struct Parsed<'a> {
     distinct: bool,
     filter: Option<&'a Expr>,
     order: Vec<(&'a Expr, bool, bool)>,
+    parameter: Option<ScalarExpr>,
 }
 
 impl<'a> Parsed<'a> {
@@ -118,6 +120,7 @@ impl<'a> Parsed<'a> {
                     nulls_first: *nulls_first,
                 })
                 .collect(),
+            parameter: self.parameter.clone(),
         }
     }
 }
@@ -136,21 +139,40 @@ fn parse_call<'a>(
 ) -> Result<Parsed<'a>, SqlError> {
     use AggregateFunction as F;
     let name = call.func.name();
-    let Some((function, arity)) = function(name) else {
-        return Err(in_view(format!("the aggregate function {name}")));
+    let ignores_nulls = matches!(call.params.null_treatment, Some(NullTreatment::IgnoreNulls));
+    let Some((function, arity)) = function(name).filter(|_| !ignores_nulls) else {
+        return Ok(library(call));
     };
-    if matches!(call.params.null_treatment, Some(NullTreatment::IgnoreNulls)) {
-        return Err(in_view(format!("IGNORE NULLS in {name}")));
-    }
     let mut arguments: Vec<&Expr> = call.params.args.iter().collect();
+    let mut parameter = None;
+    if matches!(function, F::PercentileCont | F::PercentileDisc) {
+        let fraction = arguments.pop().and_then(literal);
+        let Some(ScalarValue::Float64(_)) = fraction else {
+            return Err(in_view(format!("{name} whose fraction is not a constant")));
+        };
+        if let Some(ScalarValue::Float64(Some(value))) = fraction
+            && !(0.0..=1.0).contains(value)
+        {
+            let message = format!("percentile value {value} is not between 0 and 1");
+            return Err(SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, message));
+        }
+        parameter = fraction.map(|f| ScalarExpr::new(Expr::Literal(f.clone(), None)));
+    }
     if arguments.len() != arity {
         return Err(in_view(format!(
             "{name} with {} arguments",
             arguments.len()
         )));
     }
-    let list = matches!(function, F::StringAgg | F::ArrayAgg);
-    let extreme = matches!(function, F::Min | F::Max | F::BoolAnd | F::BoolOr);
+    let ordered = matches!(
+        function,
+        F::StringAgg | F::ArrayAgg | F::FirstValue | F::LastValue
+    );
+    let picked = matches!(function, F::PercentileCont | F::PercentileDisc | F::Mode);
+    let extreme = matches!(
+        function,
+        F::Min | F::Max | F::BoolAnd | F::BoolOr | F::BitAnd | F::BitOr
+    );
     let distinct = call.params.distinct && !extreme;
     if function == F::Count && !distinct {
         // Counting what is never NULL is counting rows.
@@ -160,15 +182,15 @@ fn parse_call<'a>(
             arguments.clear();
         }
     }
-    let order = match list {
-        // The order in which values are added up does not show.
-        false => Vec::new(),
-        true => call
-            .params
-            .order_by
-            .iter()
-            .map(|s| (&s.expr, !s.asc, s.nulls_first))
+    let given = || call.params.order_by.iter();
+    let order = match (ordered, picked) {
+        (true, _) => given().map(|s| (&s.expr, !s.asc, s.nulls_first)).collect(),
+        // The order is of the argument, whatever it was cast to.
+        (_, true) => given()
+            .map(|s| (arguments[0], !s.asc, s.nulls_first))
             .collect(),
+        // The order in which values are added up does not show.
+        _ => Vec::new(),
     };
     Ok(Parsed {
         function,
@@ -176,7 +198,40 @@ fn parse_call<'a>(
         distinct,
         filter: call.params.filter.as_deref(),
         order,
+        parameter,
     })
+}
+
+/// A function that is only known to DataFusion. What it is given become columns, except for constants, which it may want to
+/// see when it is made.
+fn library(call: &Call) -> Parsed<'_> {
+    let mut arguments = Vec::new();
+    let mut positional = call.clone();
+    for (given, place) in call.params.args.iter().zip(&mut positional.params.args) {
+        if literal(given).is_none() {
+            *place = ScalarExpr::column(arguments.len()).expr().clone();
+            arguments.push(given);
+        }
+    }
+    if arguments.is_empty() {
+        arguments.extend(call.params.args.first());
+    }
+    positional.params.filter = None;
+    positional.params.order_by = Vec::new();
+    positional.params.distinct = false;
+    Parsed {
+        function: AggregateFunction::Library,
+        arguments,
+        distinct: call.params.distinct,
+        filter: call.params.filter.as_deref(),
+        order: call
+            .params
+            .order_by
+            .iter()
+            .map(|s| (&s.expr, !s.asc, s.nulls_first))
+            .collect(),
+        parameter: Some(ScalarExpr::new(Expr::AggregateFunction(positional))),
+    }
 }
 
 /// Our function of this name, and how many arguments it has.
@@ -196,6 +251,34 @@ fn function(name: &str) -> Option<(AggregateFunction, usize)> {
         "var" => (F::VarSamp, 1),
         "stddev_pop" => (F::StddevPop, 1),
         "stddev" => (F::StddevSamp, 1),
+        "bit_and" => (F::BitAnd, 1),
+        "bit_or" => (F::BitOr, 1),
+        "bit_xor" => (F::BitXor, 1),
+        "first_value" => (F::FirstValue, 1),
+        "last_value" => (F::LastValue, 1),
+        "percentile_cont" => (F::PercentileCont, 1),
+        "percentile_disc" => (F::PercentileDisc, 1),
+        "mode" => (F::Mode, 1),
+        "linear_regression" => (F::LinearRegression, 2),
+        other => return pair(other).map(|pair| (F::Pair(pair), 2)),
+    })
+}
+
+fn pair(name: &str) -> Option<PairFunction> {
+    use PairFunction as P;
+    Some(match name {
+        "corr" => P::Corr,
+        "covar_pop" => P::CovarPop,
+        "covar_samp" => P::CovarSamp,
+        "regr_avgx" => P::RegrAvgX,
+        "regr_avgy" => P::RegrAvgY,
+        "regr_count" => P::RegrCount,
+        "regr_intercept" => P::RegrIntercept,
+        "regr_r2" => P::RegrR2,
+        "regr_slope" => P::RegrSlope,
+        "regr_sxx" => P::RegrSxx,
+        "regr_sxy" => P::RegrSxy,
+        "regr_syy" => P::RegrSyy,
         _ => return None,
     })
 }

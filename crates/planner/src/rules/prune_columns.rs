@@ -222,6 +222,7 @@ fn aggregate(
     let calls = kept
         .iter()
         .map(|c| AggregateCall {
+            parameter: calls[*c].parameter.clone(),
             function: calls[*c].function,
             arguments: calls[*c].arguments.iter().map(place).collect(),
             distinct: calls[*c].distinct,

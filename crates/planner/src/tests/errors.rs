@@ -184,7 +184,7 @@ fn refused_everywhere() {
     for sql in [
         "select * from t tablesample bernoulli (10)",
         "select * from t for system_time as of now()",
-        "select * from t, lateral (select x from u where u.k = t.k limit 1) l",
+        "select * from t, lateral (select x from u where u.k > t.k limit 1) l",
         "select k from t for update",
         "select k from t where (k, a) in (select k, x from u)",
         "select * from tumble(t, at, interval '1 minute')",
@@ -234,11 +234,10 @@ fn refused_in_views() {
             "WITH RECURSIVE",
         ),
         (
-            "select percentile_cont(0.5) within group (order by a) from t",
-            "WITHIN GROUP",
+            "select percentile_cont(a / 9.0) within group (order by a) from t group by a",
+            "percentile_cont whose fraction is not a constant",
         ),
         ("select * from range(1, 3)", "the table function range"),
-        ("select bit_and(a) from t", "the aggregate function bit_and"),
         (
             "select k in (select x from u) from t",
             "IN (sub-query) in this place",

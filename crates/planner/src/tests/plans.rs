@@ -183,8 +183,13 @@ fn aggregates() {
     check(
         "select median(a) from t",
         expect![[r#"
-        ERROR 0A000: the aggregate function median in a materialized view is not supported
-    "#]],
+            Materialize key (median)  [at most one row]
+              Aggregate percentile_cont(t.a)  [exchange by (median)]  [at most one row]
+                  state groups: value, key ()
+                  state values: map, key (), sub-key (t.a)
+                Project CAST(a AS Float64) as t.a  [exchange to one worker]
+                  Import t (a)
+        "#]],
     );
 }
 
@@ -657,8 +662,10 @@ fn ranks() {
               Project k, rank as r, dense_rank as d  [exchange by (k)]  [unique (k)]
                 TopN by (a) order by b of distinct orders numbered  [unique (k)]
                     state rows: map, key (a), sub-key (b, k, rank)
+                    state anchors: map, key (a), sub-key (b, k, rank)
                   TopN by (a) order by b with ties numbered  [exchange by (a)]  [unique (k)]
                       state rows: map, key (a), sub-key (b, k)
+                      state anchors: map, key (a), sub-key (b, k)
                     Import t (k, a, b)  [exchange by (a)]  [unique (k)]
         "#]],
     );
@@ -708,11 +715,14 @@ fn windows() {
               Project k, sum(t.b) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW as s, lag(t.a,Int64(2)) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW as lag, count as n, row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW as r  [exchange by (k)]  [unique (k)]
                 Window by (s): count(Int64(1)) ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING  [unique (k)]
                     state rows: map, key (s), sub-key (k, sum(t.b) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, lag(t.a,Int64(2)) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+                    state anchors: map, key (s), sub-key (k, sum(t.b) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, lag(t.a,Int64(2)) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
                   Project k, s, sum as sum(t.b) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, lag as lag(t.a,Int64(2)) PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, row_number as row_number() PARTITION BY [t.a] ORDER BY [t.b DESC NULLS FIRST] ROWS BETWEEN 1 PRECEDING AND CURRENT ROW  [exchange by (s)]  [unique (k)]
                     TopN by (a) order by b desc numbered  [unique (k)]
                         state rows: map, key (a), sub-key (b, k, s, sum, lag)
+                        state anchors: map, key (a), sub-key (b, k, s, sum, lag)
                       Window by (a) order by b desc: sum(b) ROWS BETWEEN 1 PRECEDING AND CURRENT ROW, lag(a, Int64(2)) ROWS BETWEEN 1 PRECEDING AND CURRENT ROW  [exchange by (a)]  [unique (k)]
                           state rows: map, key (a), sub-key (b, k, s)
+                          state anchors: map, key (a), sub-key (b, k, s)
                         Import t (k, a, b, s)  [exchange by (a)]  [unique (k)]
         "#]],
     );
@@ -725,6 +735,7 @@ fn windows() {
                   Project k, f, avg as avg(t.f) PARTITION BY [t.a] ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING  [unique (k)]
                     Window by (a): avg(f) ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING  [unique (k)]
                         state rows: map, key (a), sub-key (k, f)
+                        state anchors: map, key (a), sub-key (k, f)
                       Import t (k, a, f)  [exchange by (a)]  [unique (k)]
         "#]],
     );
@@ -839,9 +850,11 @@ fn multisets() {
                     state right: value, key (x, row_number)
                   TopN by (a) numbered  [exchange by (a, row_number)]  [unique (a, row_number)]
                       state rows: map, key (a), sub-key ()
+                      state anchors: map, key (a), sub-key ()
                     Import t (a)  [exchange by (a)]
                   TopN by (x) numbered  [exchange by (x, row_number)]  [unique (x, row_number)]
                       state rows: map, key (x), sub-key ()
+                      state anchors: map, key (x), sub-key ()
                     Import u (x)  [exchange by (x)]
         "#]],
     );
@@ -855,19 +868,23 @@ fn multisets() {
                     state right: value, key (x, , copy)
                   TopN by (a, b) numbered  [exchange by (a, b, row_number)]  [unique (a, b, row_number)]
                       state rows: map, key (a, b), sub-key ()
+                      state anchors: map, key (a, b), sub-key ()
                     Import t (a, b)  [exchange by (a, b)]
                   Project x, row_number as copy, CAST(k AS Int64) as   [exchange by (x, , copy)]
                     TopN by (x, k) numbered  [unique (x, k, row_number)]
                         state rows: map, key (x, k), sub-key ()
+                        state anchors: map, key (x, k), sub-key ()
                       Project k, x  [exchange by (x, k)]
                         AntiJoin (k, x, row_number) is not distinct from (k, v, row_number)  [unique (x, k, copy)]
                             state left: map, key (k, x, row_number), sub-key ()
                             state right: value, key (k, v, row_number)
                           TopN by (x, k) numbered  [exchange by (k, x, row_number)]  [unique (x, k, row_number)]
                               state rows: map, key (x, k), sub-key ()
+                              state anchors: map, key (x, k), sub-key ()
                             Import u (k, x)  [exchange by (x, k)]
                           TopN by (v, k) numbered  [exchange by (k, v, row_number)]  [unique (v, k, row_number)]
                               state rows: map, key (v, k), sub-key ()
+                              state anchors: map, key (v, k), sub-key ()
                             Import log (k, v)  [exchange by (v, k)]  [append-only]
         "#]],
     );

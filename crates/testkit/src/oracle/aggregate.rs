@@ -1,8 +1,11 @@
 //! GROUP BY over all rows of each group at once.
 
 use super::Expected;
+use super::pairs;
 use crate::value::{Row, Value, ZSet, add};
 use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Expr;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use tidegate_plan::{AggregateCall, AggregateFunction as F, SortKey};
@@ -86,8 +89,10 @@ fn value(call: &AggregateCall, output: &DataType, rows: &[&Row]) -> Result<Value
         .copied()
         .filter(|row| call.filter.is_none_or(|f| row[f] == Value::Bool(true)))
         .filter(|row| {
-            call.function == F::ArrayAgg
-                || call.arguments.first().is_none_or(|a| !row[*a].is_null())
+            matches!(
+                call.function,
+                F::ArrayAgg | F::Library | F::FirstValue | F::LastValue
+            ) || call.arguments.first().is_none_or(|a| !row[*a].is_null())
         })
         .collect();
     let arguments = |row: &Row| -> Row { call.arguments.iter().map(|a| row[*a].clone()).collect() };
@@ -105,6 +110,12 @@ fn value(call: &AggregateCall, output: &DataType, rows: &[&Row]) -> Result<Value
     if call.function == F::Count {
         return Ok(Value::Int(rows.len() as i64));
     }
+    if let F::Pair(function) = call.function {
+        return Ok(pairs::pair(function, &rows, &call.arguments));
+    }
+    if call.function == F::LinearRegression {
+        return pairs::regression(&rows, &call.arguments);
+    }
     if rows.is_empty() {
         return Ok(Value::Null);
     }
@@ -115,7 +126,18 @@ fn value(call: &AggregateCall, output: &DataType, rows: &[&Row]) -> Result<Value
         F::Max => Ok((*values.iter().max().expect("not empty")).clone()),
         F::BoolAnd => Ok(Value::Bool(values.iter().all(|v| **v == Value::Bool(true)))),
         F::BoolOr => Ok(Value::Bool(values.iter().any(|v| **v == Value::Bool(true)))),
-        F::ArrayAgg => Ok(Value::List(values.into_iter().cloned().collect())),
+        F::ArrayAgg | F::Library => Ok(Value::List(values.into_iter().cloned().collect())),
+        F::BitAnd | F::BitOr | F::BitXor => Ok(bits(call.function, &values)),
+        F::FirstValue => Ok(values[0].clone()),
+        F::LastValue => Ok(values[values.len() - 1].clone()),
+        F::PercentileCont | F::PercentileDisc => Ok(percentile(call, &values)),
+        F::Mode => {
+            let copies = |value: &Value| values.iter().filter(|v| **v == value).count();
+            let most = values.iter().map(|v| copies(v)).max();
+            let mode = values.iter().find(|v| Some(copies(v)) == most);
+            Ok((*mode.expect("not empty")).clone())
+        }
+        F::Pair(_) | F::LinearRegression => unreachable!("above"),
         F::StringAgg => Ok(string_agg(call, &rows)),
         F::Sum => sum(&values, output),
         F::Avg => average(&values, output),
@@ -123,6 +145,37 @@ fn value(call: &AggregateCall, output: &DataType, rows: &[&Row]) -> Result<Value
             Ok(variance(call.function, &values))
         }
     }
+}
+
+fn bits(function: F, values: &[&Value]) -> Value {
+    let integers = values.iter().map(|value| match value {
+        Value::Int(value) => *value,
+        other => panic!("{other:?} is no integer"),
+    });
+    let combined = integers.reduce(|a, b| match function {
+        F::BitAnd => a & b,
+        F::BitOr => a | b,
+        _ => a ^ b,
+    });
+    combined.map_or(Value::Null, Value::Int)
+}
+
+/// Of values in order.
+fn percentile(call: &AggregateCall, values: &[&Value]) -> Value {
+    let fraction = match call.parameter.as_ref().map(|p| p.expr()) {
+        Some(Expr::Literal(ScalarValue::Float64(Some(fraction)), _)) => *fraction,
+        other => panic!("{other:?} is no fraction"),
+    };
+    if call.function == F::PercentileDisc {
+        // The first value up to which there is such a share of all.
+        let share = |row: &usize| (*row + 1) as f64 / values.len() as f64;
+        let row = (0..values.len()).find(|row| share(row) >= fraction);
+        return values[row.unwrap_or(values.len() - 1)].clone();
+    }
+    let place = fraction * (values.len() - 1) as f64;
+    let (low, high) = (place.floor(), place.ceil());
+    let at = |place: f64| float(values[place as usize]);
+    Value::Float(at(low) * (1.0 - (place - low)) + at(high) * (place - low))
 }
 
 fn string_agg(call: &AggregateCall, rows: &[&Row]) -> Value {
@@ -149,7 +202,7 @@ fn whole(values: &[&Value]) -> Option<(i128, i8)> {
         })
 }
 
-fn float(value: &Value) -> f64 {
+pub(super) fn float(value: &Value) -> f64 {
     match value {
         Value::Float(v) => *v,
         Value::Int(v) => *v as f64,

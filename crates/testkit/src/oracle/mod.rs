@@ -3,6 +3,7 @@
 
 pub mod aggregate;
 pub mod join;
+mod pairs;
 pub mod rows;
 pub mod window;
 
