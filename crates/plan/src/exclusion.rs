@@ -3,7 +3,8 @@
 //!
 //! The wrapper is a window function that DataFusion runs over whole partitions, which is what ad-hoc reads do. Operators of
 //! views look inside ([`Excluding::function`], [`Excluding::exclusion`]) and have evaluators of their own. A `FILTER` is the
-//! wrapper's last argument, because DataFusion drops that of window functions that are not aggregates.
+//! wrapper's last argument, because DataFusion drops that of window functions that are not aggregates. Aggregates that DataFusion
+//! cannot move along with a frame are wrapped too, without an exclusion.
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::{filter, partition};
@@ -71,7 +72,8 @@ impl Exclusion {
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Excluding {
     pub function: WindowFunctionDefinition,
-    pub exclusion: Exclusion,
+    /// None: the frame is taken whole, but computed afresh for each row.
+    pub exclusion: Option<Exclusion>,
     /// The last argument says which rows count.
     pub filtered: bool,
     name: String,
@@ -79,9 +81,18 @@ pub struct Excluding {
 }
 
 impl Excluding {
-    pub fn new(function: WindowFunctionDefinition, exclusion: Exclusion, filtered: bool) -> Self {
+    pub fn new(
+        function: WindowFunctionDefinition,
+        exclusion: Option<Exclusion>,
+        filtered: bool,
+    ) -> Self {
         let suffix = if filtered { " filtered" } else { "" };
-        let name = format!("{} excluding {}{suffix}", function.name(), exclusion.name());
+        let name = match exclusion {
+            Some(exclusion) => {
+                format!("{} excluding {}{suffix}", function.name(), exclusion.name())
+            }
+            None => format!("{}{suffix}", function.name()),
+        };
         Self {
             function,
             exclusion,
@@ -273,7 +284,7 @@ fn accumulator(
 #[derive(Debug)]
 struct Evaluator {
     kept: Kept,
-    exclusion: Exclusion,
+    exclusion: Option<Exclusion>,
     filtered: bool,
     /// How many of the values are arguments; the columns of the order follow.
     arguments: usize,
@@ -300,7 +311,10 @@ impl PartitionEvaluator for Evaluator {
         let groups = self.peers.as_deref().unwrap_or_default();
         let group = groups.partition_point(|g| g.end <= row);
         let frame = frame.start..frame.end.max(frame.start);
-        let pieces = self.exclusion.pieces(&frame, row, &groups[group]);
+        let pieces = match self.exclusion {
+            Some(exclusion) => exclusion.pieces(&frame, row, &groups[group]),
+            None => [frame.clone(), frame.end..frame.end, frame.end..frame.end],
+        };
         let (mask, arguments) = match self.filtered {
             true => {
                 let (mask, arguments) = arguments.split_last().expect("the filter is an argument");

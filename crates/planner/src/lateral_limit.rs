@@ -201,7 +201,7 @@ fn filtered(mut pulled: Pulled, predicate: &Expr, named: &mut usize) -> Result<O
     all.extend(pulled.key_columns());
     for (inner, outer) in compared {
         // No identifier that a person types contains the control character.
-        let name = format!("\u{1}key{named}");
+        let name = format!("key\u{1}{named}");
         *named += 1;
         all.push(inner.alias(&name));
         pulled.keys.push((Column::from_name(name), outer));
@@ -277,7 +277,7 @@ fn first(
         true => number.build()?,
         false => number.order_by(order).build()?,
     };
-    let name = format!("\u{1}number{named}");
+    let name = format!("number\u{1}{named}");
     *named += 1;
     let mut all = own.clone();
     all.push(Expr::Column(Column::from_name(number.schema_name().to_string())).alias(&name));

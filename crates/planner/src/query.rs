@@ -136,7 +136,6 @@ pub(crate) fn plan(
     names::name_columns(&mut query);
     spellings::rewrite(&mut query);
     values::unify(&mut query);
-    fetch_to_limit(&mut query);
     let statement = ast::Statement::Query(Box::new(query));
     SqlToRel::new_with_options(context, parser_options())
         .sql_statement_to_plan_with_context(statement, &mut planner_context)
@@ -166,7 +165,7 @@ pub(crate) fn derived_table(template: &mut ast::Query) -> &mut ast::Query {
 }
 
 /// `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
-fn fetch_to_limit(query: &mut ast::Query) {
+pub(crate) fn fetch_to_limit(query: &mut ast::Query) {
     let Some(fetch) = query.fetch.take() else {
         return;
     };

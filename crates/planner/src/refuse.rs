@@ -4,9 +4,10 @@
 //! holds what an ad-hoc query can do and a materialized view cannot yet: `X in a materialized view is not supported`.
 
 use crate::query::Purpose;
+use crate::spellings;
 use sqlparser::ast::{
-    Expr, GroupByExpr, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
-    TableFactor, Visit, Visitor,
+    DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, JoinOperator, Query,
+    Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
 };
 use std::ops::ControlFlow;
 use tidegate_types::{SqlError, SqlState};
@@ -165,6 +166,8 @@ impl Visitor for Refuser<'_> {
                     Some(last) if TIME_WINDOWS.contains(&last.as_str()) => {
                         self.everywhere(&last.to_uppercase(), factor)
                     }
+                    // It will be an unnest.
+                    Some(last) if spellings::returns_rows(&last) => ControlFlow::Continue(()),
                     Some(last) => self.view(&format!("the table function {last}"), factor),
                     None => ControlFlow::Continue(()),
                 }
@@ -181,6 +184,12 @@ impl Visitor for Refuser<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> Flow {
         match expr {
+            // DataFusion makes a list of it.
+            Expr::Function(function)
+                if self.purpose == Purpose::Read && xors_distinct(function) =>
+            {
+                self.everywhere("bit_xor with DISTINCT outside of a materialized view", expr)
+            }
             Expr::InSubquery { expr: row, .. } if matches!(row.as_ref(), Expr::Tuple(_)) => {
                 self.everywhere("a row compared with a sub-query", expr)
             }
@@ -193,6 +202,13 @@ impl Visitor for Refuser<'_> {
             _ => ControlFlow::Continue(()),
         }
     }
+}
+
+fn xors_distinct(function: &Function) -> bool {
+    let named = function.name.to_string().eq_ignore_ascii_case("bit_xor");
+    let distinct = Some(DuplicateTreatment::Distinct);
+    named
+        && matches!(&function.args, FunctionArguments::List(list) if list.duplicate_treatment == distinct)
 }
 
 /// A name that appears twice among a relation's columns.

@@ -5,13 +5,15 @@
 //! - functions that return rows of an array's elements are `unnest` of the function that returns the array;
 //! - `t AT TIME ZONE z` is `timezone(z, t)`;
 //! - `age(t)` counts to today;
+//! - `regr_count(y, x)` counts y where there is x, as a `bigint`;
 //! - `median(x)` and the approximate percentiles are `percentile_cont`;
-//! - `TABLE t` is `SELECT * FROM t`.
+//! - `TABLE t` is `SELECT * FROM t`, `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
 
+use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, ObjectNamePart, Query, SetExpr, Statement, TableAlias, TableAliasColumnDef,
-    TableFactor, Value, VisitMut, VisitorMut,
+    CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, SetExpr, Statement, TableAlias,
+    TableAliasColumnDef, TableFactor, Value, VisitMut, VisitorMut,
 };
 use std::ops::ControlFlow;
 
@@ -42,6 +44,7 @@ impl VisitorMut for Rewriter {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        crate::query::fetch_to_limit(query);
         if let SetExpr::Table(table) = query.body.as_ref()
             && let Some(select) = selected(&table.to_string())
         {
@@ -114,6 +117,11 @@ fn bare(name: &ObjectName) -> Option<String> {
     })
 }
 
+/// Whether a function in FROM gives the elements of an array.
+pub(crate) fn returns_rows(name: &str) -> bool {
+    ROWS.iter().any(|(rows, ..)| *rows == name)
+}
+
 fn rows_of(name: &ObjectName) -> Option<&'static (&'static str, &'static str, &'static str)> {
     let name = bare(name)?;
     ROWS.iter().find(|(rows, ..)| *rows == name)
@@ -171,6 +179,34 @@ fn argument(expr: Expr) -> FunctionArg {
     FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
 }
 
+/// `regr_count(y, x)` as `count(CASE WHEN x IS NOT NULL THEN y END)`.
+fn pairs_counted(given: &Function) -> Option<Expr> {
+    let mut spelled = given.clone();
+    let FunctionArguments::List(list) = &mut spelled.args else {
+        return None;
+    };
+    let [
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(y)),
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(x)),
+    ] = list.args.as_slice()
+    else {
+        return None;
+    };
+    let counted = Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![CaseWhen {
+            condition: Expr::IsNotNull(Box::new(Expr::Nested(Box::new(x.clone())))),
+            result: y.clone(),
+        }],
+        else_result: None,
+    };
+    list.args = vec![argument(counted)];
+    spelled.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new("count"))]);
+    Some(Expr::Function(spelled))
+}
+
 /// `median(x)`, `approx_median(x)` and `approx_percentile_cont(f [, n]) WITHIN GROUP (ORDER BY x)`, or with x in front.
 fn percentile(name: &str, given: &Function) -> Option<Expr> {
     let mut spelled = given.clone();
@@ -212,6 +248,9 @@ fn call_of(given: &Function) -> Option<Expr> {
     {
         let today = call("current_date", Vec::new());
         return Some(call("age", vec![argument(today), since.clone()]));
+    }
+    if name == "regr_count" {
+        return pairs_counted(given);
     }
     if let Some(percentile) = percentile(&name, given) {
         return Some(percentile);

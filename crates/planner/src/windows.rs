@@ -3,15 +3,16 @@
 //! - Named windows: DataFusion knows them in the select list alone, and forgets what a window that builds on another
 //!   (`OVER (w ROWS …)`) takes from it. All are spelled out before it sees them ([`spell_out`]).
 //! - `EXCLUDE`: the parser leaves a mark in PARTITION BY; after planning the function is wrapped in one of ours
-//!   ([`resolve`]).
+//!   ([`resolve`]). So are aggregates that DataFusion cannot move along with a frame.
 //! - `FILTER` for functions that are not aggregates, which DataFusion drops, is refused as in Postgres.
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Cast, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    Expr, LogicalPlan, Window, WindowFunctionDefinition as Definition, WindowUDF,
+    Expr, ExprSchemable, LogicalPlan, Window, WindowFrameBound, WindowFrameUnits,
+    WindowFunctionDefinition as Definition, WindowUDF,
 };
 use sqlparser::ast::{
     self, Ident, NamedWindowDefinition, NamedWindowExpr, Query, Select, SelectItem, SetExpr,
@@ -21,7 +22,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use tidegate_parser::EXCLUSION_MARK;
 use tidegate_plan::{Excluding, Exclusion};
-use tidegate_types::{SqlError, SqlState};
+use tidegate_types::{SqlError, SqlState, SqlType};
 
 /// Puts the definitions of named windows in the places of their names.
 pub(crate) fn spell_out(query: &mut Query) -> std::result::Result<(), SqlError> {
@@ -182,7 +183,10 @@ pub(crate) fn resolve(plan: LogicalPlan) -> Result<LogicalPlan> {
             for call in &window.window_expr {
                 let name = names.save(call);
                 let wrapped = call.clone().transform_up(|expr| match expr {
-                    Expr::WindowFunction(function) => wrapped(*function),
+                    Expr::WindowFunction(function) => {
+                        check_range(&function, window.input.schema())?;
+                        wrapped(*function, window.input.schema())
+                    }
                     other => Ok(Transformed::no(other)),
                 })?;
                 changed |= wrapped.transformed;
@@ -202,7 +206,44 @@ pub(crate) fn resolve(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(resolved.data)
 }
 
-fn wrapped(mut function: WindowFunction) -> Result<Transformed<Expr>> {
+/// `RANGE` with an offset needs values that can be added to.
+fn check_range(function: &WindowFunction, schema: &DFSchema) -> Result<()> {
+    let frame = &function.params.window_frame;
+    let offset = |bound: &WindowFrameBound| match bound {
+        WindowFrameBound::Preceding(value) | WindowFrameBound::Following(value) => !value.is_null(),
+        WindowFrameBound::CurrentRow => false,
+    };
+    let by_value = offset(&frame.start_bound) || offset(&frame.end_bound);
+    let (WindowFrameUnits::Range, true, Some(order)) =
+        (frame.units, by_value, function.params.order_by.first())
+    else {
+        return Ok(());
+    };
+    let ordered = order.expr.get_type(schema)?;
+    if ordered.is_numeric() || ordered.is_temporal() || ordered.is_null() {
+        return Ok(());
+    }
+    let ordered = SqlType::from_arrow(&ordered);
+    let message = format!("RANGE with an offset for values of type {ordered}");
+    Err(crate::errors::external(SqlError::not_supported(message)))
+}
+
+/// Whether an aggregate cannot take back what its frame leaves behind, or not exactly.
+fn stays_behind(function: &WindowFunction, schema: &DFSchema) -> Result<bool> {
+    if function.params.window_frame.start_bound.is_unbounded() {
+        return Ok(false);
+    }
+    Ok(match function.fun.name() {
+        "count" | "min" | "max" => false,
+        "sum" | "avg" => match function.params.args.first() {
+            Some(argument) => argument.get_type(schema)?.is_floating(),
+            None => false,
+        },
+        _ => true,
+    })
+}
+
+fn wrapped(mut function: WindowFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let call = |function| Expr::WindowFunction(Box::new(function));
     let of_rows = matches!(function.fun, Definition::WindowUDF(_));
     if of_rows && function.params.filter.is_some() {
@@ -213,18 +254,19 @@ fn wrapped(mut function: WindowFunction) -> Result<Transformed<Expr>> {
     let exclusion = by.iter().find_map(exclusion_of);
     let partitions = by.len();
     by.retain(|expr| exclusion_of(expr).is_none());
-    let Some(exclusion) = exclusion else {
-        return match partitions == function.params.partition_by.len() {
-            true => Ok(Transformed::no(call(function))),
-            false => Ok(Transformed::yes(call(function))),
-        };
-    };
     let framed = match &function.fun {
-        Definition::AggregateUDF(_) => true,
+        Definition::AggregateUDF(_) if exclusion.is_some() => true,
+        Definition::AggregateUDF(_) => {
+            !function.params.distinct && stays_behind(&function, schema)?
+        }
         Definition::WindowUDF(f) => {
-            matches!(f.name(), "first_value" | "last_value" | "nth_value")
+            let looks = matches!(f.name(), "first_value" | "last_value" | "nth_value");
+            exclusion.is_some() && looks
         }
     };
+    if !framed && partitions == function.params.partition_by.len() {
+        return Ok(Transformed::no(call(function)));
+    }
     if framed {
         if function.params.distinct {
             let message = "DISTINCT in a window function with EXCLUDE";

@@ -186,12 +186,7 @@ fn unwrapped(call: &WindowFunction) -> (&Definition, Option<Exclusion>, Vec<Expr
                 true => arguments.pop(),
                 false => filter,
             };
-            (
-                &wrapper.function,
-                Some(wrapper.exclusion),
-                arguments,
-                filter,
-            )
+            (&wrapper.function, wrapper.exclusion, arguments, filter)
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The rest is DataFusion's.
 
-use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::array::{ArrayRef, ListArray};
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions_aggregate::array_agg::ArrayAgg;
@@ -148,7 +148,15 @@ impl Accumulator for Typed {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.inner.evaluate()?.cast_to(&self.output)
+        // A cast would make the list anew, without what its field says.
+        match (self.inner.evaluate()?, &self.output) {
+            (ScalarValue::List(list), DataType::List(item)) => {
+                let (_, offsets, values, nulls) = list.as_ref().clone().into_parts();
+                let list = ListArray::try_new(item.clone(), offsets, values, nulls)?;
+                Ok(ScalarValue::List(Arc::new(list)))
+            }
+            (other, output) => other.cast_to(output),
+        }
     }
 
     fn size(&self) -> usize {

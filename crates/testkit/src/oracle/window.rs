@@ -170,7 +170,7 @@ impl WindowCall {
         let function = match self.exclusion {
             None => function,
             Some(exclusion) => {
-                let wrapper = Excluding::new(function, exclusion, filter.is_some());
+                let wrapper = Excluding::new(function, Some(exclusion), filter.is_some());
                 arguments.extend(filter.take());
                 Definition::WindowUDF(Arc::new(WindowUDF::new_from_impl(wrapper)))
             }
