@@ -302,7 +302,7 @@ impl PartitionEvaluator for Evaluator {
         let (arguments, order) = values.split_at(self.arguments);
         if self.peers.is_none() {
             self.peers = Some(match order {
-                [] => vec![0..arguments[0].len()],
+                [] => std::iter::once(0..arguments[0].len()).collect(),
                 order => partition(order)?.ranges(),
             });
         }

@@ -8,6 +8,7 @@ mod reads;
 mod rules;
 mod tpch;
 mod verify;
+mod windows;
 
 use crate::context::{RelationKind, Relations, Resolved, ViewQuery};
 use crate::functions::types::sql_type_of;

@@ -342,25 +342,24 @@ impl Walker<'_> {
         if let Some(error) = damaged {
             return Err(error.into());
         }
-        let Some(blocked) = blocked else {
-            // What is not there any more may have been further on.
-            return Ok(Edge::Open);
-        };
-        // Rows that are gone are not in the table, and were as near as what stopped the walk.
+        // What is not there any more may have been further on.
+        Ok(blocked.map_or(Edge::Open, |blocked| self.beyond(last, &blocked, back)))
+    }
+
+    /// The last row of a walk that something stopped. Rows that are gone are not in the table, and were as near as that.
+    fn beyond(&self, last: Vec<u8>, blocked: &[u8], back: bool) -> Edge {
         let gone = match back {
             true => {
-                let next = self
-                    .changes
-                    .partition_point(|c| c.row <= blocked.as_slice());
+                let next = self.changes.partition_point(|c| c.row <= blocked);
                 self.changes.get(next).filter(|c| c.row < last.as_slice())
             }
             false => {
-                let next = self.changes.partition_point(|c| c.row < blocked.as_slice());
+                let next = self.changes.partition_point(|c| c.row < blocked);
                 let before = next.checked_sub(1).map(|before| &self.changes[before]);
                 before.filter(|c| c.row > last.as_slice())
             }
         };
-        Ok(Edge::Row(gone.map_or(last, |change| change.row.to_vec())))
+        Edge::Row(gone.map_or(last, |change| change.row.to_vec()))
     }
 
     /// None: there is no limit.
