@@ -20,6 +20,9 @@ use tidegate_types::{ByteRows, RowCodec};
 /// Rows from one anchor to the next. Fewer cost more state, more cost more reading.
 const ANCHOR_ROWS: usize = 32;
 
+/// A row, and the states in front of it.
+type Anchor = (Vec<u8>, Vec<u8>);
+
 /// The running calls and the encoding of their states.
 pub struct Anchors {
     codec: RowCodec,
@@ -57,7 +60,7 @@ impl Anchors {
         table: &dyn Table,
         key: &[u8],
         seen: &Span,
-    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, OperatorError> {
+    ) -> Result<Option<Anchor>, OperatorError> {
         let Edge::Row(first) = &seen.first else {
             return Ok(None);
         };

@@ -156,7 +156,7 @@ impl Call {
     /// be gone on with from what it was at some row.
     pub fn is_running(&self) -> bool {
         let frame = !self.kind.looks_at_frame()
-            || self.frame.from_start() && !self.frame.to_end() && !self.frame.ends_before();
+            || self.frame.starts_open() && !self.frame.ends_open() && !self.frame.ends_before();
         frame && self.exclusion.is_none() && self.grows()
     }
 

@@ -299,7 +299,7 @@ impl<'a> Sliding<'a> {
             Retraction::Any => true,
             Retraction::Oldest => !excluded,
             // It may grow, though.
-            Retraction::Never => !excluded && self.call.frame.from_start(),
+            Retraction::Never => !excluded && self.call.frame.starts_open(),
         };
         if pieces.iter().all(|piece| piece.is_empty()) {
             return self.empty();

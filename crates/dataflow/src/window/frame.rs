@@ -98,11 +98,11 @@ impl Frame {
         })
     }
 
-    pub fn from_start(&self) -> bool {
+    pub fn starts_open(&self) -> bool {
         matches!(&self.start, Bound::Preceding(value) if value.is_null())
     }
 
-    pub fn to_end(&self) -> bool {
+    pub fn ends_open(&self) -> bool {
         matches!(&self.end, Bound::Following(value) if value.is_null())
     }
 

@@ -59,7 +59,8 @@ fn item(argument: &FieldRef) -> FieldRef {
 /// The type of the result, if it says more than DataFusion's.
 fn tagged(argument: &FieldRef) -> Option<DataType> {
     let item = item(argument);
-    (!item.metadata().is_empty()).then(|| DataType::List(item))
+    let says_more = !item.metadata().is_empty();
+    says_more.then_some(DataType::List(item))
 }
 
 impl AggregateUDFImpl for TypedArrayAgg {

@@ -2,11 +2,14 @@
 
 use tidegate_types::{SqlError, SqlState};
 
+/// y, and what it is explained by.
+type Sample = (f64, Vec<f64>);
+
 /// Longer arrays are a mistake.
 const MAX_FEATURES: usize = 256;
 
 /// Intercept and coefficients; None where they are not determined.
-pub(super) fn fit(rows: &[(f64, Vec<f64>)]) -> Result<Option<Vec<f64>>, SqlError> {
+pub(super) fn fit(rows: &[Sample]) -> Result<Option<Vec<f64>>, SqlError> {
     let Some((_, first)) = rows.first() else {
         return Ok(None);
     };
@@ -19,13 +22,12 @@ pub(super) fn fit(rows: &[(f64, Vec<f64>)]) -> Result<Option<Vec<f64>>, SqlError
         let message = format!("linear_regression takes arrays of up to {MAX_FEATURES} numbers");
         return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message));
     }
-    let finite = |(y, x): &(f64, Vec<f64>)| y.is_finite() && x.iter().all(|x| x.is_finite());
+    let finite = |(y, x): &Sample| y.is_finite() && x.iter().all(|x| x.is_finite());
     if rows.len() < features + 1 || !rows.iter().all(finite) {
         return Ok(None);
     }
     let count = rows.len() as f64;
-    let mean =
-        |value: &dyn Fn(&(f64, Vec<f64>)) -> f64| rows.iter().map(value).sum::<f64>() / count;
+    let mean = |value: &dyn Fn(&Sample) -> f64| rows.iter().map(value).sum::<f64>() / count;
     let means: Vec<f64> = (0..features).map(|i| mean(&|row| row.1[i])).collect();
     let mean_y = mean(&|row| row.0);
     let columns: Vec<Vec<f64>> = means
@@ -85,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_plane_is_found() {
-        let rows: Vec<(f64, Vec<f64>)> = (0..20)
+        let rows: Vec<Sample> = (0..20)
             .map(|i| {
                 let x = vec![f64::from(i % 5), f64::from(i * i % 7)];
                 (3.0 + 2.0 * x[0] - 0.5 * x[1], x)

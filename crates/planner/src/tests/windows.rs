@@ -90,6 +90,16 @@ fn windows() {
 fn limits_beside_their_rows() {
     check(
         "select t.k, l.x from t, lateral (select x from u where u.k = t.k order by x desc limit 2) l",
-        expect![[r#""#]],
+        expect![[r#"
+            Materialize key (k, x)
+              Project k, x  [exchange by (k, x)]
+                InnerJoin (k) = (key)
+                    state left: map, key (k), sub-key ()
+                    state right: map, key (key), sub-key (x)
+                  Import t (k)  [exchange by (k)]  [unique (k)]
+                  TopN by (k) order by x desc limit 2  [exchange by (key)]
+                      state rows: map, key (k), sub-key (x)
+                    Import u (k, x)  [exchange by (k)]
+        "#]],
     );
 }
