@@ -527,7 +527,7 @@ fn random_call(random: &mut StdRng) -> (AggregateCall, DataType) {
     let output = output_type(function, argument, random);
     let parameter = match function {
         F::PercentileCont | F::PercentileDisc => {
-            Some([0.0, 0.25, 0.5, 0.9, 1.0][random.random_range(0..5)]).map(lit)
+            Some(lit([0.0, 0.25, 0.5, 0.9, 1.0][random.random_range(0..5)]))
         }
         F::Library => Some(array_agg(col("0"))),
         _ => None,

@@ -300,7 +300,7 @@ impl WindowCall {
                 Value::List(frame.iter().map(|row| row[column].clone()).collect())
             }
             F::First(column) => value(counts(column).next()),
-            F::Last(column) => value(counts(column).last()),
+            F::Last(column) => value(counts(column).next_back()),
             F::Nth(column, n) => value(counts(column).nth(n as usize - 1)),
             F::Shift(column, rows_back) => {
                 let far = rows_back.unsigned_abs() as usize;
