@@ -16,7 +16,7 @@ use crate::layout;
 use crate::manifest::{
     Content, Manifest, ManifestFile, SavepointDetails, TableDescriptor, TableEntry,
 };
-use crate::run_file::{RunRef, write_runs};
+use crate::run_file::{ObjectEncoder, RunRef, write_runs};
 use crate::store::{
     CheckpointStore, Purpose, State, StoreOptions, file, json_bytes, wall_clock_ms,
 };
@@ -123,10 +123,11 @@ impl CheckpointStore {
         let started = Instant::now();
         let (name, handle) = (object.clone(), self.handle.clone());
         let mut writer = self.storage.writer(&object);
+        let encoder = ObjectEncoder::new(self.storage.buffers().block_bytes);
         // What is encoded is written as it comes: neither the runs nor their encoding need be in memory whole.
         let written = self.handle.spawn_blocking(move || {
             let mut writing = Duration::ZERO;
-            let (bytes, runs) = write_runs(&name, checkpoint, runs, &mut |chunk| {
+            let (bytes, runs) = write_runs(encoder, &name, checkpoint, runs, &mut |chunk| {
                 let started = Instant::now();
                 handle.block_on(writer.write(chunk))?;
                 writing += started.elapsed();

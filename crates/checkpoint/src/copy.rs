@@ -174,7 +174,7 @@ impl Copier<'_> {
             Open {
                 runs: 0,
                 bytes: 0,
-                encoder: ObjectEncoder::new(),
+                encoder: ObjectEncoder::new(self.to.buffers().block_bytes),
                 writer: self.to.writer(&object),
                 object,
             }

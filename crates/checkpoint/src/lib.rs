@@ -15,6 +15,7 @@
 //! savepoint refers to is deleted. All of it is async and has no threads of its own.
 
 mod bucket;
+pub mod buffers;
 pub mod commit;
 pub mod copy;
 mod delta;
@@ -41,6 +42,7 @@ pub mod storage;
 pub mod store;
 mod values;
 
+pub use buffers::Buffers;
 pub use commit::{Commit, PendingCheckpoint, UploadedRuns};
 pub use copy::CopyProgress;
 pub use error::{CheckpointError, Damage, StorageError};

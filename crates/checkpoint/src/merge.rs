@@ -16,8 +16,7 @@ use crate::manifest::{TableDescriptor, TableEntry};
 use crate::merge_policy::{levels, pick};
 use crate::restore::Restorer;
 use crate::run_file::{
-    BLOCK_BYTES, BLOCK_ROWS, BlockRef, ObjectEncoder, RunRef, decode_block, empty_reference,
-    verify_block,
+    BLOCK_ROWS, BlockRef, ObjectEncoder, RunRef, decode_block, empty_reference, verify_block,
 };
 use crate::storage::ObjectWriter;
 use crate::store::{CheckpointStore, Purpose};
@@ -34,8 +33,6 @@ const JOB_BYTES: u64 = 64 << 20;
 const COPY_BYTES: u64 = 256 << 10;
 /// An object is copied when less than one in so many of its bytes is needed.
 const COPY_FRACTION: u64 = 4;
-/// What is encoded goes out in pieces of about this size.
-const WRITE_BYTES: usize = 4 << 20;
 
 /// A merge that is done and waits for the next manifest.
 #[derive(Debug, Clone)]
@@ -273,7 +270,7 @@ impl Job {
         mut self,
         handle: &tokio::runtime::Handle,
     ) -> Result<(ObjectWriter, Outputs, MergeReport)> {
-        let mut encoder = ObjectEncoder::new();
+        let mut encoder = ObjectEncoder::new(self.restorer.buffers().block_bytes);
         let mut report = MergeReport::default();
         let mut outputs = Vec::with_capacity(self.tasks.len());
         for task in std::mem::take(&mut self.tasks) {
@@ -310,7 +307,7 @@ impl Job {
         encoder: &mut ObjectEncoder,
         handle: &tokio::runtime::Handle,
     ) -> Result<()> {
-        if encoder.pending() >= WRITE_BYTES {
+        if encoder.pending() >= self.restorer.buffers().block_bytes {
             handle.block_on(self.writer.write(encoder.take().into()))?;
         }
         Ok(())
@@ -359,6 +356,7 @@ impl Job {
                 0,
             )
         };
+        let block_bytes = self.restorer.buffers().block_bytes;
         let (mut block, mut bytes) = (new_block(), 0);
         while let Some(least) = least_cursor(&cursors) {
             let value = merged_value(&cursors, least, task.descriptor.merge)?;
@@ -369,7 +367,7 @@ impl Job {
                 bytes += e.key.len() + e.sub.len() + value.as_ref().map_or(0, |v| v.len());
             }
             advance_past(&mut cursors, least)?;
-            if block.len() >= BLOCK_ROWS || bytes >= BLOCK_BYTES {
+            if block.len() >= BLOCK_ROWS || bytes >= block_bytes {
                 let full = std::mem::replace(&mut block, new_block());
                 encode_block(full, encoder, output);
                 bytes = 0;

@@ -3,6 +3,7 @@
 //! Every block is verified before it is decoded. Pieces are read and decoded ahead in parallel, and come in order.
 //! Small objects hold runs of many tables: they are fetched once and kept for the others.
 
+use crate::buffers::Buffers;
 use crate::error::{CheckpointError, Damage, Result, StorageError};
 use crate::manifest::{Manifest, TableEntry};
 use crate::run_file::{BlockRef, decode_block, verify_block};
@@ -21,10 +22,8 @@ use tokio::sync::OnceCell;
 
 /// Blocks that one stream reads ahead.
 const READ_AHEAD: usize = 4;
-/// Objects up to this size are fetched whole,
-const WHOLE_OBJECT_BYTES: u64 = 4 << 20;
-/// until so much is kept; then the oldest go.
-const KEPT_BYTES: u64 = 16 << 20;
+/// Objects up to this part of [`Buffers::kept_bytes`] are fetched whole, and kept while there is room; then the oldest go.
+const WHOLE_OBJECT_PART: u64 = 4;
 /// A table whose part has more bytes than this is decoded as it is taken in.
 const DECODED_AHEAD_BYTES: u64 = 4 << 20;
 
@@ -96,6 +95,10 @@ impl Restorer {
             sizes,
             kept: Mutex::default(),
         })
+    }
+
+    pub(crate) fn buffers(&self) -> Buffers {
+        self.storage.buffers()
     }
 
     pub(crate) fn handle(&self) -> &Handle {
@@ -198,10 +201,9 @@ impl Restorer {
             offset: Some(block.offset),
             what: what.to_owned(),
         };
-        let whole = self
-            .sizes
-            .get(object)
-            .is_some_and(|size| *size <= WHOLE_OBJECT_BYTES);
+        let largest_whole = self.buffers().kept_bytes as u64 / WHOLE_OBJECT_PART;
+        let size = self.sizes.get(object);
+        let whole = size.is_some_and(|size| *size <= largest_whole);
         let fetched = if whole {
             self.whole_object(object).await.map(|bytes| {
                 let end = ((block.offset + block.bytes) as usize).min(bytes.len());
@@ -239,7 +241,10 @@ impl Restorer {
             let mut kept = self.kept.lock();
             match kept.objects.get(object) {
                 Some(cell) => cell.clone(),
-                None => kept.insert(object, self.sizes.get(object).copied().unwrap_or(0)),
+                None => {
+                    let bytes = self.sizes.get(object).copied().unwrap_or(0);
+                    kept.insert(object, bytes, self.buffers().kept_bytes as u64)
+                }
             }
         };
         cell.get_or_try_init(|| self.storage.get(object))
@@ -249,12 +254,12 @@ impl Restorer {
 }
 
 impl Kept {
-    fn insert(&mut self, object: &Arc<str>, bytes: u64) -> Arc<OnceCell<Bytes>> {
+    fn insert(&mut self, object: &Arc<str>, bytes: u64, limit_bytes: u64) -> Arc<OnceCell<Bytes>> {
         let cell = Arc::new(OnceCell::new());
         self.objects.insert(object.clone(), cell.clone());
         self.order.push_back(object.clone());
         self.bytes += bytes;
-        while self.bytes > KEPT_BYTES
+        while self.bytes > limit_bytes
             && let Some(oldest) = self.order.pop_front()
         {
             let size = self

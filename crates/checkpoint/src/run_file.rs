@@ -23,6 +23,7 @@ use tidegate_types::{CheckpointId, KeyGroup, KeyGroupRange, TableId};
 
 /// A block ends at whichever comes first: what is read, checked and decoded at once stays small.
 pub(crate) const BLOCK_ROWS: usize = 32 << 10;
+/// A block is no larger than this by default: see [`Buffers`](crate::Buffers).
 pub(crate) const BLOCK_BYTES: usize = 2 << 20;
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -35,7 +36,8 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 /// The schema message with which every object, and every decoder, begins.
-static SCHEMA_MESSAGE: LazyLock<Bytes> = LazyLock::new(|| ObjectEncoder::new().take().into());
+static SCHEMA_MESSAGE: LazyLock<Bytes> =
+    LazyLock::new(|| ObjectEncoder::new(BLOCK_BYTES).take().into());
 
 /// Where a run lies and what it holds. Part of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,38 +124,15 @@ impl From<BlockRef> for (u64, u64, u32, KeyGroup, KeyGroup, u32) {
     }
 }
 
-/// Runs as the bytes of one object, and where each lies in it.
-#[derive(Debug)]
-pub struct EncodedRuns {
-    pub chunks: Vec<Bytes>,
-    pub bytes: u64,
-    pub runs: Vec<(TableId, RunRef)>,
-}
-
-/// Encodes a worker's runs of one checkpoint.
-pub fn encode_runs(object: &Arc<str>, checkpoint: CheckpointId, runs: &[Run]) -> EncodedRuns {
-    let mut chunks = Vec::new();
-    let written = write_runs(object, checkpoint, runs.to_vec(), &mut |chunk| {
-        chunks.push(chunk);
-        Ok(())
-    });
-    let (bytes, runs) = written.expect("writing to memory cannot fail, and the runs are in memory");
-    EncodedRuns {
-        chunks,
-        bytes,
-        runs,
-    }
-}
-
-/// As [`encode_runs`], but what is encoded is given away as it comes, and runs that are on disk are read piece by piece.
-/// Answers how many bytes there were.
-pub fn write_runs(
+/// Encodes a worker's runs of one checkpoint as one object. What is encoded is given away as it comes, and runs that are on
+/// disk are read piece by piece. Answers how many bytes there were, and where each run lies.
+pub(crate) fn write_runs(
+    mut encoder: ObjectEncoder,
     object: &Arc<str>,
     checkpoint: CheckpointId,
     runs: Vec<Run>,
     write: &mut dyn FnMut(Bytes) -> Result<()>,
 ) -> Result<(u64, Vec<(TableId, RunRef)>)> {
-    let mut encoder = ObjectEncoder::new();
     let mut placed = Vec::with_capacity(runs.len());
     for (index, run) in runs.into_iter().enumerate() {
         let mut reference = empty_reference(object, index as u32, checkpoint);
@@ -165,7 +144,7 @@ pub fn write_runs(
             while next < piece.len() {
                 next = encoder.block(&piece, next, &mut reference);
                 // One chunk per few megabytes: small runs share it, and no large buffer grows by copying.
-                if encoder.pending() >= BLOCK_BYTES {
+                if encoder.pending() >= encoder.block_bytes {
                     write(encoder.take().into())?;
                 }
             }
@@ -194,22 +173,27 @@ pub(crate) struct ObjectEncoder {
     writer: StreamWriter<Vec<u8>>,
     /// Bytes taken so far.
     taken: u64,
+    block_bytes: usize,
 }
 
 impl ObjectEncoder {
-    pub fn new() -> Self {
+    pub fn new(block_bytes: usize) -> Self {
         let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
             .and_then(|o| o.try_with_compression(Some(CompressionType::LZ4_FRAME)))
             .expect("alignment 8, version 5 and LZ4 are valid together");
         let writer = StreamWriter::try_new_with_options(Vec::new(), &SCHEMA, options)
             .expect("writing a schema to memory cannot fail");
-        Self { writer, taken: 0 }
+        Self {
+            writer,
+            taken: 0,
+            block_bytes,
+        }
     }
 
     /// Appends entries of a run from this one on as one block; answers the first that is not in it any more.
     pub fn block(&mut self, run: &Run, first: usize, reference: &mut RunRef) -> usize {
         let before = self.pending();
-        let batch = block_batch(run, first);
+        let batch = block_batch(run, first, self.block_bytes);
         let rows = batch.num_rows();
         self.writer
             .write(&batch)
@@ -264,14 +248,14 @@ impl ObjectEncoder {
 }
 
 /// The entries from this one on that make up a block. Each is looked at once: sorted entries lie all over memory.
-fn block_batch(run: &Run, first: usize) -> RecordBatch {
+fn block_batch(run: &Run, first: usize, block_bytes: usize) -> RecordBatch {
     let mut keys = Column::default();
     let mut subs = Column::default();
     let mut values = Column::default();
     let mut present: Option<Vec<bool>> = None;
     let mut bytes = 0;
     let mut rows = 0;
-    while rows < BLOCK_ROWS && bytes < BLOCK_BYTES && first + rows < run.len() {
+    while rows < BLOCK_ROWS && bytes < block_bytes && first + rows < run.len() {
         let e = run.entry(first + rows);
         let value = e.value.unwrap_or(&[]);
         keys.push(e.key);
@@ -449,6 +433,28 @@ mod tests {
             );
         }
         builder.finish().expect("rows")
+    }
+
+    struct EncodedRuns {
+        chunks: Vec<Bytes>,
+        bytes: u64,
+        runs: Vec<(TableId, RunRef)>,
+    }
+
+    fn encode_runs(object: &Arc<str>, checkpoint: CheckpointId, runs: &[Run]) -> EncodedRuns {
+        let mut chunks = Vec::new();
+        let encoder = ObjectEncoder::new(BLOCK_BYTES);
+        let written = write_runs(encoder, object, checkpoint, runs.to_vec(), &mut |chunk| {
+            chunks.push(chunk);
+            Ok(())
+        });
+        let (bytes, runs) =
+            written.expect("writing to memory cannot fail, and the runs are in memory");
+        EncodedRuns {
+            chunks,
+            bytes,
+            runs,
+        }
     }
 
     fn flat(chunks: &[Bytes]) -> Bytes {

@@ -5,6 +5,7 @@
 //! error names the object. Nothing here knows what the objects mean.
 
 use crate::bucket::open_bucket;
+use crate::buffers::Buffers;
 use crate::error::StorageError;
 use crate::local::{LocalFiles, SyncProbe};
 use bytes::Bytes;
@@ -21,9 +22,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-/// Objects larger than this are sent in parts.
-const SINGLE_PUT_BYTES: usize = 8 << 20;
-const PART_BYTES: usize = 8 << 20;
 const PARTS_IN_FLIGHT: usize = 2;
 
 /// How often and how patiently a transient failure is retried.
@@ -51,6 +49,7 @@ pub struct Storage {
     location: Arc<str>,
     directory: Option<PathBuf>,
     retry: RetryPolicy,
+    buffers: Buffers,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +156,7 @@ impl Storage {
             location: location.into(),
             directory: None,
             retry: RetryPolicy::default(),
+            buffers: Buffers::default(),
         }
     }
 
@@ -172,6 +172,20 @@ impl Storage {
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
+    }
+
+    /// The same location, read and written in pieces of these sizes.
+    pub fn with_buffers(mut self, buffers: Buffers) -> Self {
+        self.buffers = buffers;
+        self
+    }
+
+    pub(crate) fn buffers(&self) -> Buffers {
+        self.buffers
+    }
+
+    fn part_bytes(&self) -> usize {
+        self.buffers.part_bytes(self.directory.is_none())
     }
 
     /// The location without secrets, for messages.
@@ -213,7 +227,7 @@ impl Storage {
 
     /// Writes an object whose name nobody else uses.
     pub async fn put(&self, object: &str, chunks: &[Bytes]) -> Result<(), StorageError> {
-        if chunks.iter().map(Bytes::len).sum::<usize>() > SINGLE_PUT_BYTES {
+        if chunks.iter().map(Bytes::len).sum::<usize>() > self.part_bytes() {
             let mut writer = self.writer(object);
             for chunk in chunks {
                 writer.write(chunk.clone()).await?;
@@ -440,7 +454,7 @@ impl ObjectWriter {
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), StorageError> {
         self.buffered += bytes.len();
         self.chunks.push(bytes);
-        if self.buffered > SINGLE_PUT_BYTES || self.parts.is_some() {
+        if self.buffered > self.storage.part_bytes() || self.parts.is_some() {
             self.write_parts().await?;
         }
         Ok(())
@@ -453,7 +467,8 @@ impl ObjectWriter {
                 .storage
                 .retried(&self.object, || self.storage.store.put_multipart(&path))
                 .await?;
-            self.parts = Some(WriteMultipart::new_with_chunk_size(upload, PART_BYTES));
+            let part_bytes = self.storage.part_bytes();
+            self.parts = Some(WriteMultipart::new_with_chunk_size(upload, part_bytes));
         }
         let parts = self.parts.as_mut().expect("set just before");
         for chunk in self.chunks.drain(..) {

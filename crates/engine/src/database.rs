@@ -8,9 +8,10 @@ use crate::config::Config;
 use crate::dml::Sequencer;
 use crate::log::{ClosedLog, CommandLog, LogEntry, LogObserver};
 use crate::relations::Specs;
-use crate::session::Transients;
+use crate::session::{Transients, query_state};
 use crate::settings::Settings;
 use crate::timeline::{as_of_position, begins_at, on_timeline};
+use datafusion::execution::SessionState;
 use fs4::FileExt;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tidegate_catalog::{Catalog, CatalogChange, Relation};
-use tidegate_checkpoint::{CheckpointStore, Manifest, Storage, StoreOptions};
+use tidegate_checkpoint::{Buffers, CheckpointStore, Manifest, Storage, StoreOptions};
 use tidegate_connectors::Source;
 use tidegate_runtime::{CatalogSnapshot, RelationSpec, Runtime, RuntimeConfig, RuntimeStatus};
 use tidegate_state::BackendKind;
@@ -29,6 +30,8 @@ use tokio::sync::watch;
 
 /// The owner of everything until there are users.
 pub(crate) const OWNER: &str = "tidegate";
+/// The pieces in which checkpoints are written, merged and read have one byte of `memory_limit` in so many.
+const CHECKPOINTS_PART: usize = 16;
 
 pub struct Database {
     pub(crate) config: Config,
@@ -54,6 +57,7 @@ pub struct Database {
     starting: Arc<tokio::sync::Mutex<()>>,
     /// A savepoint was the last that was to be: there is no checkpoint after it.
     has_ended: AtomicBool,
+    pub(crate) query_state: SessionState,
     _lock: File,
 }
 
@@ -117,8 +121,10 @@ impl Database {
         let lock = lock_directory(&config.data_dir)?;
         let config = config.with_persisted()?;
         config.settings.checkpoint_policy()?;
+        let buffers = config.settings.bytes("memory_limit") / CHECKPOINTS_PART;
         let storage = Storage::open(&config.checkpoint_storage())
-            .map_err(tidegate_checkpoint::CheckpointError::from)?;
+            .map_err(tidegate_checkpoint::CheckpointError::from)?
+            .with_buffers(Buffers::within(buffers));
         if config.from_savepoint.is_some() {
             crate::begin::refuse_used(&config, &storage).await?;
         }
@@ -186,6 +192,7 @@ impl Database {
             stop: watch::channel(false).0,
             starting: Arc::default(),
             has_ended: AtomicBool::new(false),
+            query_state: query_state(&config)?,
             _lock: lock,
             live: RwLock::new(config.settings.clone()),
             config,

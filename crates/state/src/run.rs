@@ -12,7 +12,10 @@ use crate::table::StateError;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use tidegate_types::{ByteRows, KeyGroup, TableId, hash_key, key_group};
+use tidegate_types::{ByteRows, KEY_GROUPS, KeyGroup, TableId, hash_key, key_group};
+
+/// From so many entries on a run is sorted key group by key group.
+const PARTED_FROM: usize = if cfg!(test) { 1 << 10 } else { 1 << 16 };
 
 /// Cloning a run shares its entries.
 #[derive(Clone)]
@@ -324,18 +327,28 @@ impl RunBuilder {
 
     /// `once`: no cell was pushed twice, so that none has to be looked for.
     fn into_sorted_cells(self, once: bool) -> Entries {
-        let entries = &self.entries;
-        let cell = |i: usize| {
-            let e = entries.entry(i);
-            (e.group, e.key, e.sub)
-        };
-        if (1..self.len()).all(|i| cell(i - 1) < cell(i)) {
-            return self.entries;
+        if (1..self.len()).all(|i| self.cell(i - 1) < self.cell(i)) {
+            self.entries
+        } else if self.len() < PARTED_FROM {
+            self.into_places(once)
+        } else {
+            self.into_parts(once)
         }
+    }
+
+    fn cell(&self, index: usize) -> (KeyGroup, &[u8], &[u8]) {
+        let e = self.entries.entry(index);
+        (e.group, e.key, e.sub)
+    }
+
+    /// Sorts where the entries are, and leaves them there.
+    fn into_places(self, once: bool) -> Entries {
+        let entries = &self.entries;
         let leading = |i: usize| (entries.groups[i], entries.keys.get(i));
-        let mut places = sorted_indices(self.len(), leading, |a, b| cell(a).cmp(&cell(b)));
+        let mut places =
+            sorted_indices(self.len(), leading, |a, b| self.cell(a).cmp(&self.cell(b)));
         if !once {
-            keep_last(&mut places, cell);
+            keep_last(&mut places, |i| self.cell(i));
         }
         let groups = places.iter().map(|p| entries.groups[*p as usize]).collect();
         Entries {
@@ -343,6 +356,33 @@ impl RunBuilder {
             places: Some(places),
             ..self.entries
         }
+    }
+
+    /// Brings each key group together, and sorts and collects one after the other: what a group has fits into a cache,
+    /// where all entries do not, and following a sorted order through memory waits for every one.
+    fn into_parts(self, once: bool) -> Entries {
+        let mut counts = [0; KEY_GROUPS];
+        self.entries
+            .groups
+            .iter()
+            .for_each(|g| counts[*g as usize] += 1);
+        let mut parts: Vec<Self> = counts
+            .iter()
+            .map(|count| Self::new(self.table, self.map_form, *count))
+            .collect();
+        for e in self.iter() {
+            parts[e.group as usize].push_in_group(e.group, e.key, e.sub, e.value);
+        }
+        let mut sorted = Self::new(self.table, self.map_form, self.len());
+        drop(self);
+        for part in parts {
+            let part = part.into_places(once);
+            for i in 0..part.len() {
+                let e = part.entry(i);
+                sorted.push_in_group(e.group, e.key, e.sub, e.value);
+            }
+        }
+        sorted.entries
     }
 }
 
@@ -362,6 +402,33 @@ fn keep_last<C: PartialEq>(places: &mut Vec<u32>, cell: impl Fn(usize) -> C) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whichever way they are sorted, with and without cells that were pushed twice.
+    #[test]
+    fn many_entries_are_sorted_like_few() {
+        for (count, distinct) in [(500u64, 500u64), (500, 70), (5_000, 5_000), (5_000, 700)] {
+            let mut builder = RunBuilder::new(TableId(1), true, 0);
+            let mut expected = std::collections::BTreeMap::new();
+            for i in 0..count {
+                let key = hash_key(&(i % distinct).to_le_bytes()).to_be_bytes();
+                let (group, sub) = (key[7] % 5, [key[3] % 3]);
+                let value = (i % 7 != 0).then(|| i.to_le_bytes().to_vec());
+                builder.push_in_group(group, &key[..4], &sub, value.as_deref());
+                expected.insert((group, key[..4].to_vec(), sub.to_vec()), value);
+            }
+            let run = if distinct == count {
+                builder.finish_lazily()
+            } else {
+                builder.finish()
+            };
+            let run = run.expect("not empty");
+            let found = run.iter().map(|e| {
+                let value = e.value.map(<[u8]>::to_vec);
+                ((e.group, e.key.to_vec(), e.sub.to_vec()), value)
+            });
+            assert!(found.eq(expected), "{count} entries, {distinct} cells");
+        }
+    }
 
     #[test]
     fn entries_are_sorted_and_the_last_of_a_cell_wins() {

@@ -29,6 +29,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use query::query_state;
 pub(crate) use query::{Reading, relations_of};
 pub(crate) use transaction::Transaction;
 pub(crate) use transient::Transients;

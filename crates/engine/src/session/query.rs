@@ -2,6 +2,7 @@
 
 use super::{Session, Transaction};
 use crate::api::{Prepared, Response, RowStream, RowsTag};
+use crate::config::Config;
 use crate::read::{Overlay, ViewTable};
 use crate::system::rewrite;
 use arrow::compute::cast;
@@ -12,12 +13,15 @@ use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use tidegate_catalog::Catalog;
 use tidegate_parser::sqlparser::ast;
 use tidegate_parser::{ParsedStatement, Statement};
@@ -41,9 +45,30 @@ struct CachedPlan {
     catalog_version: u64,
 }
 
-/// Functions, rules and limits of all ad-hoc queries.
-static STATE: LazyLock<SessionState> =
-    LazyLock::new(|| tidegate_planner::session_state_defaults().build());
+/// Of `memory_limit`, what queries may take together: one byte in so many.
+const QUERIES_PART: usize = 4;
+
+/// Functions, rules and limits of all ad-hoc queries of one database. Sorts, joins and groups that find no room go to
+/// files where they can; where they cannot, the query fails with 53200.
+pub(crate) fn query_state(config: &Config) -> Result<SessionState, SqlError> {
+    let limit_bytes = config.settings.bytes("memory_limit") / QUERIES_PART;
+    let directory = config.data_dir.join("queries");
+    // What a server that was killed left there.
+    match std::fs::remove_dir_all(&directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %directory.display(), %error, "files of earlier queries cannot be removed");
+        }
+        _ => {}
+    }
+    let files = DiskManagerMode::Directories(vec![directory]);
+    let environment = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(limit_bytes)))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(files))
+        .build_arc()
+        .map_err(|e| sql_error(&e, ""))?;
+    let defaults = tidegate_planner::session_state_defaults();
+    Ok(defaults.with_runtime_env(environment).build())
+}
 
 impl Session {
     /// Finds the types of a statement's parameters and result.
@@ -180,7 +205,7 @@ impl Session {
 
     /// Functions and rules with the time that `now()` is: when the transaction began, or else the statement.
     fn state(&self) -> SessionState {
-        let mut state = STATE.clone();
+        let mut state = self.database.query_state.clone();
         state.mark_start_execution();
         if let Some(transaction) = &self.transaction {
             state.execution_props_mut().query_execution_start_time = Some(transaction.began);
