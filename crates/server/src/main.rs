@@ -1,12 +1,13 @@
 //! The binary `tidegate`: from a command line to a running server, and to an exit code.
 //!
 //! [`cli`] reads the command line, [`settings`] lays command line, environment, file and defaults over each other,
-//! [`logging`] begins to log, [`listen`] binds what may be bound, [`serve`] runs the database behind its listeners until a
+//! [`logging`] begins to log, [`listen`] binds what may be bound, [`allocators`] suits memory to its limit, [`serve`] runs the database behind its listeners until a
 //! signal comes. [`tools`] works on checkpoints, savepoints and state instead.
 //!
 //! Exit codes: 0 after a clean stop, 1 when something failed, 2 when the command line or a setting is wrong, 128 + signal
 //! when a second signal cut the stop short.
 
+mod allocators;
 mod cli;
 mod listen;
 mod logging;

@@ -4,6 +4,7 @@
 //! a port in use is found before the database is touched.
 
 use crate::Failure;
+use crate::allocators;
 use crate::listen::bind;
 use crate::settings::Options;
 use anyhow::Context;
@@ -22,9 +23,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub fn run(options: Options) -> Result<(), Failure> {
-    if options.config.settings.bytes("memory_limit") < HUGE_PAGES_FROM_BYTES {
-        use_small_pages();
-    }
+    allocators::suit(options.config.settings.bytes("memory_limit"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("tidegate-io")
@@ -34,18 +33,6 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // What still runs belongs to clients that are gone.
     runtime.shutdown_background();
     result
-}
-
-/// Huge pages make large state faster, and leave holes: where memory is short the holes would be most of it.
-const HUGE_PAGES_FROM_BYTES: usize = 1 << 30;
-
-fn use_small_pages() {
-    #[cfg(target_os = "linux")]
-    // SAFETY: this call takes numbers alone and changes nothing but how this process's memory is backed from now on. Where
-    // the kernel does not know it, it answers an error and nothing is lost.
-    unsafe {
-        libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
-    }
 }
 
 /// The database once it is open; until then every session is told to wait.
