@@ -339,3 +339,29 @@ async fn state_of_operators_that_changed_is_refused_or_let_go() {
     let status = rows(&client, "SHOW SINKS").await;
     assert!(status.iter().any(|s| s.contains("suspended")), "{status:?}");
 }
+
+/// Any checkpoint will do, as the tool copies it from a server that is down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_was_copied_begins_a_database_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("old");
+    let settings = [
+        ("checkpoint_interval", "off"),
+        ("checkpoint_alignment", "unaligned"),
+    ];
+    let mut old = Server::start(&data, &settings);
+    let client = old.connect().await;
+    fill(&client).await;
+    run(&client, "CHECKPOINT").await;
+    let saved = rows(&client, "SELECT * FROM t").await;
+    let newest = "SELECT max(id) FROM tidegate.checkpoints WHERE status = 'completed'";
+    let id = rows(&client, newest).await.remove(0);
+    old.kill();
+    old.wait();
+    let place = directory.path().join("place").display().to_string();
+    crate::tools::answer(&data, &["checkpoint", "copy", &id, &place]);
+    let new = Server::spawn(from(&directory.path().join("new"), 3, "rocksdb", &place));
+    let client = new.connect().await;
+    assert_eq!(rows(&client, "SELECT * FROM t").await, saved);
+    expect_right(&client).await;
+}

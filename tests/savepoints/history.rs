@@ -36,6 +36,27 @@ async fn checkpoints_stay_as_long_as_the_past_is_to_be_read() {
         let at_time = format!("SELECT n FROM v FOR SYSTEM_TIME AS OF '{time}'");
         assert_eq!(rows(&client, &at_time).await, expected, "{time}");
     }
+    // A time relative to now, which is another one whenever the statement is executed.
+    run(
+        &client,
+        "PREPARE then AS SELECT n FROM v FOR SYSTEM_TIME AS OF now() - INTERVAL '50 milliseconds'",
+    )
+    .await;
+    assert_eq!(rows(&client, "EXECUTE then").await, ["6"]);
+    run(&client, "DELETE FROM t WHERE id = 6").await;
+    run(&client, "CHECKPOINT").await;
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(rows(&client, "EXECUTE then").await, ["5"]);
+    let long_ago = refused(
+        &client,
+        "SELECT n FROM v FOR SYSTEM_TIME AS OF now() - INTERVAL '2' DAY",
+    )
+    .await;
+    assert_eq!(long_ago.code().code(), "55000");
+    run(&client, "INSERT INTO t VALUES (6)").await;
+    run(&client, "CHECKPOINT").await;
+    let newest = "SELECT max(epoch) FROM tidegate.checkpoints WHERE status = 'completed'";
+    let newest = rows(&client, newest).await.remove(0);
     // Over a restart, too.
     server.kill();
     server.wait();
@@ -54,7 +75,7 @@ async fn checkpoints_stay_as_long_as_the_past_is_to_be_read() {
         error.hint().unwrap().contains("history_retention"),
         "{error:?}"
     );
-    let last = format!("SELECT n FROM v FOR SYSTEM_TIME AS OF {}", epochs[5]);
+    let last = format!("SELECT n FROM v FOR SYSTEM_TIME AS OF {newest}");
     assert_eq!(rows(&client, &last).await, ["6"]);
     run(&client, "ALTER SYSTEM SET history_retention = 'off'").await;
     run(&client, "INSERT INTO t VALUES (8)").await;

@@ -215,6 +215,8 @@ async fn inputs_that_were_made_anew_are_compared_row_by_row() {
     // Under another name, and of a view with another.
     run(&client, "CREATE MATERIALIZED VIEW renamed (a, b) FROM SAVEPOINT one AS SELECT count(*), sum(x) FROM t").await;
     assert_eq!(rows(&client, "SELECT a, b FROM renamed").await, ["3|91"]);
+    let made = rows(&client, "SHOW CREATE MATERIALIZED VIEW renamed").await;
+    assert!(!made[0].contains("SAVEPOINT"), "{made:?}");
     run(&client, "DROP TABLE t CASCADE").await;
     run(&client, "CREATE TABLE t (id bigint PRIMARY KEY, x bigint)").await;
     let sql = "CREATE MATERIALIZED VIEW v FROM SAVEPOINT one AS SELECT count(*) AS n, sum(x) AS total FROM t";

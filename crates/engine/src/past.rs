@@ -111,8 +111,53 @@ fn as_of(expr: &Ast) -> Option<AsOf> {
         Ast::Function(function) if function.name.to_string() == SAVEPOINT => {
             savepoint_argument(function).map(AsOf::Savepoint)
         }
+        Ast::Nested(expr) => as_of(expr),
+        Ast::BinaryOp {
+            left,
+            op: ast::BinaryOperator::Minus,
+            right,
+        } if is_now(left) => ago(right),
+        now if is_now(now) => Some(AsOf::Time(chrono::Utc::now().timestamp_millis())),
         _ => None,
     }
+}
+
+fn is_now(expr: &Ast) -> bool {
+    let Ast::Function(function) = expr else {
+        return false;
+    };
+    let name = function.name.to_string().to_ascii_lowercase();
+    matches!(name.as_str(), "now" | "current_timestamp")
+}
+
+/// So long before now. Statements that name a version are planned each time they are executed.
+fn ago(interval: &Ast) -> Option<AsOf> {
+    use tidegate_types::text::{Value as Parsed, parse_text};
+    let Ast::Interval(interval) = interval else {
+        return None;
+    };
+    let text = match (&*interval.value, &interval.leading_field) {
+        (Ast::Value(value), unit) => match &value.value {
+            Value::SingleQuotedString(text) => match unit {
+                Some(unit) => format!("{text} {unit}"),
+                None => text.clone(),
+            },
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let Ok(Parsed::Interval(span)) = parse_text(&text, &tidegate_types::SqlType::Interval) else {
+        return None;
+    };
+    let months = chrono::Months::new(span.months.unsigned_abs());
+    let then = match span.months < 0 {
+        true => chrono::Utc::now().checked_add_months(months)?,
+        false => chrono::Utc::now().checked_sub_months(months)?,
+    };
+    let then = then
+        .checked_sub_signed(chrono::TimeDelta::days(span.days.into()))?
+        .checked_sub_signed(chrono::TimeDelta::nanoseconds(span.nanos))?;
+    Some(AsOf::Time(then.timestamp_millis()))
 }
 
 fn savepoint_argument(function: &ast::Function) -> Option<String> {

@@ -437,7 +437,11 @@ impl Ddl<'_> {
         let kind = RelationKind::MaterializedView(def);
         let mut depends_on = planned.direct;
         depends_on.extend(planned.reads);
-        let relation = self.relation(id, (schema, name), kind, columns, text, depends_on);
+        let text = match create.from_savepoint {
+            Some(_) => super::seed::lasting_definition(text, &create.query.text),
+            None => text.to_owned(),
+        };
+        let relation = self.relation(id, (schema, name), kind, columns, &text, depends_on);
         self.install_from(relation, create.from_savepoint.as_ref())
             .await?;
         Ok(Some(id))

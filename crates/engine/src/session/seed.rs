@@ -221,6 +221,35 @@ fn rows_table(relation: RelationId) -> TableId {
     TableId::of(relation, OperatorId(0), 0)
 }
 
+/// The statement without `FROM SAVEPOINT name`, which stands in front of `AS` or at the end: what the view began with is
+/// no part of what it is.
+pub(super) fn lasting_definition(text: &str, query: &str) -> String {
+    let Some(start) = text.find(query) else {
+        return text.to_owned();
+    };
+    let end = start + query.len();
+    if let Some(at) = clause(&text[end..]) {
+        return text[..end + at].trim_end().to_owned();
+    }
+    let head = &text[..start];
+    match (clause(head), head.to_ascii_lowercase().rfind("as")) {
+        (Some(at), Some(keyword)) if at < keyword => {
+            format!("{}{}", &text[..at], &text[keyword..])
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Where `FROM SAVEPOINT` begins.
+fn clause(text: &str) -> Option<usize> {
+    let lower = text.to_ascii_lowercase();
+    let found = lower.rmatch_indices("from").find(|(at, from)| {
+        let rest = &lower[at + from.len()..];
+        rest.starts_with(char::is_whitespace) && rest.trim_start().starts_with("savepoint")
+    });
+    found.map(|(at, _)| at)
+}
+
 impl Session {
     /// What could not begin with saved state is told as that, and not as a failure of the server.
     pub(super) fn not_begun(savepoint: &Ident, error: SqlError) -> SqlError {
@@ -236,5 +265,25 @@ impl Session {
             .with_hint("Without FROM SAVEPOINT the view is built from what its inputs hold now."),
             false => error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_does_not_name_the_savepoint() {
+        let query = "SELECT count(*) FROM savepoint AS s";
+        let lasting = format!("CREATE MATERIALIZED VIEW \"as\" (a) AS {query}");
+        for given in [
+            format!("CREATE MATERIALIZED VIEW \"as\" (a) FROM SAVEPOINT one AS {query}"),
+            format!("CREATE MATERIALIZED VIEW \"as\" (a) from  savepoint \"From\" AS {query}"),
+            format!("CREATE MATERIALIZED VIEW \"as\" (a) FROM SAVEPOINT \"as\" AS {query}"),
+            format!("CREATE MATERIALIZED VIEW \"as\" (a) AS {query} FROM SAVEPOINT one"),
+        ] {
+            assert_eq!(lasting_definition(&given, query), lasting, "{given}");
+        }
+        assert_eq!(lasting_definition(&lasting, query), lasting);
     }
 }
