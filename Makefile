@@ -1,4 +1,4 @@
-# Two commands set everything up: `make run` and `make test`.
+# Two commands set everything up: `make run` and `make test`. `make chaos` looks for what survives, for as long as one likes.
 #
 # Both look for what they need first (.ci/prerequisites), install it where they can, and otherwise name the command that
 # does.
@@ -18,11 +18,15 @@ DATA_DIR ?= ./tidegate-data
 # What `tidegate server --help` lists: make run ARGS="--workers 2 --set state_backend=rocksdb"
 ARGS ?=
 
-.PHONY: help run test
+# How long `make chaos` disturbs a server: make chaos CHAOS_SECONDS=7200
+CHAOS_SECONDS ?= 300
+
+.PHONY: help run test chaos
 
 help:
 	@echo 'make run     builds the server and starts it on $(DATA_DIR)'
 	@echo 'make test    formatting, lints and all tests: what CI runs'
+	@echo 'make chaos   disturbs a server under load in every mode, for CHAOS_SECONDS; TIDEGATE_CRASH_SEED repeats a run'
 
 run:
 	@.ci/prerequisites build '$(VENV)'
@@ -38,3 +42,8 @@ test:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked --no-fail-fast
+
+# Kills, crashes in the middle of storage, storage that fails, full disks, stopped processes, clocks that jump.
+chaos:
+	@.ci/prerequisites test '$(VENV)'
+	TIDEGATE_CHAOS_SECONDS='$(CHAOS_SECONDS)' cargo test --locked --package tidegate --test crash -- --nocapture chaos::

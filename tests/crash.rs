@@ -7,6 +7,10 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "crash/chaos.rs"]
+mod chaos;
+#[path = "crash/guarantees.rs"]
+mod guarantees;
 #[path = "crash/kills.rs"]
 mod kills;
 #[path = "crash/load.rs"]
@@ -19,6 +23,8 @@ mod memory;
 mod modes;
 #[path = "crash/rescale.rs"]
 mod rescale;
+#[path = "crash/observed.rs"]
+mod observed;
 #[path = "crash/server.rs"]
 mod server;
 #[path = "crash/single.rs"]

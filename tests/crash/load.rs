@@ -3,7 +3,10 @@
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio_postgres::Client;
 
 /// Keys of one writer begin at its number times this.
@@ -27,10 +30,18 @@ pub struct Writer {
     /// What holds if the transaction under way was committed.
     pub asked: Option<Rows>,
     pub transactions: u64,
+    /// Errors that a test brings about on purpose; what failed with one is not done.
+    pub tolerated: &'static [&'static str],
+    pub refused: u64,
 }
 
-/// Why a writer stopped: the connection is gone.
-struct Gone;
+/// Why a transaction was not done.
+enum Undone {
+    /// The connection is gone.
+    Gone,
+    /// With an error that is tolerated.
+    Refused,
+}
 
 impl Writer {
     pub fn new(number: i32, seed: u64) -> Self {
@@ -42,32 +53,73 @@ impl Writer {
             acknowledged: Rows::default(),
             asked: None,
             transactions: 0,
+            tolerated: &[],
+            refused: 0,
         }
     }
 
     /// Writes until the server is gone.
     pub async fn run(mut self, client: Client) -> Self {
-        while self.transaction(&client).await.is_ok() {}
+        let never = AtomicBool::new(false);
+        self.write(&client, &never).await;
         self
     }
 
-    async fn transaction(&mut self, client: &Client) -> Result<(), Gone> {
+    /// Writes until it is to end, or the server is gone.
+    pub async fn run_until(mut self, client: Client, ends: Arc<AtomicBool>) -> Self {
+        self.write(&client, &ends).await;
+        self
+    }
+
+    async fn write(&mut self, client: &Client, ends: &AtomicBool) {
+        while !ends.load(Ordering::Relaxed) {
+            match self.transaction(client).await {
+                Ok(()) => {}
+                Err(Undone::Gone) => return,
+                Err(Undone::Refused) => {
+                    self.asked = None;
+                    self.refused += 1;
+                    // Only a transaction that was begun can be left; whatever the answer is, none is open after it.
+                    if client.simple_query("ROLLBACK").await.is_err() && client.is_closed() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+
+    async fn transaction(&mut self, client: &Client) -> Result<(), Undone> {
         let (statements, after) = self.choose();
         self.asked = Some(after);
         let several = statements.len() > 1;
         if several && self.random.random_bool(0.5) {
-            execute(client, "BEGIN").await?;
+            self.execute(client, "BEGIN").await?;
             for statement in &statements {
-                execute(client, statement).await?;
+                self.execute(client, statement).await?;
             }
-            execute(client, "COMMIT").await?;
+            self.execute(client, "COMMIT").await?;
         } else {
             // One text is one transaction.
-            execute(client, &statements.join("; ")).await?;
+            self.execute(client, &statements.join("; ")).await?;
         }
         self.acknowledged = self.asked.take().expect("set above");
         self.transactions += 1;
         Ok(())
+    }
+
+    /// An error of the server itself is a failure of the test: no two writers touch the same rows.
+    async fn execute(&self, client: &Client, sql: &str) -> Result<(), Undone> {
+        match client.simple_query(sql).await {
+            Ok(_) => Ok(()),
+            Err(error) => match error.as_db_error() {
+                None => Err(Undone::Gone),
+                Some(refused) if self.tolerated.contains(&refused.code().code()) => {
+                    Err(Undone::Refused)
+                }
+                Some(_) => panic!("{sql}: {error:?}"),
+            },
+        }
     }
 
     fn choose(&mut self) -> (Vec<String>, Rows) {
@@ -205,15 +257,6 @@ impl Writer {
     }
 }
 
-/// An error of the server itself is a failure of the test: no two writers touch the same rows.
-async fn execute(client: &Client, sql: &str) -> Result<(), Gone> {
-    match client.simple_query(sql).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.as_db_error().is_none() => Err(Gone),
-        Err(error) => panic!("{sql}: {error:?}"),
-    }
-}
-
 impl Rows {
     /// From `SELECT *` of both tables, cells joined by `|`.
     pub fn parse(orders: &[String], items: &[String]) -> Self {
@@ -236,8 +279,70 @@ impl Rows {
         }
     }
 
-    /// customer|orders|amount, computed without the server.
-    pub fn per_customer(&self) -> Vec<String> {
+    /// The rows of a view, computed without the server.
+    pub fn of_view(&self, name: &str) -> Vec<String> {
+        match name {
+            "per_customer" => self.per_customer(),
+            "per_order" => self.per_order(),
+            "on_views" => self.on_views(),
+            "outer_join" => self.outer_join(),
+            "largest" => self.largest(),
+            "lonely" => self.lonely(),
+            _ => panic!("nobody knows what {name} should hold"),
+        }
+    }
+
+    /// customer|amount|quantity, the latter of the orders that have items.
+    fn on_views(&self) -> Vec<String> {
+        let mut quantities: BTreeMap<i32, i64> = BTreeMap::new();
+        for (order, quantity) in self.items.values() {
+            if let Some((customer, _)) = self.orders.get(order) {
+                *quantities.entry(*customer).or_default() += i64::from(*quantity);
+            }
+        }
+        let mut totals: BTreeMap<i32, i64> = BTreeMap::new();
+        for (customer, amount) in self.orders.values() {
+            *totals.entry(*customer).or_default() += amount;
+        }
+        sorted(totals.iter().map(|(customer, total)| {
+            let quantity = quantities.get(customer);
+            let quantity = quantity.map_or("∅".to_owned(), i64::to_string);
+            format!("{customer}|{total}|{quantity}")
+        }))
+    }
+
+    /// order|item|quantity of the full join.
+    fn outer_join(&self) -> Vec<String> {
+        let with_items: BTreeSet<i32> = self.items.values().map(|(order, _)| *order).collect();
+        let items = self.items.iter().map(|(id, (order, quantity))| {
+            let order = match self.orders.contains_key(order) {
+                true => order.to_string(),
+                false => "∅".to_owned(),
+            };
+            format!("{order}|{id}|{quantity}")
+        });
+        let without = self.orders.keys().filter(|id| !with_items.contains(id));
+        sorted(items.chain(without.map(|id| format!("{id}|∅|∅"))))
+    }
+
+    /// id|amount of the ten with the largest amounts.
+    fn largest(&self) -> Vec<String> {
+        let mut orders: Vec<(i64, i32)> = self.orders.iter().map(|(id, o)| (-o.1, *id)).collect();
+        orders.sort();
+        let largest = orders.iter().take(10);
+        sorted(largest.map(|(amount, id)| format!("{id}|{}", -amount)))
+    }
+
+    /// id|customer of orders without an item of more than five.
+    fn lonely(&self) -> Vec<String> {
+        let large = self.items.values().filter(|(_, quantity)| *quantity > 5);
+        let large: BTreeSet<i32> = large.map(|(order, _)| *order).collect();
+        let lonely = self.orders.iter().filter(|(id, _)| !large.contains(id));
+        sorted(lonely.map(|(id, (customer, _))| format!("{id}|{customer}")))
+    }
+
+    /// customer|orders|amount
+    fn per_customer(&self) -> Vec<String> {
         let mut groups: BTreeMap<i32, (i64, i64)> = BTreeMap::new();
         for (customer, amount) in self.orders.values() {
             let group = groups.entry(*customer).or_default();
@@ -251,7 +356,7 @@ impl Rows {
     }
 
     /// order|customer|items|quantity of the inner join.
-    pub fn per_order(&self) -> Vec<String> {
+    fn per_order(&self) -> Vec<String> {
         let mut groups: BTreeMap<i32, (i64, i64)> = BTreeMap::new();
         for (order, quantity) in self.items.values() {
             let group = groups.entry(*order).or_default();

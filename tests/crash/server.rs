@@ -64,7 +64,12 @@ impl Server {
     }
 
     /// Returns when the server says that it is ready.
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        Self::try_spawn(command).unwrap_or_else(|log| panic!("the server did not start: {log}"))
+    }
+
+    /// As `spawn`; a server that ends before it is ready is given as its log.
+    pub fn try_spawn(mut command: Command) -> Result<Self, String> {
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -87,7 +92,7 @@ impl Server {
         };
         if !line.contains("is ready") {
             let status = server.wait();
-            panic!("the server did not start ({status}):\n{}", server.log());
+            return Err(format!("{status}\n{}", server.log()));
         }
         let number_behind = |mark: &str| {
             let digits = line.split_once(mark).unwrap().1;
@@ -100,14 +105,19 @@ impl Server {
         };
         server.port = number_behind("-p ");
         server.http_port = number_behind("http://127.0.0.1:");
-        server
+        Ok(server)
     }
 
     pub async fn connect(&self) -> Client {
+        self.try_connect().await.unwrap()
+    }
+
+    /// `None`: nobody is there.
+    pub async fn try_connect(&self) -> Option<Client> {
         let address = format!("host=127.0.0.1 port={} user=ann dbname=tidegate", self.port);
-        let (client, connection) = tokio_postgres::connect(&address, NoTls).await.unwrap();
+        let (client, connection) = tokio_postgres::connect(&address, NoTls).await.ok()?;
         tokio::spawn(connection);
-        client
+        Some(client)
     }
 
     /// Everything logged so far.
@@ -131,12 +141,20 @@ impl Server {
     }
 
     pub fn terminate(&self) {
-        let id = self.watched.child.lock().unwrap().id();
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
-            .args(["-TERM", &id.to_string()])
+            .args([format!("-{name}"), self.id().to_string()])
             .status()
             .unwrap();
         assert!(status.success());
+    }
+
+    pub fn has_ended(&self) -> bool {
+        let mut child = self.watched.child.lock().unwrap();
+        child.try_wait().unwrap().is_some()
     }
 
     /// Waits for the end of the process and of its log.

@@ -191,7 +191,7 @@ async fn a_damaged_checkpoint_is_passed_over_and_named() {
     }
 }
 
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
@@ -199,18 +199,24 @@ impl Drop for Mounted {
     }
 }
 
+/// A file system of this size at the directory, if this may be done here.
+pub fn mounted(directory: &Path, size: &str) -> Option<Mounted> {
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+        .arg(directory)
+        .output();
+    mount
+        .is_ok_and(|m| m.status.success())
+        .then(|| Mounted(directory.to_owned()))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_writes_and_loses_none() {
     let directory = tempfile::tempdir().unwrap();
-    let mount = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
-        .arg(directory.path())
-        .output();
-    if !mount.is_ok_and(|m| m.status.success()) {
+    let Some(_mounted) = mounted(directory.path(), "24m") else {
         println!("SKIPPED a_full_disk_refuses_writes_and_loses_none: mounting a tmpfs takes root");
         return;
-    }
-    let _mounted = Mounted(directory.path().to_owned());
+    };
     let ballast = directory.path().join("ballast");
     std::fs::write(&ballast, vec![1; 12 << 20]).unwrap();
     let data = directory.path().join("data");

@@ -3,18 +3,24 @@
 //! [`Faults`] wraps any store. Every mutation (a put, the completion of a large put, the removal of one object) is one
 //! numbered step. A *crash* at a step stops the world there: that step happens not at all, completely but without
 //! an answer, or half, and everything afterwards fails until the test goes on with the store underneath, as a new
-//! process would. *Rules* make single operations fail or take long, by kind and by object.
+//! process would. *Rules* make single operations fail or take long, by kind and by object; [`chance`] does so by chance.
 //!
-//! Used by this crate's tests and by the system's.
+//! Used by this crate's tests. Debug builds of the server put [`from_environment`] in front of their storage, where a crash
+//! is the end of the process.
 
+mod chance;
+
+use crate::storage::Storage;
+use crate::store::wall_clock_ms;
 use async_trait::async_trait;
+use chance::{Chances, Description};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-    UploadPart,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result, UploadPart,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -30,6 +36,9 @@ pub enum Crash {
     After,
     /// Half of the bytes arrive under the object's name (a store that does not promise atomic writes).
     Torn,
+    /// From this step on the first run is acknowledged and not there, and the crash comes with the next manifest, which
+    /// refers to it.
+    Lost,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +56,8 @@ pub enum Effect {
     Unavailable,
     /// The operation takes effect, and then its answer is lost.
     AnswerLost,
+    /// Half of the bytes arrive, and the answer is an error. A conditional creation fails without.
+    Torn,
     DiskFull,
     Denied,
     Delay(Duration),
@@ -80,7 +91,41 @@ struct Plan {
     steps: Vec<Step>,
     crash: Option<(usize, Crash)>,
     crashed: bool,
+    /// A run was acknowledged that is not there.
+    has_lost: bool,
+    /// A crash ends the process.
+    ends_process: bool,
     rules: Vec<Rule>,
+    chances: Chances,
+}
+
+/// What becomes of an operation that is to happen.
+#[derive(PartialEq, Eq)]
+enum Fate {
+    Done,
+    AnswerLost,
+    Torn,
+}
+
+/// The variable that holds a description, as [`chance`] reads it.
+pub const VARIABLE: &str = "TIDEGATE_STORAGE_FAULTS";
+
+/// Puts the faults that the environment describes in front of a storage.
+pub fn from_environment(storage: Storage) -> std::result::Result<Storage, String> {
+    let Ok(text) = std::env::var(VARIABLE) else {
+        return Ok(storage);
+    };
+    let Description { chances, crash } =
+        chance::parse(&text).map_err(|e| format!("{VARIABLE}: {e}"))?;
+    let faults = Faults::new();
+    {
+        let mut plan = faults.plan.lock();
+        plan.chances = chances;
+        plan.crash = crash;
+        plan.ends_process = true;
+    }
+    tracing::warn!("storage fails on purpose: {text}");
+    Ok(storage.wrapped(|store| faults.wrap(store)))
 }
 
 impl Faults {
@@ -101,6 +146,7 @@ impl Faults {
         let mut plan = self.plan.lock();
         plan.steps.clear();
         plan.crashed = false;
+        plan.has_lost = false;
         plan.crash = Some((step, crash));
     }
 
@@ -121,6 +167,16 @@ impl Faults {
         generic("the process has crashed")
     }
 
+    /// At the end of the step at which the crash happens.
+    fn crash(&self) -> Error {
+        let plan = self.plan.lock();
+        if plan.ends_process {
+            tracing::error!(steps = plan.steps.len(), "the process ends on purpose");
+            std::process::abort();
+        }
+        Self::crashed()
+    }
+
     /// Before a mutation: whether it is where the crash happens.
     fn mutation(&self, kind: OperationKind, object: &Path) -> Result<Option<Crash>> {
         let mut plan = self.plan.lock();
@@ -133,6 +189,17 @@ impl Faults {
             object: object.to_string(),
         });
         match plan.crash {
+            Some((at, Crash::Lost)) => {
+                let is_next =
+                    |folder| kind == OperationKind::Put && object.as_ref().contains(folder);
+                if plan.has_lost && is_next("manifests/") {
+                    plan.crashed = true;
+                    return Ok(Some(Crash::After));
+                }
+                let loses = !plan.has_lost && step >= at && is_next("runs/");
+                plan.has_lost |= loses;
+                Ok(loses.then_some(Crash::Lost))
+            }
             Some((at, crash)) if at == step => {
                 plan.crashed = true;
                 Ok(Some(crash))
@@ -154,16 +221,22 @@ impl Faults {
         let rule = plan
             .rules
             .iter_mut()
-            .find(|r| r.kind == kind && r.times > 0 && object.contains(&r.object))?;
-        rule.times -= 1;
-        Some(rule.effect.clone())
+            .find(|r| r.kind == kind && r.times > 0 && object.contains(&r.object));
+        match rule {
+            Some(rule) => {
+                rule.times -= 1;
+                Some(rule.effect.clone())
+            }
+            None => plan.chances.draw(kind),
+        }
     }
 
-    /// Waits or fails as a rule says. True: the operation is to happen and its answer to be lost.
-    async fn suffer(&self, kind: OperationKind, object: &str) -> Result<bool> {
+    /// Waits or fails as a rule or chance says.
+    async fn suffer(&self, kind: OperationKind, object: &str) -> Result<Fate> {
         match self.rule(kind, object) {
-            None => Ok(false),
-            Some(Effect::AnswerLost) => Ok(true),
+            None => Ok(Fate::Done),
+            Some(Effect::AnswerLost) => Ok(Fate::AnswerLost),
+            Some(Effect::Torn) => Ok(Fate::Torn),
             Some(Effect::Unavailable) => Err(generic("injected: service unavailable")),
             Some(Effect::DiskFull) => {
                 let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
@@ -178,7 +251,7 @@ impl Faults {
             }),
             Some(Effect::Delay(time)) => {
                 tokio::time::sleep(time).await;
-                Ok(false)
+                Ok(Fate::Done)
             }
         }
     }
@@ -217,26 +290,39 @@ impl ObjectStore for FaultyStore {
         options: PutOptions,
     ) -> Result<PutResult> {
         let crash = self.faults.mutation(OperationKind::Put, location)?;
-        let lost = self
+        let fate = self
             .faults
             .suffer(OperationKind::Put, location.as_ref())
             .await?;
+        let is_conditional = options.mode != PutMode::Overwrite;
         match crash {
-            None if lost => {
+            None if fate == Fate::AnswerLost => {
                 self.inner.put_opts(location, payload, options).await?;
                 Err(generic("injected: the answer was lost"))
             }
+            None if fate == Fate::Torn => {
+                if !is_conditional {
+                    self.inner
+                        .put_opts(location, half(&payload), options)
+                        .await?;
+                }
+                Err(generic("injected: cut off"))
+            }
             None => self.inner.put_opts(location, payload, options).await,
-            Some(Crash::Before) => Err(Faults::crashed()),
+            Some(Crash::Lost) => Ok(PutResult {
+                e_tag: None,
+                version: None,
+            }),
+            Some(Crash::Before) => Err(self.faults.crash()),
             Some(Crash::After) => {
                 self.inner.put_opts(location, payload, options).await?;
-                Err(Faults::crashed())
+                Err(self.faults.crash())
             }
             Some(Crash::Torn) => {
                 self.inner
                     .put_opts(location, half(&payload), options)
                     .await?;
-                Err(Faults::crashed())
+                Err(self.faults.crash())
             }
         }
     }
@@ -257,15 +343,14 @@ impl ObjectStore for FaultyStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.faults.reading()?;
-        let lost = self
+        let fate = self
             .faults
             .suffer(OperationKind::Get, location.as_ref())
             .await?;
         let result = self.inner.get_opts(location, options).await?;
-        if lost {
-            Err(generic("injected: the answer was lost"))
-        } else {
-            Ok(result)
+        match fate {
+            Fate::Done => Ok(result),
+            Fate::AnswerLost | Fate::Torn => Err(generic("injected: the answer was lost")),
         }
     }
 
@@ -280,17 +365,19 @@ impl ObjectStore for FaultyStore {
                 async move {
                     let location = location?;
                     let crash = faults.mutation(OperationKind::Delete, &location)?;
-                    let lost = faults
+                    let fate = faults
                         .suffer(OperationKind::Delete, location.as_ref())
                         .await?;
                     if crash == Some(Crash::Before) || crash == Some(Crash::Torn) {
-                        return Err(Faults::crashed());
+                        return Err(faults.crash());
                     }
                     inner.delete(&location).await?;
-                    if lost || crash.is_some() {
-                        Err(Faults::crashed())
-                    } else {
-                        Ok(location)
+                    match fate {
+                        _ if crash.is_some() => Err(faults.crash()),
+                        Fate::Done => Ok(location),
+                        Fate::AnswerLost | Fate::Torn => {
+                            Err(generic("injected: the answer was lost"))
+                        }
                     }
                 }
             })
@@ -306,7 +393,13 @@ impl ObjectStore for FaultyStore {
         let checked = async move {
             faults.reading()?;
             faults.suffer(OperationKind::List, &folder).await?;
-            Ok::<_, Error>(listed)
+            let lag = faults.plan.lock().chances.list_lag.as_millis() as i64;
+            let newest = wall_clock_ms() - lag;
+            let is_known = move |meta: &ObjectMeta| {
+                lag == 0 || meta.last_modified.timestamp_millis() <= newest
+            };
+            let known = listed.try_filter(move |meta| futures::future::ready(is_known(meta)));
+            Ok::<_, Error>(known)
         };
         futures::stream::once(checked).try_flatten().boxed()
     }
@@ -340,18 +433,22 @@ impl MultipartUpload for FaultyUpload {
 
     async fn complete(&mut self) -> Result<PutResult> {
         let crash = self.faults.mutation(OperationKind::Put, &self.location)?;
-        let lost = self
+        let fate = self
             .faults
             .suffer(OperationKind::Put, self.location.as_ref())
             .await?;
         if crash == Some(Crash::Before) || crash == Some(Crash::Torn) {
-            return Err(Faults::crashed());
+            return Err(self.faults.crash());
+        }
+        // Parts appear together or not at all.
+        if fate == Fate::Torn {
+            return Err(generic("injected: cut off"));
         }
         let done = self.inner.complete().await?;
-        if lost || crash.is_some() {
-            Err(Faults::crashed())
-        } else {
-            Ok(done)
+        match crash {
+            None if fate == Fate::AnswerLost => Err(generic("injected: the answer was lost")),
+            None | Some(Crash::Lost) => Ok(done),
+            Some(_) => Err(self.faults.crash()),
         }
     }
 

@@ -3,22 +3,28 @@
 //! Records are written in parts of [`PART_RECORDS`]; the current part is rewritten as it grows, which [`flush`] does from
 //! time to time and at shutdown. A crash may lose the records since the last flush; what completed is then filled in
 //! from the manifests. Only the newest [`PARTS_KEPT`] parts stay.
+//! What single operators wrote is kept of the newest [`DETAILED`] checkpoints.
 //!
 //! [`flush`]: CheckpointStore::flush_history
 
 use crate::error::{Result, StorageError};
 use crate::layout;
 use crate::manifest::Manifest;
+use crate::metrics::Metrics;
 use crate::storage::Storage;
 use crate::store::CheckpointStore;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
-use tidegate_types::{CheckpointId, Epoch, WorkerId};
+use tidegate_types::{CheckpointId, Epoch, OperatorId, RelationId, WorkerId};
 
 const PART_RECORDS: usize = 32;
 const PARTS_KEPT: usize = 32;
 const KEPT: usize = PART_RECORDS * PARTS_KEPT;
+/// Of so many checkpoints, the newest, it is known what each operator wrote.
+const DETAILED: usize = 64;
+/// Of how many operators that is kept, those that wrote most; the others are part of their worker's sums alone.
+pub const OPERATORS_KEPT: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,7 +49,7 @@ pub struct CheckpointRecord {
     pub triggered_ms: i64,
     /// From the trigger until durable (or given up).
     pub duration_ms: f64,
-    /// The longest that a worker spent sealing.
+    /// The longest that a worker spent sealing, all its operators together.
     pub sync_ms: f64,
     /// From the last seal until durable.
     pub async_ms: f64,
@@ -66,6 +72,8 @@ pub struct CheckpointRecord {
     pub guarantee: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workers: Vec<WorkerRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<OperatorRecord>,
 }
 
 /// One worker's part of a checkpoint.
@@ -79,10 +87,25 @@ pub struct WorkerRecord {
     pub bytes: u64,
 }
 
+/// What one operator of a relation wrote on one worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OperatorRecord {
+    pub relation: RelationId,
+    pub operator: OperatorId,
+    pub worker: WorkerId,
+    pub rows: u64,
+    pub bytes: u64,
+    /// Rows that the barrier overtook in front of it.
+    #[serde(default)]
+    pub in_flight_bytes: u64,
+    pub sync_ms: f64,
+}
+
 #[derive(Debug)]
 pub(crate) struct History {
     generation: u64,
     records: Mutex<Records>,
+    pub metrics: Mutex<Metrics>,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +147,7 @@ impl History {
         Ok(Self {
             generation,
             records: Mutex::new(records),
+            metrics: Mutex::default(),
         })
     }
 
@@ -143,17 +167,37 @@ impl Records {
         while self.all.len() > KEPT {
             self.all.pop_front();
         }
+        let old = self.all.len().saturating_sub(DETAILED);
+        // All before were trimmed when they got old.
+        for record in self.all.range_mut(..old).rev() {
+            if record.operators.is_empty() {
+                break;
+            }
+            record.operators = Vec::new();
+        }
     }
 }
 
 impl CheckpointStore {
     /// Remembers what became of a checkpoint.
     pub fn record(&self, record: CheckpointRecord) {
+        self.history.metrics.lock().observe(&record);
+        let has_failed = record.status != CheckpointStatus::Completed;
         let mut records = self.history.records.lock();
         records.all.push_back(record);
         records.current += 1;
         records.dirty = true;
         records.trim();
+        drop(records);
+        // A commit wakes whoever writes it down by itself.
+        if has_failed {
+            self.committed.notify_one();
+        }
+    }
+
+    /// Something was recorded that is not written yet.
+    pub(crate) fn has_unwritten_history(&self) -> bool {
+        self.history.records.lock().dirty
     }
 
     /// Newest first. Retained checkpoints of which the record was lost are there with what their manifest says.
@@ -225,5 +269,6 @@ fn record_of(manifest: &Manifest) -> CheckpointRecord {
         alignment: String::new(),
         guarantee: String::new(),
         workers: Vec::new(),
+        operators: Vec::new(),
     }
 }

@@ -6,7 +6,7 @@
 //! - [`store`]: who owns the storage, what is in it, where recovery starts; [`commit`]: taking a checkpoint.
 //! - [`rows`]: a state table as typed rows, by the [`schemas`] in its manifest.
 //! - [`restore`], [`savepoint`], [`retention`], [`merge`], [`history`]: what happens to checkpoints afterwards;
-//!   [`maintenance`] does what is due in the background.
+//!   [`metrics`] counts them, [`maintenance`] does what is due in the background.
 //! - [`copy`]: between storages; [`portable`]: as Parquet; [`offline`]: for tools, beside or without a server.
 //! - [`faults`]: an object store that fails on purpose, for tests here and elsewhere.
 //!
@@ -30,6 +30,7 @@ pub mod maintenance;
 pub mod manifest;
 pub mod merge;
 mod merge_policy;
+pub mod metrics;
 pub mod offline;
 pub mod portable;
 pub mod restore;
@@ -46,7 +47,9 @@ pub use buffers::Buffers;
 pub use commit::{Commit, PendingCheckpoint, UploadedRuns};
 pub use copy::CopyProgress;
 pub use error::{CheckpointError, Damage, StorageError};
-pub use history::{CheckpointRecord, CheckpointStatus, WorkerRecord};
+pub use history::{
+    CheckpointRecord, CheckpointStatus, OPERATORS_KEPT, OperatorRecord, WorkerRecord,
+};
 pub use inventory::Skipped;
 pub use maintenance::Maintenance;
 pub use manifest::{IN_FLIGHT, Manifest, SavepointDetails, TableDescriptor, TableEntry};

@@ -61,7 +61,15 @@ impl CheckpointStore {
                     tracing::warn!(%error, "history of checkpoints was not written");
                 }
             }
-            self.committed.notified().await;
+            let woken = self.committed.notified();
+            match self.has_unwritten_history() {
+                // Nothing may be committed for long, and what failed last is what somebody will want to read.
+                true => {
+                    let due = flushed + HISTORY_INTERVAL;
+                    let _ = tokio::time::timeout_at(due, woken).await;
+                }
+                false => woken.await,
+            }
         }
     }
 

@@ -25,7 +25,9 @@ use tidegate_types::key::CODEC_VERSION;
 use tidegate_types::{CheckpointId, Epoch, KEY_GROUPS, LogPosition};
 use tokio::runtime::Handle;
 
-const OPENING_ATTEMPTS: usize = 20;
+const OPENING_ATTEMPTS: u32 = 20;
+/// Between two attempts, growing by as much each time. A listing may lag behind what was written last.
+const OPENING_DELAY: Duration = Duration::from_millis(25);
 
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -159,7 +161,7 @@ impl CheckpointStore {
         let mut inventory = Inventory::read(&storage).await?;
         let generation = claim(&storage).await?;
         let mut start_epoch = None;
-        for _ in 0..OPENING_ATTEMPTS {
+        for attempt in 1..=OPENING_ATTEMPTS {
             if inventory::last_number(&storage).await? != inventory.last_number {
                 inventory = Inventory::read(&storage).await?;
             }
@@ -169,7 +171,8 @@ impl CheckpointStore {
                     break;
                 }
                 Err(StorageError::Conflict { .. }) => {
-                    check_generation(&storage, generation).await?
+                    check_generation(&storage, generation).await?;
+                    tokio::time::sleep(OPENING_DELAY * attempt).await;
                 }
                 Err(e) => return Err(e.into()),
             }
@@ -531,7 +534,7 @@ fn uncertain(file: &ManifestFile, cause: String) -> CheckpointError {
 
 /// Takes the next free generation.
 async fn claim(storage: &Storage) -> Result<u64> {
-    for _ in 0..OPENING_ATTEMPTS {
+    for attempt in 1..=OPENING_ATTEMPTS {
         let generation = inventory::newest_generation(storage).await? + 1;
         let claim = serde_json::json!({
             "generation": generation,
@@ -545,7 +548,9 @@ async fn claim(storage: &Storage) -> Result<u64> {
             .await
         {
             Ok(()) => return Ok(generation),
-            Err(StorageError::Conflict { .. }) => {}
+            Err(StorageError::Conflict { .. }) => {
+                tokio::time::sleep(OPENING_DELAY * attempt).await;
+            }
             Err(e) => return Err(e.into()),
         }
     }

@@ -342,6 +342,15 @@ async fn the_history_survives_a_restart() {
         alignment: String::new(),
         guarantee: String::new(),
         workers: vec![],
+        operators: vec![crate::OperatorRecord {
+            relation: tidegate_types::RelationId(1),
+            operator: tidegate_types::OperatorId(n),
+            worker: 0,
+            rows: n,
+            bytes: 10 * n,
+            in_flight_bytes: 0,
+            sync_ms: 0.1,
+        }],
     };
     for n in 1..=2_000 {
         store.record(record(n));
@@ -354,6 +363,8 @@ async fn the_history_survives_a_restart() {
     let store = open(&storage).await.unwrap();
     let found = store.checkpoints();
     assert_eq!(found[0], record(2_000));
+    let detailed = found.iter().filter(|r| !r.operators.is_empty()).count();
+    assert_eq!(detailed, 64);
     assert!(found.len() > 900 && found.windows(2).all(|w| w[0].checkpoint > w[1].checkpoint));
     assert_eq!(store.next_checkpoint().0, 2_001);
 }

@@ -128,6 +128,9 @@ impl Database {
         if config.from_savepoint.is_some() {
             crate::begin::refuse_used(&config, &storage).await?;
         }
+        #[cfg(debug_assertions)]
+        let storage = tidegate_checkpoint::faults::from_environment(storage)
+            .map_err(|e| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, e))?;
         let options = StoreOptions {
             retained: config.settings.integer("checkpoint_retained") as usize,
             history: config.settings.duration("history_retention"),
@@ -416,6 +419,10 @@ impl Database {
         {
             let savepoint = self.keep_as_savepoint("stopped", newest).await?;
             tracing::info!(savepoint, "the last state stays as a savepoint");
+        }
+        // What became of checkpoints is worth no failure of a stop.
+        if let Err(error) = self.store.flush_history().await {
+            tracing::warn!("the history of checkpoints was not written: {error}");
         }
         self.log.close();
         result

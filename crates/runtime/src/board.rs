@@ -5,15 +5,39 @@
 
 use std::collections::{BTreeMap, HashMap};
 use tidegate_state::Run;
-use tidegate_types::{Epoch, RelationId};
+use tidegate_types::{Epoch, OperatorId, RelationId};
+
+/// What one driver has to say when it passes a barrier.
+pub(crate) struct Settled {
+    pub operator: OperatorId,
+    /// Empty unless the barrier is a checkpoint's.
+    pub runs: Vec<Run>,
+    /// Time it spent sealing.
+    pub micros: u64,
+}
+
+impl Settled {
+    pub fn nothing(operator: OperatorId) -> Self {
+        Self {
+            operator,
+            runs: Vec::new(),
+            micros: 0,
+        }
+    }
+}
+
+/// How long an operator that had something to seal took for it.
+pub(crate) type SealTime = (RelationId, OperatorId, u64);
 
 /// What a worker has to say when it has passed a barrier.
 #[derive(Default)]
 pub(crate) struct Passed {
     /// What its drivers sealed, by relation. Empty unless the barrier is a checkpoint's.
     pub runs: Vec<(RelationId, Run)>,
-    /// Longest time that one driver spent sealing.
+    /// Time that its drivers spent sealing, together: so long the worker did nothing else.
     pub seal_micros: u64,
+    /// Of those that sealed something.
+    pub seal_times: Vec<SealTime>,
     /// A driver let the barrier overtake rows, which are part of a later epoch now.
     pub overtaken: bool,
 }
@@ -46,7 +70,7 @@ impl Board {
         self.pending.insert(epoch, pending);
     }
 
-    pub fn pass(&mut self, relation: RelationId, epoch: Epoch, runs: Vec<Run>, seal_micros: u64) {
+    pub fn pass(&mut self, relation: RelationId, epoch: Epoch, settled: Settled) {
         let pending = self
             .pending
             .get_mut(&epoch)
@@ -59,11 +83,14 @@ impl Board {
         if *left == 0 {
             pending.waiting.remove(&relation);
         }
-        pending.passed.seal_micros = pending.passed.seal_micros.max(seal_micros);
-        pending
-            .passed
-            .runs
-            .extend(runs.into_iter().map(|run| (relation, run)));
+        let passed = &mut pending.passed;
+        passed.seal_micros += settled.micros;
+        if !settled.runs.is_empty() {
+            let time = (relation, settled.operator, settled.micros);
+            passed.seal_times.push(time);
+        }
+        let runs = settled.runs.into_iter();
+        passed.runs.extend(runs.map(|run| (relation, run)));
     }
 
     /// Rows of this epoch have become part of a later one.
@@ -101,19 +128,23 @@ mod tests {
     fn a_barrier_is_passed_when_all_drivers_have_and_in_order() {
         let mut board = Board::default();
         let (a, b) = (RelationId(1), RelationId(2));
+        let settled = |micros| Settled {
+            micros,
+            ..Settled::nothing(OperatorId(0))
+        };
         board.sign_in(a);
         board.sign_in(a);
         board.expect(Epoch(1));
         board.sign_in(b);
         board.expect(Epoch(2));
-        board.pass(a, Epoch(1), vec![], 3);
+        board.pass(a, Epoch(1), settled(3));
         assert!(board.take_passed().is_none());
-        board.pass(b, Epoch(2), vec![], 0);
-        board.pass(a, Epoch(1), vec![], 5);
+        board.pass(b, Epoch(2), settled(0));
+        board.pass(a, Epoch(1), settled(5));
         let (epoch, passed) = board
             .take_passed()
             .expect("both drivers of epoch 1 have passed");
-        assert_eq!((epoch, passed.seal_micros), (Epoch(1), 5));
+        assert_eq!((epoch, passed.seal_micros), (Epoch(1), 8));
         assert!(board.take_passed().is_none());
         board.forget(a);
         assert_eq!(board.take_passed().map(|(e, _)| e), Some(Epoch(2)));

@@ -5,7 +5,9 @@
 //! of `checkpoint_timeout`, aborts that checkpoint and those behind it, which build upon it; what they would have held is
 //! part of the next. A manifest that is being created is not given up any more: it may exist.
 
+use crate::board::SealTime;
 use crate::build;
+use crate::checkpoint_parts as parts;
 use crate::command::Install;
 use crate::coordinator::Coordinator;
 use crate::in_flight;
@@ -20,7 +22,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_checkpoint::{
     CheckpointError, CheckpointRecord, CheckpointStatus, Commit, IN_FLIGHT, PendingCheckpoint,
-    TableDescriptor, UploadedRuns, WorkerRecord,
+    TableDescriptor, UploadedRuns,
 };
 use tidegate_connectors::sink::Token;
 use tidegate_plan::{Dataflow, Op};
@@ -33,8 +35,10 @@ use tokio::task::JoinHandle;
 pub(crate) struct Sealed {
     pub worker: usize,
     pub runs: Vec<(RelationId, Run)>,
-    /// The longest that any of its operators took.
+    /// How long its operators took together.
     pub micros: u64,
+    /// How long each took that had something to seal.
+    pub times: Vec<SealTime>,
 }
 
 /// A token that a sink prepared, and for which checkpoint.
@@ -337,6 +341,7 @@ fn record_of(work: &CheckpointWork) -> CheckpointRecord {
         .to_owned(),
         guarantee: work.policy.guarantee.name().to_owned(),
         workers: Vec::new(),
+        operators: Vec::new(),
     }
 }
 
@@ -346,8 +351,9 @@ pub(crate) fn enter(phase: &'static str, checkpoint: CheckpointId) {
     tracing::debug!(%phase, id = checkpoint.0, "checkpoint");
 }
 
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
+/// With three digits, which come back the same from where the history is kept.
+pub(crate) fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
 }
 
 async fn commit(
@@ -364,17 +370,7 @@ async fn commit(
     } = running;
     let barrier = work.barrier;
     let pending = pending.expect("what was uploaded was begun");
-    for uploaded in &uploads {
-        let sealed = work.sealed.iter().find(|s| s.worker == uploaded.worker);
-        record.workers.push(WorkerRecord {
-            worker: uploaded.worker,
-            sync_ms: sealed.map_or(0.0, |s| s.micros as f64 / 1000.0),
-            encode_ms: millis(uploaded.encoding),
-            write_ms: millis(uploaded.writing),
-            rows: uploaded.runs.iter().map(|(_, run)| run.rows).sum(),
-            bytes: uploaded.bytes,
-        });
-    }
+    record.workers = parts::of_workers(&work.sealed, &uploads);
     let in_flight = in_flight_descriptors(work, record.checkpoint);
     let in_flight_runs = uploads.iter().flat_map(|u| &u.runs);
     record.in_flight_bytes = in_flight_runs
@@ -383,6 +379,7 @@ async fn commit(
         .sum();
     let listed = work.relations.iter().flat_map(|i| descriptors(&i.spec));
     let tables: Vec<TableDescriptor> = listed.chain(in_flight.into_values()).collect();
+    record.operators = parts::of_operators(&work.sealed, &uploads, &tables);
     let new = |i: &&Arc<Install>| !i.is_checkpointed.load(Ordering::Relaxed);
     let replaced: BTreeSet<RelationId> = work
         .relations

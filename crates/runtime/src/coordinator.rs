@@ -51,6 +51,8 @@ pub(crate) struct Pace {
 pub(crate) struct Published {
     pub epoch: Epoch,
     pub log_position: LogPosition,
+    /// What `now()` means in the epoch, in milliseconds since 1970.
+    pub time_ms: i64,
     /// Counts incarnations; odd steps never mix.
     pub incarnation: u64,
     /// Workers are running. While they are not, nothing can be read.
@@ -252,6 +254,7 @@ impl Coordinator {
             worker,
             runs: passed.runs,
             micros: passed.seal_micros,
+            times: passed.seal_times,
         });
         while state.in_flight.front().is_some_and(|f| f.waiting == 0) {
             let flight = state.in_flight.pop_front().expect("the front is there");
@@ -295,6 +298,7 @@ impl Coordinator {
             p.epoch = barrier.epoch;
             p.log_position = barrier.log_position;
             p.nothing_yet = false;
+            p.time_ms = barrier.time_ms;
         });
     }
 
@@ -390,6 +394,7 @@ impl Coordinator {
         // They may come again before these barriers have passed, and with another state.
         for sealed in state.in_flight.iter_mut().flat_map(|f| &mut f.sealed) {
             sealed.runs.retain(|(r, _)| !relations.contains(r));
+            sealed.times.retain(|(r, ..)| !relations.contains(r));
         }
         state.tokens.retain(|(_, r, _)| !relations.contains(r));
         self.broadcast(&state, &Command::Drop(Arc::new(relations.to_vec())));
@@ -709,10 +714,7 @@ impl Coordinator {
 
     /// `checkpoint`: how, if the barrier is one's.
     fn cut(&self, state: &mut State, now: Instant, checkpoint: Option<Arc<CheckpointPolicy>>) {
-        let clock_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_millis() as i64);
-        state.last_time_ms = state.last_time_ms.max(clock_ms);
+        state.last_time_ms = state.last_time_ms.max(clock_ms());
         let checkpoint = checkpoint.map(|policy| state.policy_of_next(policy));
         let (mut id, mut way, mut keeps_aligned) = (None, Way::Passing, false);
         if let Some(policy) = &checkpoint {
@@ -768,6 +770,16 @@ impl Coordinator {
         self.broadcast(state, &Command::Stop);
         self.timer.notify_one();
     }
+}
+
+/// The wall clock, which may jump; barrier time follows it and never goes back.
+fn clock_ms() -> i64 {
+    let clock_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64);
+    #[cfg(debug_assertions)]
+    let clock_ms = clock_ms + crate::failpoint::clock_ahead_ms();
+    clock_ms
 }
 
 /// One of a relation and all that it reads, down to tables and sources, that does not hold all it should at this epoch.

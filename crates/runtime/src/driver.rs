@@ -14,6 +14,7 @@
 //!   Since what is sent goes out at the old epoch, whoever is downstream has it when the frontier lets the barrier pass
 //!   there, so that it is processed or in their stash: nothing is left in a channel.
 
+use crate::board::Settled;
 use crate::credits::RelationCredits;
 use crate::error_board::ErrorKey;
 use crate::hub::{Hub, Tables};
@@ -313,7 +314,7 @@ impl OperatorDriver {
         let early = arriving <= self.epoch && self.cx.is_early();
         if let Some((port, batch)) = self.stash.pop(self.epoch, early) {
             #[cfg(debug_assertions)]
-            crate::failpoint::operator_batch(&self.cx.relation_name);
+            crate::failpoint::operator_batch(&self.cx.relation_name, self.cx.hub.worker);
             let rows = batch.num_rows();
             if self.call(|operator, cx| operator.on_batch(port, batch, cx)) == Progress::More {
                 self.stage = Stage::ResumeBatch;
@@ -335,7 +336,11 @@ impl OperatorDriver {
     fn begin_barrier(&mut self, barrier: &Barrier) {
         self.closing = barrier.epoch.0;
         #[cfg(debug_assertions)]
-        crate::failpoint::operator_barrier(&self.cx.relation_name, self.epoch == self.cx.start);
+        crate::failpoint::operator_barrier(
+            &self.cx.relation_name,
+            self.cx.hub.worker,
+            self.epoch == self.cx.start,
+        );
         match self.call(|operator, cx| operator.on_barrier(barrier, cx)) {
             Progress::Done => self.close_epoch(),
             Progress::More => self.stage = Stage::ResumeBarrier,
@@ -387,10 +392,16 @@ impl OperatorDriver {
                 board.overtaken(epoch);
             }
             if epoch < barrier.epoch {
-                board.pass(self.cx.relation, epoch, Vec::new(), 0);
+                board.pass(self.cx.relation, epoch, Settled::nothing(self.cx.operator));
             }
         }
-        board.pass(self.cx.relation, barrier.epoch, runs, micros);
+        let operator = self.cx.operator;
+        let settled = Settled {
+            operator,
+            runs,
+            micros,
+        };
+        board.pass(self.cx.relation, barrier.epoch, settled);
         drop(board);
         self.epoch = self.closing + 1;
         self.capability.downgrade(&self.epoch);

@@ -13,8 +13,9 @@
 //! | `operator_slow:<relation>:<ms>` | takes so long at each barrier |
 //! | `batch_slow:<relation>:<ms>` | takes so long for each batch |
 //! | `slice_rows:<relation>:<n>` | a backfill of the relation reads so many rows at a time |
+//! | `clock:*:<ms>` | the clock that barriers take their time from is wrong by so much; may be negative |
 //!
-//! Counts begin when a description is seen first. Anything else is ignored with a warning.
+//! `<relation>@<n>` is the relation on worker n alone, so that one worker can be made late. Counts begin when a description is seen first. Anything else is ignored with a warning.
 
 use parking_lot::Mutex;
 use std::path::PathBuf;
@@ -32,12 +33,22 @@ enum Failure {
     Slow(Duration),
     SlowBatch(Duration),
     SliceRows(usize),
+    /// Milliseconds that the clock is ahead.
+    Clock(i64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Failpoint {
     relation: String,
+    /// `None`: on all workers.
+    worker: Option<usize>,
     failure: Failure,
+}
+
+impl Failpoint {
+    fn is_at(&self, relation: &str, worker: usize) -> bool {
+        self.relation == relation && self.worker.is_none_or(|w| w == worker)
+    }
 }
 
 enum Origin {
@@ -55,31 +66,31 @@ struct Current {
 static ORIGIN: OnceLock<Origin> = OnceLock::new();
 static CURRENT: Mutex<Option<Current>> = Mutex::new(None);
 
-/// Stands for the worker itself where a relation is named.
+/// Stands for the worker itself, or the server, where a relation is named.
 const WORKER: &str = "*";
 
 /// Called when a worker is told of a barrier.
-pub(crate) fn worker_barrier() {
-    operator_barrier(WORKER, false);
+pub(crate) fn worker_barrier(worker: usize) {
+    operator_barrier(WORKER, worker, false);
 }
 
 /// Called with the relation of an operator that is about to process a barrier, and whether it is the operator's first.
-pub(crate) fn operator_barrier(relation: &str, is_first: bool) {
-    happens(relation, |failure| failure.hit(is_first));
+pub(crate) fn operator_barrier(relation: &str, worker: usize, is_first: bool) {
+    happens(relation, worker, |failure| failure.hit(is_first));
 }
 
 /// Called with the relation of an operator that is about to process a batch.
-pub(crate) fn operator_batch(relation: &str) {
-    happens(relation, |failure| match failure {
+pub(crate) fn operator_batch(relation: &str, worker: usize) {
+    happens(relation, worker, |failure| match failure {
         Failure::SlowBatch(pause) => Some(Due::Sleep(*pause)),
         _ => None,
     });
 }
 
 /// Called with the relation whose backfill is about to read a slice of at most so many rows; answers how many it reads.
-pub(crate) fn slice_rows(relation: &str, rows: usize) -> usize {
+pub(crate) fn slice_rows(relation: &str, worker: usize, rows: usize) -> usize {
     let mut limit = rows;
-    happens(relation, |failure| {
+    happens(relation, worker, |failure| {
         if let Failure::SliceRows(rows) = failure {
             limit = *rows;
         }
@@ -88,7 +99,19 @@ pub(crate) fn slice_rows(relation: &str, rows: usize) -> usize {
     limit
 }
 
-fn happens(relation: &str, mut hit: impl FnMut(&mut Failure) -> Option<Due>) {
+/// By how much the clock of barriers is wrong.
+pub(crate) fn clock_ahead_ms() -> i64 {
+    let mut ahead_ms = 0;
+    happens(WORKER, 0, |failure| {
+        if let Failure::Clock(ms) = failure {
+            ahead_ms = *ms;
+        }
+        None
+    });
+    ahead_ms
+}
+
+fn happens(relation: &str, worker: usize, mut hit: impl FnMut(&mut Failure) -> Option<Due>) {
     let text = match ORIGIN.get_or_init(origin) {
         Origin::Nowhere => return,
         Origin::Variable => std::env::var(VARIABLE).unwrap_or_default(),
@@ -105,7 +128,7 @@ fn happens(relation: &str, mut hit: impl FnMut(&mut Failure) -> Option<Due>) {
         }
         let failpoints = current.failpoints.iter_mut();
         failpoints
-            .filter(|f| f.relation == relation)
+            .filter(|f| f.is_at(relation, worker))
             .filter_map(|f| hit(&mut f.failure))
             .collect()
     };
@@ -128,7 +151,7 @@ impl Failure {
         match self {
             Failure::Always => Some(Due::Panic),
             Failure::Slow(pause) => Some(Due::Sleep(*pause)),
-            Failure::SlowBatch(_) | Failure::SliceRows(_) => None,
+            Failure::SlowBatch(_) | Failure::SliceRows(_) | Failure::Clock(_) => None,
             Failure::FirstNth(_) if !is_first => None,
             Failure::Nth(left) | Failure::FirstNth(left) => {
                 let is_due = *left == 1;
@@ -174,10 +197,19 @@ fn parse(text: &str) -> Option<Failpoint> {
         "operator_slow" => Failure::Slow(Duration::from_millis(nth()?)),
         "batch_slow" => Failure::SlowBatch(Duration::from_millis(nth()?)),
         "slice_rows" => Failure::SliceRows(usize::try_from(nth()?).ok()?),
+        "clock" if relation == WORKER => Failure::Clock(argument.parse().ok()?),
         _ => return None,
+    };
+    let on_one = relation
+        .rsplit_once('@')
+        .and_then(|(relation, worker)| Some((relation, worker.parse().ok()?)));
+    let (relation, worker) = match on_one {
+        Some((relation, worker)) => (relation, Some(worker)),
+        None => (relation, None),
     };
     Some(Failpoint {
         relation: relation.to_owned(),
+        worker,
         failure,
     })
 }
@@ -201,8 +233,13 @@ mod tests {
             failure("operator_slow:v:20"),
             Some(Failure::Slow(Duration::from_millis(20)))
         );
+        assert_eq!(failure("clock:*:-60000"), Some(Failure::Clock(-60_000)));
+        let late = parse("batch_slow:a@b@1:20").expect("this is the form");
+        assert_eq!((late.relation.as_str(), late.worker), ("a@b", Some(1)));
+        assert!(late.is_at("a@b", 1) && !late.is_at("a@b", 0));
         for text in [
             "",
+            "clock:v:5",
             "operator_panic:v",
             "operator_panic:v:0",
             "operator_panic:v:x",

@@ -129,7 +129,11 @@ impl Incarnation {
                 .start_epoch()
                 .max(previous.epoch.next())
                 .max(Epoch(shared.last_epoch() + 1)),
-            time_ms: manifest.as_ref().map_or(0, |m| m.time_ms),
+            // What was shown to somebody counts too, though its epoch may be lost.
+            time_ms: manifest
+                .as_ref()
+                .map_or(0, |m| m.time_ms)
+                .max(previous.time_ms),
             log_position: manifest
                 .as_ref()
                 .map_or(LogPosition::default(), |m| m.log_position),

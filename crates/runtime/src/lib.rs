@@ -12,6 +12,7 @@
 
 mod board;
 mod build;
+mod checkpoint_parts;
 mod checkpointing;
 mod command;
 mod coordinator;

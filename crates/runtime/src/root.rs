@@ -4,6 +4,7 @@
 //! barrier overtakes, what was collected may be part of an epoch: it is stored with the checkpoint and becomes part of the
 //! next. So a view's store, whoever reads or imports the view, and a sink's output only ever have whole epochs.
 
+use crate::board::Settled;
 use crate::driver::{Inlet, NodeContext, Stash, lowest};
 use crate::hub::{Exported, Exporter};
 use std::cell::RefCell;
@@ -156,10 +157,14 @@ impl Materialize {
         };
         let micros = started.elapsed().as_micros() as u64;
         let runs = run.into_iter().chain(in_flight).collect();
-        cx.hub
-            .board
-            .borrow_mut()
-            .pass(cx.relation, barrier.epoch, runs, micros);
+        let settled = Settled {
+            operator: cx.operator,
+            runs,
+            micros,
+        };
+        let mut board = cx.hub.board.borrow_mut();
+        board.pass(cx.relation, barrier.epoch, settled);
+        drop(board);
         self.exporter.borrow_mut().passed = barrier.epoch.0;
         self.exporter.borrow().export(|| Exported::Passed(*barrier));
     }
@@ -196,11 +201,11 @@ impl SinkRoot {
                 Err(error) => cx.fail(error),
             }
         }
-        cx.hub.board.borrow_mut().pass(
-            cx.relation,
-            barrier.epoch,
-            in_flight.into_iter().collect(),
-            0,
-        );
+        let settled = Settled {
+            runs: in_flight.into_iter().collect(),
+            ..Settled::nothing(cx.operator)
+        };
+        let mut board = cx.hub.board.borrow_mut();
+        board.pass(cx.relation, barrier.epoch, settled);
     }
 }

@@ -543,6 +543,7 @@ impl Runtime {
         let mut status = RuntimeStatus {
             workers: self.workers(),
             epoch: published.epoch,
+            time_ms: published.time_ms,
             restarts: self.shared.restarts.load(Ordering::Relaxed),
             ..RuntimeStatus::default()
         };

@@ -142,6 +142,8 @@ pub struct RuntimeStatus {
     pub workers: usize,
     /// The newest epoch that readers see.
     pub epoch: Epoch,
+    /// What `now()` means in that epoch, in milliseconds since 1970; 0 before the first.
+    pub time_ms: i64,
     pub barriers_in_flight: usize,
     pub restarts: u64,
     pub jobs: Vec<JobStatus>,

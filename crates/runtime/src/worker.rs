@@ -190,7 +190,7 @@ impl Loop<'_> {
             Command::Append(changes) => self.append(&changes),
             Command::Barrier(barrier, way) => {
                 #[cfg(debug_assertions)]
-                crate::failpoint::worker_barrier();
+                crate::failpoint::worker_barrier(self.hub.worker);
                 self.hub.announce(barrier, way);
             }
             Command::WhoIsBusy(answer) => {

@@ -10,8 +10,7 @@ pub(crate) fn text(database: &Database) -> String {
         return out;
     };
     let status = runtime.status();
-    let checkpoints = database.store.checkpoints();
-    let figures: [(&str, &str, &str, f64); 8] = [
+    let figures: [(&str, &str, &str, f64); 6] = [
         (
             "tidegate_runtime_epoch",
             "gauge",
@@ -48,18 +47,6 @@ pub(crate) fn text(database: &Database) -> String {
             "Views being built.",
             status.jobs.len() as f64,
         ),
-        (
-            "tidegate_checkpoint_last_duration_seconds",
-            "gauge",
-            "From trigger to durable, of the newest checkpoint.",
-            checkpoints.first().map_or(0.0, |c| c.duration_ms / 1000.0),
-        ),
-        (
-            "tidegate_checkpoint_last_written_bytes",
-            "gauge",
-            "Bytes of state that the newest checkpoint wrote.",
-            checkpoints.first().map_or(0.0, |c| c.bytes_written as f64),
-        ),
     ];
     for (name, kind, help, value) in figures {
         // Writing to a string does not fail.
@@ -68,5 +55,6 @@ pub(crate) fn text(database: &Database) -> String {
             "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
         );
     }
+    out.push_str(&database.store.metrics());
     out
 }

@@ -12,6 +12,7 @@
 //! **Kinds.** Sources and sinks are shown as foreign tables (`relkind` `f`): rows that live elsewhere, reached through a
 //! connector, which is shown as their server. The access method of what is stored is its state backend.
 
+mod checkpoints;
 mod functions;
 mod information_schema;
 pub(crate) mod metrics;

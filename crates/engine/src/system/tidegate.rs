@@ -74,7 +74,7 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     ),
     table(
         "barriers",
-        "epoch int8, workers int8, barriers_in_flight int8, rows_in int8, restarts int8",
+        "epoch int8, time timestamptz, workers int8, barriers_in_flight int8, rows_in int8, restarts int8",
         barriers,
     ),
     table(
@@ -82,7 +82,18 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
         "id int8, epoch int8, status text, savepoint text, cause text, triggered_at timestamptz, duration_ms float8, \
          alignment_ms float8, sync_ms float8, async_ms float8, bytes_written int8, bytes_total int8, in_flight_bytes int8, \
          mode text, execution text, alignment text, guarantee text",
-        checkpoints,
+        super::checkpoints::checkpoints,
+    ),
+    table(
+        "checkpoint_workers",
+        "checkpoint_id int8, worker int8, sync_ms float8, encode_ms float8, write_ms float8, rows int8, bytes int8",
+        super::checkpoints::workers,
+    ),
+    table(
+        "checkpoint_operators",
+        "checkpoint_id int8, relation_id int8, schema text, relation text, kind text, operator text, type text, worker int8, \
+         sync_ms float8, rows int8, bytes int8, in_flight_bytes int8",
+        super::checkpoints::operators,
     ),
     table(
         "savepoints",
@@ -272,7 +283,7 @@ fn described(relation: &Relation) -> Row {
 }
 
 /// Visits what runs for each relation; plain views are part of who reads them.
-fn each_dataflow(
+pub(super) fn each_dataflow(
     scope: &Scope,
     visit: &mut dyn FnMut(&Relation, &Dataflow),
 ) -> Result<(), SqlError> {
@@ -395,6 +406,13 @@ fn barriers(scope: &Scope) -> Rows {
     Ok(vec![
         Row::new()
             .with("epoch", status.epoch.0)
+            .with(
+                "time",
+                match status.time_ms {
+                    0 => Cell::Null,
+                    ms => Cell::from_millis(ms),
+                },
+            )
             .with("workers", status.workers)
             .with("barriers_in_flight", status.barriers_in_flight)
             .with("rows_in", status.rows_in)
@@ -402,46 +420,11 @@ fn barriers(scope: &Scope) -> Rows {
     ])
 }
 
-/// Of checkpoints whose record was lost in a crash, not all is known.
-fn known(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
-}
-
 /// A setting's value: the server's where it can change while the server runs.
 fn in_force(scope: &Scope, name: &str, settings: &crate::settings::Settings) -> String {
     let live = scope.database.live_setting(name);
     live.or_else(|| settings.get(name).map(str::to_owned))
         .unwrap_or_default()
-}
-
-fn checkpoints(scope: &Scope) -> Rows {
-    let row = |record: tidegate_checkpoint::CheckpointRecord| {
-        Row::new()
-            .with("id", record.checkpoint.0)
-            .with("epoch", record.epoch.0)
-            .with("status", format!("{:?}", record.status).to_lowercase())
-            .with("savepoint", record.savepoint)
-            .with("cause", record.cause)
-            .with("triggered_at", Cell::from_millis(record.triggered_ms))
-            .with("duration_ms", record.duration_ms)
-            .with("alignment_ms", record.alignment_ms)
-            .with("sync_ms", record.sync_ms)
-            .with("async_ms", record.async_ms)
-            .with("bytes_written", record.bytes_written)
-            .with("bytes_total", record.bytes_total)
-            .with("in_flight_bytes", record.in_flight_bytes)
-            .with("mode", known(record.mode))
-            .with("execution", known(record.execution))
-            .with("alignment", known(record.alignment))
-            .with("guarantee", known(record.guarantee))
-    };
-    Ok(scope
-        .database
-        .store
-        .checkpoints()
-        .into_iter()
-        .map(row)
-        .collect())
 }
 
 fn recovery(scope: &Scope) -> Rows {
@@ -486,7 +469,7 @@ fn savepoints(scope: &Scope) -> Rows {
 }
 
 /// A relation's names for a list by its id; what was just dropped has none.
-fn of_relation(scope: &Scope, id: RelationId) -> Row {
+pub(super) fn of_relation(scope: &Scope, id: RelationId) -> Row {
     match scope.catalog().relation(id) {
         Some(relation) => described(relation),
         None => Row::new().with("relation_id", id.0),

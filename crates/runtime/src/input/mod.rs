@@ -16,6 +16,7 @@ pub(crate) mod table;
 pub(crate) mod undecodable;
 pub(crate) mod view_import;
 
+use crate::board::Settled;
 use crate::driver::{NodeContext, Outlet, seal};
 use crate::hub::Tables;
 use std::time::Instant;
@@ -77,11 +78,14 @@ impl InputPort {
             Err(error) => self.cx.fail(error),
         };
         let micros = started.elapsed().as_micros() as u64;
-        self.cx
-            .hub
-            .board
-            .borrow_mut()
-            .pass(self.cx.relation, barrier.epoch, runs, micros);
+        let settled = Settled {
+            operator: self.cx.operator,
+            runs,
+            micros,
+        };
+        let mut board = self.cx.hub.board.borrow_mut();
+        board.pass(self.cx.relation, barrier.epoch, settled);
+        drop(board);
         self.epoch += 1;
         self.capability.downgrade(&self.epoch);
     }

@@ -274,7 +274,11 @@ impl ViewImport {
 
     #[cfg(debug_assertions)]
     fn slice_rows(&self) -> usize {
-        crate::failpoint::slice_rows(&self.port.cx.relation_name, SLICE_ROWS)
+        crate::failpoint::slice_rows(
+            &self.port.cx.relation_name,
+            self.port.cx.hub.worker,
+            SLICE_ROWS,
+        )
     }
 
     #[cfg(not(debug_assertions))]
