@@ -25,14 +25,31 @@ for backend in memory rocksdb; do
             "$bench" keyed --keys 1000000 --rows "$events" --backend "$backend" --checkpoints "$checkpoints"
         done
     done
-    "$bench" recovery --keys 1000000 --backend "$backend"
+    for checkpoints in 1s 100ms; do
+        for run in $(seq "$runs"); do
+            "$bench" keyed --keys 1000000 --rows "$events" --backend "$backend" --checkpoints "$checkpoints" \
+                --set checkpoint_execution=sync
+        done
+    done
+    for run in $(seq "$runs"); do
+        "$bench" keyed --keys 1000000 --rows "$events" --backend "$backend" --checkpoints 100ms
+    done
+    for keys in 100000 500000 1000000 2000000; do
+        "$bench" recovery --keys "$keys" --backend "$backend"
+        "$bench" recovery --keys "$keys" --backend "$backend" --moved
+    done
 done
 for checkpoints in off 1s; do
     "$bench" keyed --keys 5000000 --rows $((2 * events)) --checkpoints "$checkpoints"
 done
-"$bench" recovery --keys 5000000
-"$bench" changes
-"$bench" changes --backend rocksdb
+for backend in memory rocksdb; do
+    "$bench" recovery --keys 5000000 --backend "$backend"
+    "$bench" recovery --keys 5000000 --backend "$backend" --moved
+    for keys in 100000 300000 1000000 3000000; do
+        "$bench" changes --keys "$keys" --changed 100,1000,10000,100000 --backend "$backend"
+    done
+done
+"$bench" backpressure
 for query in q0 q17; do
     "$bench" json --query "$query" --events "$events"
 done

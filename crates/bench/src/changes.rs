@@ -90,5 +90,6 @@ async fn checkpoint(
         "bytes": newest.bytes_written,
         "sync_ms": newest.sync_ms,
         "seconds": seconds,
+        "bytes_total": newest.bytes_total,
     }))
 }

@@ -43,6 +43,7 @@ pub async fn run(options: Options) -> Result<Value> {
         "workers": database.status()?.workers,
         "backend": options.common.backend,
         "checkpoints": options.common.checkpoints,
+        "settings": options.common.settings,
         "seconds": seconds,
         "rows_per_second": (options.rows as f64 / seconds).round(),
         "cpu_seconds": usage::cpu_seconds() - cpu,

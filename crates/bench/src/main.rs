@@ -3,6 +3,7 @@
 //! `tidegate-bench nexmark --query q0 --events 10000000`, and the others that `--help` lists. Everything runs in this
 //! process: generator, dataflow, checkpoints. Figures are of a release build only; see `docs/benchmarks.md`.
 
+mod backpressure;
 mod changes;
 mod database;
 mod idle;
@@ -41,6 +42,8 @@ enum Command {
     Json(json::Options),
     /// Bytes and waiting time of a checkpoint against how many keys changed.
     Changes(changes::Options),
+    /// How long the barrier of a checkpoint takes while rows queue, aligned and unaligned.
+    Backpressure(backpressure::Options),
     /// From INSERT to visible in a view, one at a time.
     InsertLatency(latency::InsertOptions),
     /// Point reads of a view through prepared statements.
@@ -66,6 +69,7 @@ fn main() -> anyhow::Result<()> {
             Command::Keyed(options) => keyed::run(options).await,
             Command::Json(options) => json::run(options).await,
             Command::Changes(options) => changes::run(options).await,
+            Command::Backpressure(options) => backpressure::run(options).await,
             Command::InsertLatency(options) => latency::insert(options).await,
             Command::PointReads(options) => latency::point_reads(options).await,
             Command::Recovery(options) => recovery::run(options).await,

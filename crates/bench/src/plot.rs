@@ -2,6 +2,8 @@
 //!
 //! Reads what runs have printed, one JSON object a line, and draws the median of equal runs.
 
+mod fault_tolerance;
+
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
@@ -35,7 +37,7 @@ const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 420.0;
 /// Left, top, right and bottom of the plotting area.
 const AREA: [f64; 4] = [70.0, 50.0, 840.0, 370.0];
-const COLOURS: [&str; 3] = ["#0b6e8f", "#7cc3d8", "#9a9a9a"];
+const COLOURS: [&str; 4] = ["#0b6e8f", "#7cc3d8", "#9a9a9a", "#d1793a"];
 
 pub fn run(options: &Options) -> Result<Value> {
     let text = std::fs::read_to_string(&options.results)
@@ -49,6 +51,10 @@ pub fn run(options: &Options) -> Result<Value> {
     for (name, drawing) in [
         ("nexmark.svg", nexmark(&lines)),
         ("checkpoints.svg", changes(&lines)),
+        ("backpressure.svg", fault_tolerance::backpressure(&lines)),
+        ("state-size.svg", fault_tolerance::state_size(&lines)),
+        ("overhead.svg", fault_tolerance::overhead(&lines)),
+        ("recovery.svg", fault_tolerance::recovery(&lines)),
     ] {
         let path = options.directory.join(name);
         std::fs::write(&path, drawing).with_context(|| format!("writing {}", path.display()))?;
@@ -122,7 +128,11 @@ fn nexmark(lines: &[Value]) -> String {
 
 /// Bytes written and milliseconds waited for, against changed keys, both on logarithmic axes.
 fn changes(lines: &[Value]) -> String {
-    let newest = lines.iter().rev().find(|l| l["benchmark"] == "changes");
+    let of_memory = |l: &&Value| l["benchmark"] == "changes" && l["backend"] == "memory";
+    // Of several sizes of state the one that most is said about.
+    let is_usual = |l: &&Value| of_memory(l) && l["keys"] == 1_000_000;
+    let newest = lines.iter().rev().find(is_usual);
+    let newest = newest.or_else(|| lines.iter().rev().find(of_memory));
     let points: Vec<[f64; 3]> = newest
         .and_then(|l| l["then"].as_array())
         .into_iter()
@@ -229,7 +239,7 @@ impl Svg {
 
     fn legend(&mut self, names: &[&str]) {
         for (index, name) in names.iter().enumerate() {
-            let x = AREA[0] + 250.0 * index as f64;
+            let x = AREA[0] + 770.0 / names.len().max(3) as f64 * index as f64;
             let colour = COLOURS[index];
             self.add(format_args!(
                 r##"<rect x="{x}" y="398" width="12" height="12" fill="{colour}"/>"##

@@ -11,6 +11,9 @@ use std::time::Instant;
 pub struct Options {
     #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
+    /// Without the files in which a backend works: as after a move to another machine.
+    #[arg(long)]
+    moved: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -34,6 +37,10 @@ pub async fn run(options: Options) -> Result<Value> {
     drop(session);
     database.shutdown().await?;
     drop(database);
+    let working = options.common.data_dir().join("working");
+    if options.moved && working.exists() {
+        std::fs::remove_dir_all(&working)?;
+    }
     let started = Instant::now();
     let database = options.common.open().await?;
     let opened = started.elapsed().as_secs_f64();
@@ -47,6 +54,7 @@ pub async fn run(options: Options) -> Result<Value> {
         "benchmark": "recovery",
         "keys": keys,
         "backend": options.common.backend,
+        "moved": options.moved,
         "workers": database.status()?.workers,
         "open_seconds": opened,
         "readable_seconds": readable,
