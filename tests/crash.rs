@@ -21,10 +21,10 @@ mod matrix;
 mod memory;
 #[path = "crash/modes.rs"]
 mod modes;
-#[path = "crash/rescale.rs"]
-mod rescale;
 #[path = "crash/observed.rs"]
 mod observed;
+#[path = "crash/rescale.rs"]
+mod rescale;
 #[path = "crash/server.rs"]
 mod server;
 #[path = "crash/single.rs"]

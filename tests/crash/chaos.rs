@@ -346,9 +346,7 @@ impl Campaign {
                 self.fail("");
             }
             Disturbance::Backpressure => {
-                self.fail(
-                    "batch_slow:per_order@0:8;batch_slow:seen@0:15;operator_slow:on_views:5",
-                );
+                self.fail("batch_slow:per_order@0:8;batch_slow:seen@0:15;operator_slow:on_views:5");
                 tokio::time::sleep(3 * some_time).await;
                 self.fail("");
                 server.kill();

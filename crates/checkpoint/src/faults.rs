@@ -154,6 +154,11 @@ impl Faults {
         self.plan.lock().rules.push(rule);
     }
 
+    /// Listings do not know of objects that are younger.
+    pub fn list_lag(&self, lag: Duration) {
+        self.plan.lock().chances.list_lag = lag;
+    }
+
     pub fn has_crashed(&self) -> bool {
         self.plan.lock().crashed
     }

@@ -13,6 +13,7 @@ use crate::savepoint::{SavepointInfo, location_of};
 use crate::storage::{LockOutcome, Storage};
 use crate::store::{CheckpointStore, StoreOptions};
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_types::CheckpointId;
 use tokio::runtime::Handle;
 
@@ -213,7 +214,12 @@ impl Offline {
     }
 
     async fn claim(self) -> Result<Arc<CheckpointStore>> {
-        CheckpointStore::open(self.storage, StoreOptions::default(), Handle::current()).await
+        // Who deletes by hand wants it gone at once.
+        let options = StoreOptions {
+            listing_lag: Duration::ZERO,
+            ..StoreOptions::default()
+        };
+        CheckpointStore::open(self.storage, options, Handle::current()).await
     }
 }
 

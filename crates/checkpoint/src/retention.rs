@@ -2,7 +2,7 @@
 //!
 //! Needed are: run objects of retained checkpoints, savepoints, the base of the next checkpoint, pending uploads and
 //! merges; the manifest files that retained checkpoints are read from; the newest manifest file, which carries the
-//! reservation of epochs. Manifest files go before the runs they refer to, so that a crash in between leaves orphans
+//! reservation of epochs, and those that a listing may not know of yet. Manifest files go before the runs they refer to, so that a crash in between leaves orphans
 //! (which the next opening knows of, and removes), never a checkpoint without its runs. Objects that another generation
 //! may still write are not known here and therefore never deleted.
 
@@ -12,6 +12,7 @@ use crate::manifest::Content;
 use crate::store::{CheckpointStore, State, file};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_types::CheckpointId;
 
 /// How many generation files stay: an old server looks for newer ones, which must not all be gone.
@@ -37,7 +38,7 @@ impl CheckpointStore {
                 });
             }
             (
-                state.expired_manifests(),
+                state.expired_manifests(self.options.lock().listing_lag),
                 state.take_unneeded_runs(self.generation()),
             )
         };
@@ -122,10 +123,16 @@ impl State {
         known.chain(skipped.map(|s| s.number)).collect()
     }
 
-    fn expired_manifests(&self) -> Vec<u64> {
-        if self.keep_older_objects {
+    fn expired_manifests(&mut self, listing_lag: Duration) -> Vec<u64> {
+        if self.keep_older_objects || self.opened.elapsed() < listing_lag {
             return Vec::new();
         }
+        let written = &mut self.written;
+        while written
+            .pop_front_if(|(_, at)| at.elapsed() >= listing_lag)
+            .is_some()
+        {}
+        let first_young = written.front().map_or(u64::MAX, |(number, _)| *number);
         let needed: BTreeSet<u64> = self
             .checkpoints
             .iter()
@@ -136,7 +143,7 @@ impl State {
         self.manifest_files
             .iter()
             .copied()
-            .filter(|n| *n < newest && !needed.contains(n) && !skipped(n))
+            .filter(|n| *n < newest.min(first_young) && !needed.contains(n) && !skipped(n))
             .collect()
     }
 

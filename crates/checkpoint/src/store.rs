@@ -17,10 +17,10 @@ use crate::manifest::{Content, Manifest, ManifestFile};
 use crate::merge::FinishedMerge;
 use crate::storage::{LockOutcome, Storage};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_types::key::CODEC_VERSION;
 use tidegate_types::{CheckpointId, Epoch, KEY_GROUPS, LogPosition};
 use tokio::runtime::Handle;
@@ -37,6 +37,9 @@ pub struct StoreOptions {
     pub history: Option<Duration>,
     /// How long a commit tries to find out what became of it while storage does not answer.
     pub resolve_within: Duration,
+    /// For how long a listing may not know of what was written. Manifest files stay so long: while all newer ones are
+    /// hidden, an opening has to find one from which the numbers that are taken follow on.
+    pub listing_lag: Duration,
 }
 
 impl Default for StoreOptions {
@@ -45,6 +48,7 @@ impl Default for StoreOptions {
             retained: 3,
             history: None,
             resolve_within: Duration::from_secs(60),
+            listing_lag: Duration::from_secs(10),
         }
     }
 }
@@ -107,6 +111,9 @@ pub(crate) struct State {
     pub savepoints: BTreeMap<String, Arc<Manifest>>,
     pub broken_savepoints: BTreeMap<String, CheckpointError>,
     pub manifest_files: BTreeSet<u64>,
+    /// When the newest of them were written; all others were there when the storage was opened.
+    pub written: VecDeque<(u64, Instant)>,
+    pub opened: Instant,
     /// Every run object that exists, as far as this server knows.
     pub run_objects: BTreeMap<Arc<str>, u64>,
     /// Something could not be read at opening: objects from before are not deleted, it may need them.
@@ -381,6 +388,7 @@ impl CheckpointStore {
             state.next_number = number + 1;
             state.reserved = file.reserved_epoch;
             state.manifest_files.insert(number);
+            state.written.push_back((number, Instant::now()));
         }
         match self.check_ownership().await {
             Ok(()) => Ok(number),
@@ -424,6 +432,7 @@ impl CheckpointStore {
                 state.next_number = number + 1;
                 state.reserved = fence.reserved_epoch;
                 state.manifest_files.insert(number);
+                state.written.push_back((number, Instant::now()));
                 error.into()
             }
             Err(StorageError::Conflict { .. }) => self.lost_number(number, file).await,
@@ -460,6 +469,8 @@ impl State {
             savepoints: inventory.savepoints,
             broken_savepoints: inventory.broken_savepoints,
             manifest_files: inventory.manifest_files,
+            written: VecDeque::new(),
+            opened: Instant::now(),
             run_objects: inventory.run_objects,
             pins: BTreeMap::new(),
             merges: Vec::new(),

@@ -5,6 +5,7 @@ mod copies;
 mod crash;
 mod damage;
 mod durability;
+mod lagging;
 mod merging;
 mod s3;
 
@@ -13,12 +14,17 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_state::{Form, Merge, Run, RunBuilder};
 use tidegate_types::{Epoch, KeyGroupRange, LogPosition, OperatorId, RelationId, TableId};
 use tokio::runtime::Handle;
 
 pub(crate) async fn open(storage: &Storage) -> crate::error::Result<Arc<CheckpointStore>> {
-    CheckpointStore::open(storage.clone(), StoreOptions::default(), Handle::current()).await
+    let options = StoreOptions {
+        listing_lag: Duration::ZERO,
+        ..StoreOptions::default()
+    };
+    CheckpointStore::open(storage.clone(), options, Handle::current()).await
 }
 
 pub(crate) fn descriptor(table: u64, merge: Merge) -> TableDescriptor {

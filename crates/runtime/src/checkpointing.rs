@@ -294,7 +294,8 @@ async fn finish(
         running.end(shared, Ended::Aborted(cause));
     }
     if is_fatal {
-        coordinator.lost_storage(cause);
+        shared.give_up("checkpoint storage is lost", &cause);
+        coordinator.stop();
     }
 }
 

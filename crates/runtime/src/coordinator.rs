@@ -611,12 +611,6 @@ impl Coordinator {
         }
     }
 
-    /// Another server owns the storage now, or nobody knows: what this one computes can never be durable again.
-    pub fn lost_storage(&self, cause: String) {
-        tracing::error!("checkpoint storage is lost: {cause}");
-        self.stop();
-    }
-
     // ---- time -------------------------------------------------------------------------------------------------------
 
     /// Looks at the clock whenever there may be reason to. Ends with the incarnation.

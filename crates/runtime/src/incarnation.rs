@@ -358,6 +358,8 @@ impl Incarnation {
     }
 }
 
+const NO_FURTHER_ATTEMPT: &str = "the restart strategy gives no further attempt";
+
 /// A failure of a relation whose creation nobody has been told of takes that relation away.
 fn without_failed_creation(
     shared: &Shared,
@@ -395,7 +397,7 @@ fn judge(
             Some((left, Duration::ZERO))
         }
         (Verdict::GiveUp, None) => {
-            shared.give_up(&failure.message);
+            shared.give_up(NO_FURTHER_ATTEMPT, &failure.message);
             None
         }
     }
@@ -424,7 +426,7 @@ async fn restart(
         match restarts.failed(None, Instant::now()) {
             Verdict::RestartAfter(next) => delay = next,
             Verdict::GiveUp => {
-                shared.give_up(&error.to_string());
+                shared.give_up(NO_FURTHER_ATTEMPT, &error.to_string());
                 return None;
             }
         }

@@ -726,10 +726,11 @@ impl Shared {
         self.workers.load(Ordering::SeqCst)
     }
 
-    /// Nothing will run again in this process; whoever waits is told.
-    pub fn give_up(&self, cause: &str) {
-        tracing::error!("the restart strategy gives no further attempt: {cause}");
-        self.given_up.get_or_init(|| cause.to_owned());
+    /// Nothing will run again in this process: its workers are not started again, or storage is another server's, or
+    /// nobody knows, so that nothing it computes can be durable. Whoever waits is told.
+    pub fn give_up(&self, why: &str, cause: &str) {
+        tracing::error!("{why}: {cause}");
+        self.given_up.get_or_init(|| format!("{why}: {cause}"));
         self.published.send_modify(|p| {
             p.running = false;
             p.given_up = true;
@@ -747,8 +748,8 @@ impl Shared {
         )
         .with_detail(cause)
         .with_hint(
-            "restart_strategy says how often they are; after a restart of the server the database goes on from its \
-             newest checkpoint and the log.",
+            "After a restart of the server the database goes on from its newest checkpoint and the log. restart_strategy says \
+             how often workers are started again.",
         ))
     }
 

@@ -24,6 +24,7 @@ async fn open_quickly(storage: &Storage) -> crate::error::Result<Arc<CheckpointS
     let options = StoreOptions {
         retained: 2,
         resolve_within: Duration::ZERO,
+        listing_lag: Duration::ZERO,
         ..StoreOptions::default()
     };
     CheckpointStore::open(storage.clone(), options, Handle::current()).await
