@@ -355,6 +355,8 @@ impl SourceImport {
                 }
                 true
             }
+            // A split that was opened just now may be at its end already, and nobody would wake this again.
+            Ok(Polled::Wait(_) | Polled::Done) if reached(splits, target) => true,
             Ok(Polled::Wait(pause)) => {
                 if let Some(pause) = pause {
                     cx.activator.activate_after(pause);
