@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "crash/altered.rs"]
+mod altered;
 #[path = "crash/chaos.rs"]
 mod chaos;
 #[path = "crash/guarantees.rs"]

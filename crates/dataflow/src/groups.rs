@@ -129,6 +129,29 @@ impl Groups {
         Ok(())
     }
 
+    /// Makes a group of each of these keys, which are distinct and of no group yet, in order.
+    pub fn add_keys<'a>(
+        &mut self,
+        encoded: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), OperatorError> {
+        match &mut self.form {
+            Form::Single { present } => *present |= encoded.count() > 0,
+            Form::Integer { table, keys, null } => {
+                let codec = self.codec.as_ref().expect("keys have a codec");
+                let columns = codec.decode(encoded)?;
+                assign_integers(&columns[0], table, keys, null, &mut Vec::new());
+            }
+            Form::Bytes { table, keys } => {
+                for key in encoded {
+                    let (hash, number) = (hash_key(key), next_number(keys.len()));
+                    table.insert_unique(hash, (hash, number), |&(h, _)| h);
+                    keys.push(key);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Encoded keys and key columns of the groups with these numbers.
     pub fn chunk(&self, range: Range<usize>) -> Result<KeyChunk, OperatorError> {
         let mut encoded = ByteRows::with_capacity(range.len(), range.len() * 9);

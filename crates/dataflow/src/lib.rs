@@ -20,6 +20,7 @@ pub mod operator;
 mod order_prefix;
 mod ordered_rows;
 mod project;
+mod replay;
 pub mod row_failure;
 mod top_n;
 mod union;

@@ -94,6 +94,13 @@ pub trait Operator: Send {
     fn on_barrier(&mut self, barrier: &Barrier, cx: &mut Cx<'_>)
     -> Result<Progress, OperatorError>;
 
+    /// Emits every row of the output as it is at present, from the state tables alone, and changes nothing. Called, again
+    /// after each [`Progress::More`], before everything else or not at all, and only where the plan says that it can be
+    /// ([`can_replay`](tidegate_plan::succession::can_replay)). Rows that fail are not told again.
+    fn replay(&mut self, _cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+        unreachable!("this operator's state does not say what its output is")
+    }
+
     /// Goes on with what answered [`Progress::More`].
     fn resume(&mut self, _cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
         Ok(Progress::Done)

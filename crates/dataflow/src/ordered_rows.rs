@@ -107,6 +107,15 @@ impl OrderedRows {
         groups
     }
 
+    /// Touches these keys, which are distinct, without changing any; nothing else has been collected.
+    pub fn touch<'a>(
+        &mut self,
+        keys: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<usize, OperatorError> {
+        self.groups.add_keys(keys)?;
+        Ok(self.sort())
+    }
+
     pub fn clear(&mut self) {
         self.groups.clear();
         self.changes.clear();

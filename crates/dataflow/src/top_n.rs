@@ -11,6 +11,7 @@
 use crate::numbering::{Numbered, Place};
 use crate::order_prefix::OrderPrefix;
 use crate::ordered_rows::{CHUNK_GROUPS, FirstRows, Kept, OrderedRows, differences, sort_columns};
+use crate::replay::ReplayKeys;
 use crate::{Cx, Operator, OperatorError, Port, Progress};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
@@ -28,6 +29,8 @@ pub struct TopN {
     /// The next partition to bring up to date, and how many there are in the epoch.
     next: usize,
     groups: usize,
+    /// Under way while the present output is being told: what there is, is told as if there had been nothing.
+    replay: Option<ReplayKeys>,
 }
 
 /// Which rows of which partition, in which order.
@@ -94,6 +97,7 @@ impl TopN {
             numbered: window.numbered,
             next: 0,
             groups: 0,
+            replay: None,
         })
     }
 
@@ -120,7 +124,9 @@ impl TopN {
             before.clear();
             after.clear();
             let (old, new) = (first.before.group(index), first.after.group(index));
-            self.window.places(old.clone(), self.numbered, &mut before);
+            if self.replay.is_none() {
+                self.window.places(old.clone(), self.numbered, &mut before);
+            }
             self.window.places(new.clone(), self.numbered, &mut after);
             differences(
                 placed(&before, old),
@@ -191,6 +197,26 @@ impl Operator for TopN {
     ) -> Result<Progress, OperatorError> {
         self.groups = self.rows.sort();
         self.merge(cx)
+    }
+
+    fn replay(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+        let mut replay = match self.replay.take() {
+            Some(replay) => replay,
+            None => ReplayKeys::of(cx.tables[0].as_ref())?,
+        };
+        while !cx.exhausted() {
+            let Some(range) = replay.next(CHUNK_GROUPS) else {
+                return Ok(Progress::Done);
+            };
+            let groups = self.rows.touch(replay.range(range))?;
+            let first = self.rows.apply(0..groups, cx)?;
+            self.replay = Some(replay);
+            self.emit(&first, cx)?;
+            self.rows.clear();
+            replay = self.replay.take().expect("it was put there before");
+        }
+        self.replay = Some(replay);
+        Ok(Progress::More)
     }
 
     fn resume(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {

@@ -7,7 +7,7 @@
 use crate::config::Config;
 use crate::dml::Sequencer;
 use crate::log::{ClosedLog, CommandLog, LogEntry, LogObserver};
-use crate::relations::Specs;
+use crate::relations::{Specs, unusable};
 use crate::session::{Transients, query_state};
 use crate::settings::Settings;
 use crate::timeline::{as_of_position, begins_at, on_timeline};
@@ -20,12 +20,15 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tidegate_catalog::{Catalog, CatalogChange, Relation};
+use tidegate_catalog::{Catalog, CatalogChange, Relation, RelationKind};
 use tidegate_checkpoint::{Buffers, CheckpointStore, Manifest, Storage, StoreOptions};
 use tidegate_connectors::Source;
+use tidegate_plan::durable::ids_of;
+use tidegate_plan::{Dataflow, Op};
+use tidegate_planner::stored_functions;
 use tidegate_runtime::{CatalogSnapshot, RelationSpec, Runtime, RuntimeConfig, RuntimeStatus};
 use tidegate_state::BackendKind;
-use tidegate_types::{LogPosition, RelationId, SqlError, SqlState};
+use tidegate_types::{LogPosition, OperatorId, RelationId, SqlError, SqlState};
 use tokio::sync::watch;
 
 /// The owner of everything until there are users.
@@ -44,7 +47,9 @@ pub struct Database {
     appender: Arc<Appender>,
     /// Held by whoever changes the catalog.
     pub(crate) ddl: tokio::sync::Mutex<()>,
-    connectors: Mutex<HashMap<RelationId, Arc<dyn Source>>>,
+    connectors: Arc<Connectors>,
+    /// Relations that may not go or change, because a view is being altered: with the view.
+    pub(crate) altering: Mutex<HashMap<RelationId, Vec<RelationId>>>,
     /// The newest position of the log of which a client was told that it is done.
     acknowledged: AtomicU64,
     /// Tells this database from others that write to the same places.
@@ -64,13 +69,28 @@ pub struct Database {
 /// The catalog, with the position of the log up to which DDL is in it.
 pub(crate) struct SharedCatalog {
     current: RwLock<(Catalog, LogPosition)>,
+    /// What is durable, where statements do not see it yet.
+    decided: RwLock<Option<(Catalog, LogPosition)>>,
+    connectors: Arc<Connectors>,
+    default_backend: BackendKind,
+    identity: String,
+    /// Of each stored plan, by the hash of its text, the ids.
+    plans: Mutex<HashMap<RelationId, (u64, PlanIds)>>,
 }
+
+/// The connectors of sources that were made already.
+pub(crate) type Connectors = Mutex<HashMap<RelationId, Arc<dyn Source>>>;
+
+type PlanIds = (Vec<OperatorId>, OperatorId);
 
 /// What a manifest holds of the catalog.
 #[derive(Serialize, Deserialize)]
 struct DurableCatalog {
     position: LogPosition,
     catalog: serde_json::Value,
+    /// Plans that the state is of, where the catalog has others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    plans: Vec<(RelationId, String)>,
 }
 
 impl SharedCatalog {
@@ -80,20 +100,161 @@ impl SharedCatalog {
 
     fn set(&self, catalog: Catalog, position: LogPosition) {
         *self.current.write() = (catalog, position);
+        *self.decided.write() = None;
+    }
+
+    /// The stored plan of a relation that has one.
+    fn stored_plan(relation: &Relation) -> Option<&str> {
+        match &relation.kind {
+            RelationKind::MaterializedView(def) => Some(&def.plan_json),
+            RelationKind::Sink(def) => Some(&def.plan_json),
+            _ => None,
+        }
+    }
+
+    /// Whether the catalog has this plan for its relation.
+    fn has_plan(&self, catalog: &Catalog, running: &Dataflow) -> bool {
+        let relation = catalog.relation(running.relation);
+        let Some(text) = relation.and_then(|r| Self::stored_plan(r)) else {
+            return true;
+        };
+        let hash = tidegate_types::hash_key(text.as_bytes());
+        let mut plans = self.plans.lock();
+        let known = plans.get(&running.relation).filter(|(h, _)| *h == hash);
+        if known.is_none() {
+            let Ok(ids) = ids_of(text) else { return true };
+            plans.insert(running.relation, (hash, ids));
+        }
+        is_plan(running, &plans[&running.relation].1)
+    }
+
+    /// The plan in a saved catalog as something to run, with what it reads.
+    fn saved_spec(
+        &self,
+        saved: &Catalog,
+        relation: &Relation,
+        text: &str,
+    ) -> Result<Option<RelationSpec>, SqlError> {
+        let mut relation = relation.clone();
+        match &mut relation.kind {
+            RelationKind::MaterializedView(def) => def.plan_json = text.to_owned(),
+            RelationKind::Sink(def) => def.plan_json = text.to_owned(),
+            _ => return Ok(None),
+        }
+        Specs {
+            catalog: saved,
+            default_backend: self.default_backend,
+            identity: &self.identity,
+            connectors: &mut self.connectors.lock(),
+        }
+        .of(&relation)
     }
 }
 
+fn is_plan(dataflow: &Dataflow, (nodes, contents): &PlanIds) -> bool {
+    dataflow.contents == *contents
+        && dataflow
+            .nodes
+            .iter()
+            .map(|n| n.id)
+            .eq(nodes.iter().copied())
+}
+
 impl CatalogSnapshot for SharedCatalog {
-    fn snapshot(&self) -> serde_json::Value {
-        let current = self.current.read();
-        durable_catalog(&current.0, current.1)
+    fn snapshot(&self, running: &[&Dataflow]) -> serde_json::Value {
+        let decided = self.decided.read().clone();
+        let (current, position) = decided.unwrap_or_else(|| self.current.read().clone());
+        let catalog = serde_json::from_str(&current.to_json()).expect("a catalog's JSON is JSON");
+        let others = running.iter().filter(|d| !self.has_plan(&current, d));
+        let plans = others.map(|d| (d.relation, d.to_stored(stored_functions())));
+        serde_json::to_value(DurableCatalog {
+            position,
+            catalog,
+            plans: plans.collect(),
+        })
+        .expect("plain data")
     }
+
+    fn saved(
+        &self,
+        catalog: &serde_json::Value,
+        relations: &[RelationSpec],
+    ) -> Result<Vec<Option<RelationSpec>>, SqlError> {
+        let durable: DurableCatalog =
+            serde_json::from_value(catalog.clone()).map_err(SqlError::internal)?;
+        let saved = Catalog::from_json(&durable.catalog.to_string())?;
+        let mut found = Vec::new();
+        for spec in relations {
+            let relation = saved.relation(spec.relation());
+            let Some(relation) = relation.filter(|r| Self::stored_plan(r).is_some()) else {
+                found.push(None);
+                continue;
+            };
+            let other = durable.plans.iter().find(|(id, _)| *id == relation.id);
+            let text = other.map(|(_, text)| text.as_str());
+            let text = text
+                .or_else(|| Self::stored_plan(relation))
+                .unwrap_or_default();
+            let ids = ids_of(text).map_err(|e| unusable(&relation.name, &e))?;
+            found.push(match is_plan(&spec.dataflow, &ids) {
+                true => None,
+                false => {
+                    let old = self.saved_spec(&saved, relation, text)?;
+                    old.map(|old| runnable(old, relations)).transpose()?
+                }
+            });
+        }
+        Ok(found)
+    }
+}
+
+/// A plan from before an alteration needs what it reads, and has to have what is read of it.
+fn runnable(old: RelationSpec, relations: &[RelationSpec]) -> Result<RelationSpec, SqlError> {
+    let name = &old.dataflow.name;
+    let refuse = |why: String| {
+        SqlError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "the checkpoint is from before materialized view \"{name}\" was altered, and {why}"
+            ),
+        )
+        .with_hint("Return to a savepoint, or bring the newer checkpoints back.")
+    };
+    let is_there = |id: &RelationId| {
+        relations.iter().any(|s| s.relation() == *id)
+            || old.readers.iter().any(|s| s.relation() == *id)
+    };
+    if let Some(gone) = old.dataflow.reads().iter().find(|r| !is_there(r)) {
+        return Err(refuse(format!(
+            "relation {gone}, which it read then, is gone"
+        )));
+    }
+    let width = old.dataflow.root().schema.fields().len();
+    for reader in relations {
+        for node in &reader.dataflow.nodes {
+            if let Op::Import { relation, columns } = &node.op
+                && *relation == old.relation()
+                && columns.iter().any(|c| *c >= width)
+            {
+                let reader = &reader.dataflow.name;
+                return Err(refuse(format!(
+                    "\"{reader}\" reads columns that it got then"
+                )));
+            }
+        }
+    }
+    Ok(old)
 }
 
 /// A catalog as manifests hold it, with the position of the log up to which DDL is in it.
 pub(crate) fn durable_catalog(catalog: &Catalog, position: LogPosition) -> serde_json::Value {
     let catalog = serde_json::from_str(&catalog.to_json()).expect("a catalog's JSON is JSON");
-    serde_json::to_value(DurableCatalog { position, catalog }).expect("plain data")
+    serde_json::to_value(DurableCatalog {
+        position,
+        catalog,
+        plans: Vec::new(),
+    })
+    .expect("plain data")
 }
 
 /// Hands durable entries to the runtime, in order.
@@ -176,8 +337,15 @@ impl Database {
         check_log(&config, &mut log, recovery.manifest.as_deref())?;
         let manifest = on_timeline(&store, recovery.manifest, &log).await?;
         let (catalog, position) = restore_catalog(manifest.as_deref(), &log)?;
+        let connectors: Arc<Connectors> = Arc::default();
+        let identity = identity(&config.data_dir)?;
         let catalog = Arc::new(SharedCatalog {
             current: RwLock::new((catalog, position)),
+            decided: RwLock::default(),
+            connectors: connectors.clone(),
+            default_backend: config.default_backend(),
+            identity: identity.clone(),
+            plans: Mutex::default(),
         });
         let appender = Arc::new(Appender::default());
         let log = Arc::new(log.start(appender.clone())?);
@@ -188,9 +356,10 @@ impl Database {
             sequencer: Sequencer::default(),
             appender,
             ddl: tokio::sync::Mutex::new(()),
-            connectors: Mutex::default(),
+            connectors,
+            altering: Mutex::default(),
             acknowledged: AtomicU64::new(0),
-            identity: identity(&config.data_dir)?,
+            identity,
             transients: Transients::default(),
             stop: watch::channel(false).0,
             starting: Arc::default(),
@@ -297,13 +466,46 @@ impl Database {
         next: Catalog,
         changes: Vec<CatalogChange>,
     ) -> Result<LogPosition, SqlError> {
+        let position = self.decide(next.clone(), changes).await?;
+        self.adopt(next, position);
+        Ok(position)
+    }
+
+    /// Makes a catalog change durable that statements are not to see yet: [`Self::adopt`] shows it to them.
+    pub(crate) async fn decide(
+        &self,
+        next: Catalog,
+        changes: Vec<CatalogChange>,
+    ) -> Result<LogPosition, SqlError> {
         let (_, durable) = self.log.append(LogEntry::Catalog { changes })?;
         let position = durable
             .await
             .map_err(|_| SqlError::internal("the log ended"))??;
+        *self.catalog.decided.write() = Some((next, position));
+        Ok(position)
+    }
+
+    pub(crate) fn adopt(&self, next: Catalog, position: LogPosition) {
         self.catalog.set(next, position);
         self.acknowledge(position);
-        Ok(position)
+    }
+
+    /// What a view that is being altered reads has to stay as it is, and so has the view.
+    pub(crate) fn expect_not_altering(&self, ids: &[RelationId]) -> Result<(), SqlError> {
+        let altering = self.altering.lock();
+        let Some((view, _)) = altering
+            .iter()
+            .find(|(view, reads)| ids.contains(view) || reads.iter().any(|r| ids.contains(r)))
+        else {
+            return Ok(());
+        };
+        let catalog = self.catalog.get();
+        let name = catalog.relation(*view).map_or("", |r| r.name.as_str());
+        Err(SqlError::new(
+            SqlState::OBJECT_IN_USE,
+            format!("materialized view \"{name}\" is being altered and needs it"),
+        )
+        .with_hint("SHOW JOBS tells how far that is; cancelling that statement ends it."))
     }
 
     /// A client is about to be told that everything up to here is done: reads that begin later see it.

@@ -26,7 +26,8 @@ use tidegate_parser::sqlparser::ast::{
     ObjectNamePart, TableAlias, TableFactor, TableVersion, Value,
 };
 use tidegate_planner::errors::sql_error;
-use tidegate_types::{KeyGroupRange, OperatorId, SqlError, SqlState, TableId};
+use tidegate_state::Merge;
+use tidegate_types::{KeyGroupRange, SqlError, SqlState};
 
 /// In front of the version in a name; no name of a schema begins so.
 const MARK: char = '\u{1}';
@@ -221,8 +222,10 @@ fn resolve(
         ))
         .with_hint("Tables and materialized views have a past that is kept."));
     }
-    let id = TableId::of(relation.id, OperatorId(0), 0);
-    let entry = manifest.tables.get(&id).ok_or_else(|| {
+    let is_contents = |t: &&Arc<TableEntry>| {
+        t.descriptor.relation == relation.id && t.descriptor.merge == Merge::Sum
+    };
+    let entry = manifest.tables.values().find(is_contents).ok_or_else(|| {
         SqlError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!(

@@ -13,8 +13,9 @@ use tidegate_connectors::registry::{self, SinkRequest};
 use tidegate_connectors::{Format, Source};
 use tidegate_parser::Statement;
 use tidegate_parser::sqlparser::ast;
+use tidegate_plan::{Dataflow, PlanError, Stored};
 use tidegate_planner::dataflow::StoredRelation;
-use tidegate_planner::{Planner, Relations, Resolved, ViewQuery};
+use tidegate_planner::{Planner, Relations, Resolved, ViewQuery, stored_functions};
 use tidegate_runtime::RelationSpec;
 use tidegate_state::BackendKind;
 use tidegate_types::{RelationId, SqlError};
@@ -229,18 +230,21 @@ impl Specs<'_> {
         relation: &Relation,
         def: &MaterializedViewDef,
     ) -> Result<RelationSpec, SqlError> {
-        let names = self.names(&def.options);
-        let columns: Vec<String> = relation.columns.iter().map(|c| c.name.clone()).collect();
-        let planned = Planner::new(&names, &def.query).plan_materialized_view(
-            parse_query(&def.query)?,
-            &columns,
-            relation.id,
-            &relation.name,
-        )?;
-        let readers = self.readers(&planned.reads)?;
+        let dataflow = compiled(relation, &def.plan_json, || {
+            let names = self.names(&def.options);
+            let columns: Vec<String> = relation.columns.iter().map(|c| c.name.clone()).collect();
+            let planned = Planner::new(&names, &def.query).plan_materialized_view(
+                parse_query(&def.query)?,
+                &columns,
+                relation.id,
+                &relation.name,
+            )?;
+            Ok(planned.dataflow)
+        })?;
+        let readers = self.readers(&dataflow.reads())?;
         let backend = self.backend(&def.options);
         Ok(RelationSpec {
-            dataflow: planned.dataflow,
+            dataflow,
             readers,
             source: None,
             sink: None,
@@ -265,13 +269,16 @@ impl Specs<'_> {
     }
 
     fn sink(&mut self, relation: &Relation, def: &SinkDef) -> Result<RelationSpec, SqlError> {
-        let names = self.names(&def.options);
-        let planned = Planner::new(&names, &def.query).plan_sink(
-            parse_query(&def.query)?,
-            relation.id,
-            &relation.name,
-        )?;
-        let readers = self.readers(&planned.reads)?;
+        let dataflow = compiled(relation, &def.plan_json, || {
+            let names = self.names(&def.options);
+            let planned = Planner::new(&names, &def.query).plan_sink(
+                parse_query(&def.query)?,
+                relation.id,
+                &relation.name,
+            )?;
+            Ok(planned.dataflow)
+        })?;
+        let readers = self.readers(&dataflow.reads())?;
         let mut options = def.options.clone();
         options.remove(SEARCH_PATH_OPTION);
         let format = format_of(
@@ -282,14 +289,14 @@ impl Specs<'_> {
         let sink = registry::sink(&SinkRequest {
             id: &format!("{}-{}", self.identity, relation.id),
             connector: &def.connector,
-            schema: &planned.schema,
+            schema: &relation.arrow_schema(),
             options: &options,
             format: format.as_ref(),
-            append_only: planned.append_only,
+            append_only: dataflow.root().append_only,
         })?;
         let backend = self.default_backend;
         Ok(RelationSpec {
-            dataflow: planned.dataflow,
+            dataflow,
             readers,
             source: None,
             sink: Some(sink),
@@ -330,6 +337,32 @@ impl Specs<'_> {
             None => self.default_backend,
         }
     }
+}
+
+/// The plan that a definition keeps. `plan` makes it anew, where only its shape is kept.
+fn compiled(
+    relation: &Relation,
+    stored: &str,
+    plan: impl FnOnce() -> Result<Dataflow, SqlError>,
+) -> Result<Dataflow, SqlError> {
+    let unusable = |error: PlanError| unusable(&relation.name, &error);
+    let mut dataflow = match Stored::read(stored, stored_functions()).map_err(unusable)? {
+        Stored::Plan(dataflow) => *dataflow,
+        Stored::Shape(shape) => shape.restore_ids(plan()?).map_err(unusable)?,
+    };
+    dataflow.name.clone_from(&relation.name);
+    Ok(dataflow)
+}
+
+/// State would be detached from operators, or misread: nothing is started.
+pub(crate) fn unusable(name: &str, error: &PlanError) -> SqlError {
+    SqlError::new(
+        tidegate_types::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("the plan of \"{name}\" cannot be used: {error}"),
+    )
+    .with_hint(
+        "Start the version that wrote it, and create the relation anew there with its definition, or drop it.",
+    )
 }
 
 pub(crate) fn format_of(

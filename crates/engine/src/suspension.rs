@@ -62,6 +62,21 @@ pub(crate) fn with_suspension(relation: &Relation, how: Option<&Suspension>) -> 
     relation
 }
 
+/// A relation and all that read it, directly or not, plain views too.
+pub(crate) fn all_readers(catalog: &Catalog, id: RelationId) -> Vec<RelationId> {
+    let mut found = vec![id];
+    let mut next = 0;
+    while let Some(id) = found.get(next).copied() {
+        next += 1;
+        for reader in catalog.readers(id) {
+            if !found.contains(&reader.id) {
+                found.push(reader.id);
+            }
+        }
+    }
+    found
+}
+
 /// A relation and all that read it, directly or not, and run themselves: in order of dependency, each with whom it reads.
 pub(crate) fn with_readers(
     catalog: &Catalog,

@@ -2,11 +2,11 @@
 
 use crate::{Distribution, Op, StateTable};
 use arrow::datatypes::SchemaRef;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_types::{OperatorId, RelationId};
 use xxhash_rust::xxh3::Xxh3;
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Edge {
     /// Index of the node that feeds this input.
     pub from: usize,
@@ -33,7 +33,13 @@ pub struct Dataflow {
     pub relation: RelationId,
     pub name: String,
     pub nodes: Vec<Node>,
+    /// The operator id under which a view's rows are kept. It changes when a view that is altered has to keep them in
+    /// another form; then nothing that an older checkpoint holds of them can be taken for what is kept now.
+    pub contents: OperatorId,
 }
+
+/// Under which operator id the rows of a view are kept that was never altered.
+pub const CONTENTS: OperatorId = OperatorId(0);
 
 impl Dataflow {
     pub fn root(&self) -> &Node {
@@ -60,6 +66,10 @@ impl Dataflow {
     /// The same dataflow as it would be if relations had other ids: its own and those that it reads. Its nodes get the ids
     /// that they have there.
     pub fn with_relations(&self, other: impl Fn(RelationId) -> RelationId) -> Self {
+        // Those of a view that was altered are no longer hashes, and keep the ids that they have.
+        if other(self.relation) == self.relation && self.reads().iter().all(|r| other(*r) == *r) {
+            return self.clone();
+        }
         let mut renamed = self.clone();
         renamed.relation = other(self.relation);
         for node in &mut renamed.nodes {

@@ -1,9 +1,12 @@
 //! Scalar expressions of a plan: DataFusion expressions over positions.
 
+use crate::durable;
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
 use datafusion_proto::bytes::Serializeable;
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// A DataFusion expression whose columns are positions of the input: the column named `3` is the fourth.
@@ -51,18 +54,25 @@ impl ScalarExpr {
         DFSchema::new_with_metadata(fields, Default::default())
             .expect("positions are distinct names")
     }
+}
 
-    /// Bytes that are equal for equal expressions: what operator ids are hashed from.
-    pub fn fingerprint(&self) -> Vec<u8> {
-        self.0
-            .to_bytes()
-            .map_or_else(|_| self.0.to_string().into_bytes(), |b| b.to_vec())
+/// As text for people, or, while a plan is made durable, as bytes in hexadecimal digits.
+impl Serialize for ScalarExpr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !durable::is_writing() {
+            return serializer.collect_str(&self.0);
+        }
+        let bytes = self.0.to_bytes().map_err(S::Error::custom)?;
+        serializer.serialize_str(&durable::to_hex(&bytes))
     }
 }
 
-impl Serialize for ScalarExpr {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+impl<'de> Deserialize<'de> for ScalarExpr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        durable::read_expr(&text)
+            .map(Self)
+            .map_err(D::Error::custom)
     }
 }
 

@@ -4,14 +4,17 @@
 //! must be distributed. Plans hold no handles, no closures and no names of columns that matter: columns are positions.
 
 pub mod dataflow;
+pub mod durable;
 pub mod exclusion;
 pub mod explain;
 pub mod expr;
 pub mod join_state;
 pub mod op;
 pub mod state_tables;
+pub mod succession;
 
-pub use dataflow::{Dataflow, Edge, Node};
+pub use dataflow::{CONTENTS, Dataflow, Edge, Node};
+pub use durable::{PlanError, Stored};
 pub use exclusion::{Excluding, Exclusion};
 pub use expr::ScalarExpr;
 pub use op::{
@@ -19,3 +22,4 @@ pub use op::{
     StateTable,
 };
 pub use state_tables::{AggregateState, ValueSet};
+pub use succession::Fate;

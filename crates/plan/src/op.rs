@@ -2,11 +2,11 @@
 
 use crate::ScalarExpr;
 use arrow::datatypes::SchemaRef;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_types::RelationId;
 
 /// How the rows of an input must lie over the workers before the node sees them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Distribution {
     /// Wherever they are.
     Any,
@@ -14,7 +14,7 @@ pub enum Distribution {
     Key(Vec<usize>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum JoinKind {
     Inner,
     Left,
@@ -26,7 +26,7 @@ pub enum JoinKind {
     LeftMark,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SortKey {
     pub column: usize,
     pub descending: bool,
@@ -34,7 +34,7 @@ pub struct SortKey {
 }
 
 /// How the rows of a partition are numbered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Ranking {
     /// 1, 2, 3, …; rows that are equal in the order are told apart by their encoding.
     RowNumber,
@@ -44,7 +44,7 @@ pub enum Ranking {
     DenseRank,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AggregateFunction {
     /// Of rows when there is no argument, of non-NULL values otherwise.
     Count,
@@ -80,7 +80,7 @@ pub enum AggregateFunction {
 }
 
 /// What is computed from two numbers of each row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PairFunction {
     Corr,
     CovarPop,
@@ -98,7 +98,7 @@ pub enum PairFunction {
 
 /// One aggregate of an [`Op::Aggregate`]. Arguments, filter and order are input columns: the planner puts a projection
 /// in front that computes them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AggregateCall {
     pub function: AggregateFunction,
     pub arguments: Vec<usize>,
@@ -110,7 +110,7 @@ pub struct AggregateCall {
     pub parameter: Option<ScalarExpr>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Op {
     /// Reads the changes of a table or materialized view, on the worker that keeps them.
     Import {

@@ -99,6 +99,7 @@ pub(crate) fn flatten(rel: Rel, relation: RelationId, name: &str) -> Dataflow {
         relation,
         name: name.to_owned(),
         nodes: Vec::new(),
+        contents: tidegate_plan::CONTENTS,
     };
     push(rel, &mut dataflow);
     dataflow.assign_ids();

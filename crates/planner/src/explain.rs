@@ -36,6 +36,27 @@ pub fn explain(
     writer.text
 }
 
+/// Each operator on a line of its own, root first: its index in the plan, how deep it is below the root, and what it does.
+pub fn operators(
+    dataflow: &Dataflow,
+    name: &dyn Fn(RelationId) -> Option<String>,
+) -> Vec<(usize, usize, String)> {
+    let writer = Writer {
+        dataflow,
+        verbose: false,
+        name,
+        text: String::new(),
+    };
+    let mut lines = Vec::new();
+    let mut open = vec![(dataflow.nodes.len() - 1, 0)];
+    while let Some((index, depth)) = open.pop() {
+        lines.push((index, depth, writer.operator(index)));
+        let inputs = dataflow.nodes[index].inputs.iter().rev();
+        open.extend(inputs.map(|edge| (edge.from, depth + 1)));
+    }
+    lines
+}
+
 struct Writer<'a> {
     dataflow: &'a Dataflow,
     verbose: bool,

@@ -54,7 +54,7 @@ mod tests;
 
 pub use context::{RelationKind, RelationSource, Relations, Resolved, ViewQuery};
 pub use dataflow::{plan_source, plan_table};
-pub use explain::explain;
-pub use functions::{registry, session_state_defaults};
+pub use explain::{explain, operators};
+pub use functions::{registry, session_state_defaults, stored_functions};
 pub use query::{Planner, bind};
 pub use view::{PlannedSink, PlannedView};

@@ -6,6 +6,7 @@ mod errors;
 mod plans;
 mod reads;
 mod rules;
+mod succession;
 mod tpch;
 mod verify;
 mod windows;
@@ -129,6 +130,7 @@ impl Fixture {
             .plan_materialized_view(query(sql), &[], RelationId(99), "v")?
             .dataflow;
         verify::check(&dataflow);
+        succession::is_stored(&dataflow);
         Ok(dataflow)
     }
 

@@ -4,7 +4,7 @@
 //! work on one worker only (the log, constants, the single group of an aggregate without keys), the others build it too,
 //! and it stays silent there.
 
-use crate::command::{Inbox, Install, RestoredState};
+use crate::command::{Arriving, Inbox, Install, RestoredState};
 use crate::driver::{
     Inlet, NodeContext, OperatorDriver, Outlet, WorkerFailure, show_restored_errors,
 };
@@ -19,14 +19,20 @@ use crate::input::view_import::ViewImport;
 use crate::packet::{ByKeyGroup, Packet};
 use crate::root::RootDriver;
 use crate::seed;
+use crate::spec::RelationSpec;
+use crate::status::RelationStatus;
+use crate::taking_over::{First, TakingOver};
 use crate::worker::on_behalf_of;
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use tidegate_dataflow::{OperatorError, Port, factory};
-use tidegate_plan::{Distribution, Edge, Node, Op};
-use tidegate_state::{Form, Merge, Run, StateError, TableSpec, ViewSpec};
-use tidegate_types::{Batch, Epoch, RelationId, TableId};
+use tidegate_plan::{Dataflow, Distribution, Edge, Node, Op};
+use tidegate_state::{
+    BackendKind, Form, Merge, Run, StateError, Table, TableSpec, ViewSpec, ViewStore,
+};
+use tidegate_types::{Batch, Epoch, OperatorId, RelationId, TableId};
 use timely::dataflow::channels::pact::{DistributorPact, Pipeline};
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream};
@@ -36,6 +42,9 @@ use timely::worker::Worker;
 const ERROR_TABLE: usize = 1000;
 
 type Rows<'scope> = Stream<'scope, u64, Packet>;
+
+/// State tables that a dataflow takes over from the one in whose place it is built.
+type Inherited = HashMap<TableId, Box<dyn Table>>;
 
 /// Installs a relation's dataflow; answers its index, by which it can be dropped.
 pub(crate) fn install(
@@ -51,9 +60,72 @@ pub(crate) fn install(
         inbox,
         install,
         restored: RefCell::new(restored),
+        inherited: RefCell::default(),
+        taking_over: RefCell::default(),
     };
     worker.dataflow::<u64, _, _>(|scope| builder.nodes(scope))?;
     Ok(index)
+}
+
+/// Installs a dataflow in the place of one that is gone, with its state tables; what nobody takes is removed.
+pub(crate) fn replace(
+    worker: &mut Worker,
+    hub: &Rc<Hub>,
+    inbox: &Arc<Inbox>,
+    install: &Arc<Install>,
+    inherited: Inherited,
+) -> Result<usize, StateError> {
+    let index = worker.next_dataflow_index();
+    let taking_over = match &install.takes_over {
+        Some(takes_over) => Some(TakingOver::new(hub, install, takes_over)?),
+        None => None,
+    };
+    let builder = Builder {
+        hub,
+        inbox,
+        install,
+        restored: RefCell::default(),
+        inherited: RefCell::new(inherited),
+        taking_over: RefCell::new(taking_over),
+    };
+    worker.dataflow::<u64, _, _>(|scope| builder.nodes(scope))?;
+    for table in builder.inherited.into_inner().into_keys() {
+        hub.backends.drop_table(install.spec.backend, table);
+    }
+    Ok(index)
+}
+
+/// The streams of a dataflow under construction, by operator.
+#[derive(Default)]
+struct Streams<'scope> {
+    rows: HashMap<OperatorId, Rows<'scope>>,
+    /// The present output of operators that tell it.
+    told: HashMap<OperatorId, Rows<'scope>>,
+    /// How many inputs each operator feeds.
+    consumers: HashMap<OperatorId, usize>,
+    /// Those whose present output has to be told to what is built above them.
+    telling: HashSet<OperatorId>,
+}
+
+/// Which of a relation's plans a node belongs to.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    Standing(&'a Dataflow),
+    /// Only being built.
+    Arriving(&'a Arriving),
+}
+
+impl<'a> Part<'a> {
+    fn dataflow(self) -> &'a Dataflow {
+        match self {
+            Part::Standing(dataflow) => dataflow,
+            Part::Arriving(arriving) => &arriving.spec.dataflow,
+        }
+    }
+
+    fn is_standing(self) -> bool {
+        matches!(self, Part::Standing(_))
+    }
 }
 
 struct Builder<'a> {
@@ -61,6 +133,8 @@ struct Builder<'a> {
     inbox: &'a Arc<Inbox>,
     install: &'a Arc<Install>,
     restored: RefCell<RestoredState>,
+    inherited: RefCell<Inherited>,
+    taking_over: RefCell<Option<TakingOver>>,
 }
 
 impl Builder<'_> {
@@ -69,17 +143,36 @@ impl Builder<'_> {
     }
 
     fn nodes<'scope>(&self, scope: Scope<'scope, u64>) -> Result<(), StateError> {
-        let nodes = &self.install.spec.dataflow.nodes;
         // What stands is told anew from what is restored.
         self.hub.errors.forget(self.relation(), self.hub.worker);
-        let mut consumers = vec![0; nodes.len()];
-        for edge in nodes.iter().flat_map(|n| &n.inputs) {
-            consumers[edge.from] += 1;
+        let standing = &self.install.spec.dataflow;
+        let mut streams = Streams::default();
+        for edge in standing.nodes.iter().flat_map(|n| &n.inputs) {
+            let from = standing.nodes[edge.from].id;
+            *streams.consumers.entry(from).or_default() += 1;
         }
-        let mut streams: Vec<Option<Rows<'scope>>> = Vec::with_capacity(nodes.len());
-        for (index, consumers) in consumers.into_iter().enumerate() {
-            let stream = self.node(&scope, index, consumers, &streams)?;
-            streams.push(stream);
+        let mut work: Vec<(Part<'_>, usize)> = (0..standing.nodes.len())
+            .map(|index| (Part::Standing(standing), index))
+            .collect();
+        if let Some(arriving) = &self.install.arriving {
+            let kept: HashSet<OperatorId> = standing.nodes.iter().map(|n| n.id).collect();
+            let dataflow = &arriving.spec.dataflow;
+            for (index, node) in dataflow.nodes.iter().enumerate() {
+                if kept.contains(&node.id) {
+                    continue;
+                }
+                work.push((Part::Arriving(arriving), index));
+                for edge in &node.inputs {
+                    let from = dataflow.nodes[edge.from].id;
+                    *streams.consumers.entry(from).or_default() += 1;
+                    if kept.contains(&from) {
+                        streams.telling.insert(from);
+                    }
+                }
+            }
+        }
+        for (part, index) in work {
+            self.node(&scope, part, index, &mut streams)?;
         }
         Ok(())
     }
@@ -87,50 +180,51 @@ impl Builder<'_> {
     fn node<'scope>(
         &self,
         scope: &Scope<'scope, u64>,
+        part: Part<'_>,
         index: usize,
-        consumers: usize,
-        streams: &[Option<Rows<'scope>>],
-    ) -> Result<Option<Rows<'scope>>, StateError> {
-        let node = &self.install.spec.dataflow.nodes[index];
-        let name = format!("{} of {}", node.op, self.install.spec.dataflow.name);
+        streams: &mut Streams<'scope>,
+    ) -> Result<(), StateError> {
+        let dataflow = part.dataflow();
+        let node = &dataflow.nodes[index];
+        let name = format!("{} of {}", node.op, dataflow.name);
         let mut builder = OperatorBuilder::new(name, *scope);
         let inlets: Vec<Inlet> = node
             .inputs
             .iter()
-            .map(|edge| self.inlet(&mut builder, edge, streams))
+            .map(|edge| self.inlet(&mut builder, part, edge, streams))
             .collect();
         let context = NodeContext {
             hub: self.hub.clone(),
             credits: self.hub.credits_of(self.relation()),
             relation: self.relation(),
-            relation_name: self.install.spec.dataflow.name.clone(),
+            relation_name: dataflow.name.clone(),
             operator: node.id,
             activator: scope.activator_for(builder.operator_info().address),
             start: self.install.start.0,
-            may_be_early: self
-                .only_inserts(node)
-                .then(|| self.install.spec.choices.clone()),
+            may_be_early: only_inserts(dataflow, node).then(|| self.install.spec.choices.clone()),
+            is_durable: part.is_standing(),
             in_flight: self.in_flight(node)?,
         };
         if let Op::Materialize { .. } | Op::Sink { .. } = node.op {
-            self.root(builder, node, context, inlets)?;
-            return Ok(None);
+            return self.root(builder, part, node, context, inlets);
         }
+        let credits = || self.hub.credits_of(self.relation());
+        let consumers = streams.consumers.get(&node.id).copied().unwrap_or(0);
         let (output, stream) = builder.new_output();
-        let outlet = Outlet::new(output, consumers, self.hub.credits_of(self.relation()));
+        let outlet = Outlet::new(output, consumers, credits());
+        streams.rows.insert(node.id, stream);
+        let mut telling = None;
+        if part.is_standing() && streams.telling.contains(&node.id) {
+            let (output, stream) = builder.new_output();
+            telling = Some(Outlet::new(output, 1, credits()));
+            streams.told.insert(node.id, stream);
+        }
         match &node.op {
             Op::TableInput { .. } | Op::Source { .. } | Op::Import { .. } => {
-                self.input(builder, scope, node, context, outlet)?;
+                self.input(builder, scope, part, node, context, outlet)
             }
-            _ => self.operator(builder, index, context, inlets, outlet)?,
+            _ => self.operator(builder, dataflow, index, context, inlets, (outlet, telling)),
         }
-        Ok(Some(stream))
-    }
-
-    /// Whether nothing is ever retracted from the inputs of a node.
-    fn only_inserts(&self, node: &Node) -> bool {
-        let nodes = &self.install.spec.dataflow.nodes;
-        node.inputs.iter().all(|edge| nodes[edge.from].append_only)
     }
 
     /// What this worker takes of the rows that a checkpoint's barrier had overtaken in front of a node.
@@ -142,37 +236,26 @@ impl Builder<'_> {
         }
     }
 
-    /// An input of an operator, fed through an exchange where the plan asks for one.
+    /// An input of an operator, fed through an exchange where the plan asks for one. What an operator that goes on tells
+    /// of its present output comes in front of its changes.
     fn inlet<'scope>(
         &self,
         builder: &mut OperatorBuilder<'scope, u64>,
+        part: Part<'_>,
         edge: &Edge,
-        streams: &[Option<Rows<'scope>>],
+        streams: &Streams<'scope>,
     ) -> Inlet {
-        let stream = streams[edge.from]
-            .clone()
-            .expect("only roots have no output, and nothing reads them");
-        match &edge.distribution {
-            Distribution::Any => {
-                let mut input = builder.new_input(stream, Pipeline);
+        let from = part.dataflow().nodes[edge.from].id;
+        let stream = streams.rows.get(&from);
+        let stream = stream.expect("only roots have no output, and nothing reads them");
+        let mut changes = connect(builder, stream.clone(), &edge.distribution);
+        match streams.told.get(&from).filter(|_| !part.is_standing()) {
+            None => changes,
+            Some(told) => {
+                let mut told = connect(builder, told.clone(), &edge.distribution);
                 Box::new(move |take| {
-                    input.for_each(|capability, packet| {
-                        if let Some(batch) = packet.take() {
-                            take(*capability.time(), batch);
-                        }
-                    });
-                })
-            }
-            Distribution::Key(columns) => {
-                let columns = columns.clone();
-                let pact = DistributorPact(move |workers| ByKeyGroup::new(columns, workers));
-                let mut input = builder.new_input(stream, pact);
-                Box::new(move |take| {
-                    input.for_each(|capability, packet| {
-                        if let Some(batch) = packet.take() {
-                            take(*capability.time(), batch);
-                        }
-                    });
+                    told(take);
+                    changes(take);
                 })
             }
         }
@@ -181,26 +264,30 @@ impl Builder<'_> {
     fn operator(
         &self,
         builder: OperatorBuilder<'_, u64>,
+        dataflow: &Dataflow,
         index: usize,
         context: NodeContext,
         inlets: Vec<Inlet>,
-        outlet: Outlet,
+        (outlet, telling): (Outlet, Option<Outlet>),
     ) -> Result<(), StateError> {
-        let dataflow = &self.install.spec.dataflow;
         let node = &dataflow.nodes[index];
         let operator = factory::build(dataflow, index, self.hub.groups)
             .map_err(|e| self.cannot_build(node, &e))?;
         let tables = self.tables(node, true)?;
-        {
+        if context.is_durable {
             let tables = tables.borrow();
             let errors = tables.last().expect("the error table is the last");
             show_restored_errors(self.hub, self.relation(), node.id, errors.as_ref())?;
         }
         let relation = self.relation();
         builder.build(move |mut capabilities| {
-            let capability = capabilities.pop().expect("one output has one capability");
+            let told_at = telling.is_some().then(|| capabilities.pop()).flatten();
+            let capability = capabilities.pop().expect("an output has a capability");
             let mut driver =
                 OperatorDriver::new(context, operator, tables, true, inlets, outlet, capability);
+            if let (Some(telling), Some(capability)) = (telling, told_at) {
+                driver = driver.with_replay(telling, capability);
+            }
             move |frontiers| on_behalf_of(relation, || driver.run(frontiers))
         });
         Ok(())
@@ -217,18 +304,19 @@ impl Builder<'_> {
         &self,
         builder: OperatorBuilder<'_, u64>,
         scope: &Scope<'_, u64>,
+        part: Part<'_>,
         node: &Node,
         context: NodeContext,
         outlet: Outlet,
     ) -> Result<(), StateError> {
-        let tables = match &node.op {
-            Op::TableInput { .. } => Tables::default(),
+        let (tables, is_inherited) = match &node.op {
+            Op::TableInput { .. } => Default::default(),
             _ => self.position_table(node)?,
         };
         let saved = match &node.op {
-            Op::Import { relation, .. } if self.install.is_seeded => {
+            Op::Import { relation, .. } if self.install.is_seeded && part.is_standing() => {
                 let restored = self.restored.borrow();
-                let saved = restored.get(&view_table(*relation)).cloned();
+                let saved = restored.get(&saved_input(*relation)).cloned();
                 Some(saved.unwrap_or_default())
             }
             _ => None,
@@ -239,14 +327,33 @@ impl Builder<'_> {
                 .sync_activator_for(builder.operator_info().address.to_vec()),
             inbox: self.inbox.clone(),
         };
-        let install = self.install.clone();
+        let (spec, status, beginning) = match part {
+            Part::Standing(_) => {
+                let is_restored = is_inherited || self.install.is_restored;
+                let beginning = match (is_restored, self.install.is_seeded) {
+                    (true, _) => Beginning::Restored,
+                    (false, true) => Beginning::Seeded,
+                    (false, false) => Beginning::AtTheStart,
+                };
+                (&self.install.spec, &self.install.status, beginning)
+            }
+            Part::Arriving(arriving) => (&arriving.spec, &arriving.status, Beginning::AtTheStart),
+        };
+        let (spec, status) = (spec.clone(), status.clone());
         let op = node.op.clone();
         builder.build_reschedule(move |mut capabilities| {
             let capability = capabilities.pop().expect("one output has one capability");
             let port = InputPort::new(context, tables, outlet, capability);
-            let mut run = make_input(port, &op, &install, waker, saved);
+            let relation = spec.relation();
+            let feed = Feed {
+                spec,
+                status,
+                beginning,
+                saved,
+            };
+            let mut run = make_input(port, &op, feed, waker);
             move |_| {
-                on_behalf_of(install.spec.relation(), &mut run);
+                on_behalf_of(relation, &mut run);
                 // An input is never at its end by itself: a barrier may always come.
                 true
             }
@@ -257,17 +364,30 @@ impl Builder<'_> {
     fn root(
         &self,
         builder: OperatorBuilder<'_, u64>,
+        part: Part<'_>,
         node: &Node,
         context: NodeContext,
         mut inlets: Vec<Inlet>,
     ) -> Result<(), StateError> {
         let inlet = inlets.pop().expect("a root has one input");
-        let mut driver = match &node.op {
-            Op::Materialize { key, .. } => {
-                let store = self.view_store(node, key)?;
+        let mut driver = match (&node.op, part) {
+            (Op::Materialize { key, .. }, Part::Arriving(arriving)) => {
+                let table = arriving_table(&self.install.spec.dataflow, &arriving.spec.dataflow);
+                let store = self.open_view(node, key, table)?;
+                arriving.stores.lock()[self.hub.worker] = Some(store.clone());
+                RootDriver::collect(context, inlet, store)
+            }
+            (Op::Materialize { key, .. }, Part::Standing(dataflow)) => {
+                let taking_over = self.taking_over.borrow_mut().take();
+                let (store, first) = match taking_over {
+                    Some(TakingOver { store, first }) => (store, first),
+                    None => (self.view_store(dataflow, node, key)?, First::default()),
+                };
+                self.hub.register_view(self.relation(), &store);
+                self.install.stores.lock()[self.hub.worker] = Some(store.clone());
                 let exporter = self.hub.exporter(self.relation());
                 exporter.borrow_mut().store = Some(store.clone());
-                RootDriver::materialize(context, inlet, store, exporter)
+                RootDriver::materialize(context, inlet, store, exporter, first)
             }
             _ => {
                 let sink = self
@@ -287,28 +407,20 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// The store of a view's rows: the one that there is, or a new one with what is restored.
     fn view_store(
         &self,
+        dataflow: &Dataflow,
         node: &Node,
         key: &[usize],
-    ) -> Result<Arc<tidegate_state::ViewStore>, StateError> {
-        let relation = self.relation();
-        let spec = ViewSpec {
-            table: view_table(relation),
-            schema: node.schema.clone(),
-            key: key.to_vec(),
-            append_only: is_numbered(node, key),
-        };
-        let store = self
-            .hub
-            .backends
-            .open_view(self.install.spec.backend, spec)?;
-        for run in self
-            .restored
-            .borrow_mut()
-            .remove(&view_table(relation))
-            .unwrap_or_default()
-        {
+    ) -> Result<Arc<ViewStore>, StateError> {
+        if let Some(store) = self.hub.view(self.relation()) {
+            return Ok(store);
+        }
+        let table = view_table(dataflow);
+        let store = self.open_view(node, key, table)?;
+        let restored = self.restored.borrow_mut().remove(&table);
+        for run in restored.unwrap_or_default() {
             match self.install.is_seeded {
                 true => store.seed(Epoch(self.install.start.0 - 1), &run)?,
                 false => store.restore(&run)?,
@@ -318,9 +430,22 @@ impl Builder<'_> {
         for changes in followed.by.iter().filter_map(Weak::upgrade) {
             changes.follow(&store, followed.incarnation, followed.up_to)?;
         }
-        self.hub.register_view(relation, &store);
-        self.install.stores.lock()[self.hub.worker] = Some(store.clone());
         Ok(store)
+    }
+
+    fn open_view(
+        &self,
+        node: &Node,
+        key: &[usize],
+        table: TableId,
+    ) -> Result<Arc<ViewStore>, StateError> {
+        let spec = ViewSpec {
+            table,
+            schema: node.schema.clone(),
+            key: key.to_vec(),
+            append_only: is_numbered(node, key),
+        };
+        self.hub.backends.open_view(self.install.spec.backend, spec)
     }
 
     /// The declared state tables of a node, restored, and behind them the table of its errors.
@@ -343,73 +468,125 @@ impl Builder<'_> {
                 merge: Merge::Replace,
             });
         }
+        let backend = self.install.spec.backend;
         let mut tables = Vec::with_capacity(specs.len());
-        for spec in specs {
-            let mut table = self
-                .hub
-                .backends
-                .open_table(self.install.spec.backend, &spec)?;
-            for run in self
-                .restored
-                .borrow_mut()
-                .remove(&spec.id)
-                .unwrap_or_default()
-            {
-                match self.install.is_seeded {
-                    true => seed::write(table.as_mut(), &run, |_| true)?,
-                    false => table.restore(&run)?,
-                }
-            }
-            tables.push(table);
+        for spec in &specs {
+            tables.push(self.table(backend, spec, &|_| true)?.0);
         }
         let tables: Tables = Rc::new(RefCell::new(tables));
-        self.hub.register_tables(self.relation(), &tables);
+        let ids = specs.into_iter().map(|spec| spec.id).collect();
+        self.hub.register_tables(self.relation(), ids, &tables);
         Ok(tables)
+    }
+
+    /// A table that is taken over, or else a new one with what is restored; and which of both. Of saved state it is given
+    /// what it `owns`.
+    fn table(
+        &self,
+        backend: BackendKind,
+        spec: &TableSpec,
+        owns: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<(Box<dyn Table>, bool), StateError> {
+        if let Some(table) = self.inherited.borrow_mut().remove(&spec.id) {
+            return Ok((table, true));
+        }
+        let mut table = self.hub.backends.open_table(backend, spec)?;
+        let restored = self.restored.borrow_mut().remove(&spec.id);
+        for run in restored.unwrap_or_default() {
+            match self.install.is_seeded {
+                true => seed::write(table.as_mut(), &run, owns)?,
+                false => table.restore(&run)?,
+            }
+        }
+        Ok((table, false))
     }
 
     /// Where an input stands, and what a source could not decode: small tables, restored whole on every worker (each keeps
     /// to its own splits or groups).
-    fn position_table(&self, node: &Node) -> Result<Tables, StateError> {
+    /// Answers too whether they are taken over.
+    fn position_table(&self, node: &Node) -> Result<(Tables, bool), StateError> {
+        let ids = input_tables(self.relation(), node);
         let mut tables = Vec::new();
-        for id in input_tables(self.relation(), node) {
+        let mut is_inherited = false;
+        for id in &ids {
             let spec = TableSpec {
-                id,
+                id: *id,
                 form: Form::Value,
                 merge: Merge::Replace,
             };
-            let backend = tidegate_state::BackendKind::Memory;
-            let mut table = self.hub.backends.open_table(backend, &spec)?;
-            for run in self
-                .restored
-                .borrow_mut()
-                .remove(&spec.id)
-                .unwrap_or_default()
-            {
-                if self.install.is_seeded {
-                    let (groups, hub) = (self.hub.groups, self.hub);
-                    seed::write(table.as_mut(), &run, |key| {
-                        seed::owns_position(&node.op, key, groups, hub.worker, hub.workers)
-                    })?;
-                } else {
-                    table.restore(&run)?;
-                }
-            }
+            let owns = |key: &[u8]| {
+                let (groups, hub) = (self.hub.groups, self.hub);
+                seed::owns_position(&node.op, key, groups, hub.worker, hub.workers)
+            };
+            let (table, inherited) = self.table(BackendKind::Memory, &spec, &owns)?;
+            is_inherited |= inherited;
             tables.push(table);
         }
         let tables: Tables = Rc::new(RefCell::new(tables));
-        self.hub.register_tables(self.relation(), &tables);
-        Ok(tables)
+        self.hub.register_tables(self.relation(), ids, &tables);
+        Ok((tables, is_inherited))
+    }
+}
+
+/// Whether nothing is ever retracted from the inputs of a node.
+fn only_inserts(dataflow: &Dataflow, node: &Node) -> bool {
+    let nodes = &dataflow.nodes;
+    node.inputs.iter().all(|edge| nodes[edge.from].append_only)
+}
+
+fn connect<'scope>(
+    builder: &mut OperatorBuilder<'scope, u64>,
+    stream: Rows<'scope>,
+    distribution: &Distribution,
+) -> Inlet {
+    match distribution {
+        Distribution::Any => {
+            let mut input = builder.new_input(stream, Pipeline);
+            Box::new(move |take| {
+                input.for_each(|capability, packet| {
+                    if let Some(batch) = packet.take() {
+                        take(*capability.time(), batch);
+                    }
+                });
+            })
+        }
+        Distribution::Key(columns) => {
+            let columns = columns.clone();
+            let pact = DistributorPact(move |workers| ByKeyGroup::new(columns, workers));
+            let mut input = builder.new_input(stream, pact);
+            Box::new(move |take| {
+                input.for_each(|capability, packet| {
+                    if let Some(batch) = packet.take() {
+                        take(*capability.time(), batch);
+                    }
+                });
+            })
+        }
     }
 }
 
 /// The id of the table that is a view's contents.
-pub(crate) fn view_table(relation: RelationId) -> TableId {
-    TableId::of(relation, tidegate_types::OperatorId(0), 0)
+pub(crate) fn view_table(dataflow: &Dataflow) -> TableId {
+    TableId::of(dataflow.relation, dataflow.contents, 0)
+}
+
+/// The id of the table in which the rows of a plan are collected that is to take over. They become the view's contents
+/// where it cannot keep the old ones.
+fn arriving_table(standing: &Dataflow, arriving: &Dataflow) -> TableId {
+    match standing.contents == arriving.contents {
+        true => TableId::of(arriving.relation, arriving.root().id, 0),
+        false => view_table(arriving),
+    }
 }
 
 /// Whether the rows of a view are kept by their numbers, in the order of arrival.
 pub(crate) fn is_numbered(root: &Node, key: &[usize]) -> bool {
     root.append_only && key.is_empty()
+}
+
+/// The id under which a relation that begins with a savepoint finds the rows that one of its inputs had there.
+pub(crate) fn saved_input(input: RelationId) -> TableId {
+    TableId::of(input, tidegate_plan::CONTENTS, 0)
 }
 
 /// The id of the table in which an input keeps its position.
@@ -447,21 +624,30 @@ pub(crate) fn is_reader(relation: RelationId, node: &Node) -> bool {
     matches!(&node.op, Op::Source { relation: source, .. } if *source == relation)
 }
 
-fn make_input(
-    port: InputPort,
-    op: &Op,
-    install: &Install,
-    waker: Waker,
+/// From where an input is fed.
+struct Feed {
+    spec: RelationSpec,
+    status: Arc<RelationStatus>,
+    beginning: Beginning,
+    /// The rows that an imported view had in a savepoint from which this one begins.
     saved: Option<Vec<Run>>,
-) -> Box<dyn FnMut()> {
-    let own = install.spec.relation();
+}
+
+fn make_input(port: InputPort, op: &Op, feed: Feed, waker: Waker) -> Box<dyn FnMut()> {
+    let Feed {
+        spec,
+        status,
+        beginning,
+        saved,
+    } = feed;
+    let own = spec.relation();
     match op {
         Op::TableInput { .. } => {
             let mut input = TableInput::new(port);
             Box::new(move || input.run())
         }
         Op::Source { relation, columns } => {
-            let source = install.spec.connector(*relation);
+            let source = spec.connector(*relation);
             let relation_failed = |error: tidegate_connectors::ConnectorError| -> ! {
                 std::panic::panic_any(WorkerFailure {
                     relation: Some(own),
@@ -474,18 +660,12 @@ fn make_input(
                     Err(error) => relation_failed(error),
                 }
             } else {
-                let status = install.status.clone();
-                let restored = match (install.is_restored, install.is_seeded) {
-                    (false, false) => Beginning::AtTheStart,
-                    (true, _) => Beginning::Restored,
-                    (false, true) => Beginning::Seeded,
-                };
                 match SourceImport::new(
                     port,
                     *relation,
                     columns.clone(),
                     source,
-                    restored,
+                    beginning,
                     waker,
                     status,
                 ) {
@@ -496,14 +676,8 @@ fn make_input(
         }
         Op::Import { relation, columns } => {
             let passed = port.cx.hub.passed_by(*relation);
-            let mut import = ViewImport::new(
-                port,
-                *relation,
-                columns.clone(),
-                passed,
-                install.status.clone(),
-                saved,
-            );
+            let mut import =
+                ViewImport::new(port, *relation, columns.clone(), passed, status, saved);
             Box::new(move || import.run())
         }
         other => unreachable!("{other} is no input"),

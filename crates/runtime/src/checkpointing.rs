@@ -404,10 +404,11 @@ async fn commit(
     if tokio::time::Instant::now() >= *deadline {
         return Err(Ended::timed_out(&work.policy));
     }
+    let running: Vec<&Dataflow> = work.relations.iter().map(|i| &i.spec.dataflow).collect();
     let commit = Commit {
         time_ms: barrier.time_ms,
         log_position: barrier.log_position,
-        catalog: Arc::new(shared.catalog.snapshot()),
+        catalog: Arc::new(shared.catalog.snapshot(&running)),
         tables,
         sink_tokens: encode_tokens(&work.tokens),
         uploads,
@@ -543,7 +544,7 @@ pub(crate) fn descriptors_of(dataflow: &Dataflow) -> Vec<TableDescriptor> {
         match &node.op {
             Op::Materialize { .. } => {
                 tables.push(describe(
-                    build::view_table(relation),
+                    build::view_table(dataflow),
                     node.id,
                     "rows",
                     Form::Value,

@@ -10,7 +10,8 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::thread::Thread;
-use tidegate_state::{Run, ViewStore};
+use tidegate_plan::Dataflow;
+use tidegate_state::{Run, TableStats, ViewStore};
 use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, RelationId, TableId};
 use tokio::sync::mpsc;
 
@@ -28,11 +29,18 @@ pub(crate) struct Install {
     pub is_awaited: bool,
     /// It and all that it reads were complete once, and stay so.
     pub is_settled: AtomicBool,
-    /// A checkpoint of this process holds it. Until then what older ones hold of it may be of an earlier life.
-    pub is_checkpointed: AtomicBool,
+    /// A checkpoint of this process holds it. Until then what older ones hold of it may be of an earlier life. Shared with
+    /// those in whose place it was installed.
+    pub is_checkpointed: Arc<AtomicBool>,
     pub status: Arc<RelationStatus>,
     /// Subscriptions from the incarnation before, and the epoch up to which they have all changes.
     pub followers: Followed,
+    /// Its definition is another one by now, and nobody may read it until that one has taken over.
+    pub is_superseded: bool,
+    /// The plan that is being built beside the one that runs.
+    pub arriving: Option<Arc<Arriving>>,
+    /// It is a plan that was being built so, and takes over from another.
+    pub takes_over: Option<TakesOver>,
     /// The view store of each worker, there as soon as the worker has built the relation.
     pub stores: Mutex<Vec<Option<Arc<ViewStore>>>>,
 }
@@ -45,6 +53,41 @@ pub(crate) struct Followed {
     pub up_to: Epoch,
 }
 
+/// A plan that is to take over from the one that runs. Where it keeps operators of that one, both share them.
+pub(crate) struct Arriving {
+    pub spec: RelationSpec,
+    pub status: Arc<RelationStatus>,
+    /// Where each worker collects the new contents.
+    pub stores: Mutex<Vec<Option<Arc<ViewStore>>>>,
+}
+
+impl Arriving {
+    pub fn new(spec: RelationSpec, workers: usize) -> Self {
+        Self {
+            spec,
+            status: Arc::default(),
+            stores: Mutex::new(vec![None; workers]),
+        }
+    }
+}
+
+impl Install {
+    /// Whatever may not go as long as this runs.
+    pub fn all_reads(&self) -> Vec<RelationId> {
+        let mut reads = self.spec.dataflow.reads();
+        if let Some(arriving) = &self.arriving {
+            reads.extend(arriving.spec.dataflow.reads());
+        }
+        reads
+    }
+}
+
+/// What a plan that takes over has collected, and from which plan it does.
+pub(crate) struct TakesOver {
+    pub arriving: Arc<Arriving>,
+    pub from: Dataflow,
+}
+
 /// Runs by table, older ones first.
 pub(crate) type RestoredState = HashMap<TableId, Vec<Run>>;
 
@@ -53,6 +96,10 @@ pub(crate) enum Command {
     /// Relations to build together, so that none starts before those that read it are there.
     Install(Arc<Vec<Arc<Install>>>),
     Drop(Arc<Vec<RelationId>>),
+    /// Builds a relation anew in its place, with the state tables that it has. Everything stands still at a barrier.
+    Replace(Arc<Install>),
+    /// What stood still goes on.
+    GoOn,
     /// Changes of tables, for the worker that reads the log.
     Append(Arc<Vec<(RelationId, Batch)>>),
     Barrier(Barrier, Way),
@@ -61,10 +108,15 @@ pub(crate) enum Command {
     Completed(CheckpointId),
     /// These will never complete; barriers of theirs that are still under way are ordinary ones.
     Aborted(RangeInclusive<CheckpointId>),
+    /// Asks each worker for the state tables of a relation, with what they hold.
+    StateSizes(RelationId, mpsc::UnboundedSender<StateSizes>),
     /// Asks each worker what it spends its time on.
     WhoIsBusy(mpsc::UnboundedSender<Busy>),
     Stop,
 }
+
+/// What the tables of a relation hold on one worker.
+pub(crate) type StateSizes = HashMap<TableId, TableStats>;
 
 /// How a barrier moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +126,8 @@ pub(crate) enum Way {
     Overtaking,
     /// Inputs give nothing of later epochs until its checkpoint has completed or was aborted.
     Holding,
+    /// Inputs give nothing of later epochs until they are told to go on.
+    Pausing,
 }
 
 /// Commands on their way to one worker.

@@ -15,10 +15,11 @@
 
 mod arrivals;
 mod conclude;
+mod pause;
 
 use crate::board::Passed;
 use crate::checkpointing::{self, CheckpointWork, Sealed};
-use crate::command::{Command, Inbox, Install, Way};
+use crate::command::{Command, Inbox, Install, StateSizes, Way};
 use crate::driver::WorkerFailure;
 use crate::lag::Busy;
 use crate::policy::{CheckpointAlignment, CheckpointExecution, CheckpointPolicy, LivePolicy};
@@ -32,7 +33,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_checkpoint::CheckpointStore;
 use tidegate_connectors::sink::Token;
 use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, LogPosition, RelationId};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use pause::Pause;
 
 /// Barriers that may be under way at the same time.
 const MAX_IN_FLIGHT: usize = 2;
@@ -94,6 +97,9 @@ struct State {
     /// In the order of creation, which is the order of dependency.
     order: Vec<RelationId>,
     checkpoints: Schedule,
+    pause: Pause,
+    /// Waits for the end of another pause.
+    next_pause: Option<oneshot::Sender<()>>,
     /// Everybody has passed it, and it is published when its synchronous checkpoint has ended.
     held: Option<(CheckpointId, Barrier)>,
     /// Prepared by sinks, to be in the manifest of this checkpoint or a later one.
@@ -170,6 +176,8 @@ impl Coordinator {
             installs: BTreeMap::new(),
             order: Vec::new(),
             checkpoints: Schedule::new(beginning.checkpoint),
+            pause: Pause::None,
+            next_pause: None,
             held: None,
             tokens: Vec::new(),
             finished: BTreeSet::new(),
@@ -292,6 +300,11 @@ impl Coordinator {
             for store in install.stores.lock().iter().flatten() {
                 store.publish(barrier.epoch);
             }
+            if let Some(arriving) = &install.arriving {
+                for store in arriving.stores.lock().iter().flatten() {
+                    store.publish(barrier.epoch);
+                }
+            }
         }
         state.checkpoints.epoch_ended();
         self.published.send_modify(|p| {
@@ -300,6 +313,7 @@ impl Coordinator {
             p.nothing_yet = false;
             p.time_ms = barrier.time_ms;
         });
+        self.pause_reached(state, barrier);
     }
 
     fn hand_over(&self, work: CheckpointWork) {
@@ -455,6 +469,15 @@ impl Coordinator {
         self.cut_if_due(&mut state);
     }
 
+    /// Why the workers have stopped, if one of them failed.
+    pub fn failure(&self) -> Option<String> {
+        self.state
+            .lock()
+            .failure
+            .as_ref()
+            .map(|f| f.message.clone())
+    }
+
     pub fn has_stopped(&self) -> bool {
         self.state.lock().stopped
     }
@@ -463,6 +486,13 @@ impl Coordinator {
     pub fn oldest_barrier_age(&self) -> Option<Duration> {
         let state = self.state.lock();
         Some(state.in_flight.front()?.cut_at.elapsed())
+    }
+
+    /// Asks all workers what the state tables of a relation hold.
+    pub fn state_sizes(&self, relation: RelationId) -> mpsc::UnboundedReceiver<StateSizes> {
+        let (sender, answers) = mpsc::unbounded_channel();
+        self.broadcast(&self.state.lock(), &Command::StateSizes(relation, sender));
+        answers
     }
 
     /// Asks all workers what they spend their time on.
@@ -679,6 +709,9 @@ impl Coordinator {
         if state.stopped || state.held.is_some() || state.in_flight.iter().any(is_sync) {
             return;
         }
+        if self.pauses(state) {
+            return;
+        }
         let now = Instant::now();
         let policy = self.pace.policy.get();
         let rows = self.rows_since_barrier.load(Ordering::Relaxed);
@@ -708,9 +741,19 @@ impl Coordinator {
 
     /// `checkpoint`: how, if the barrier is one's.
     fn cut(&self, state: &mut State, now: Instant, checkpoint: Option<Arc<CheckpointPolicy>>) {
+        self.cut_as(state, now, checkpoint, Way::Passing);
+    }
+
+    fn cut_as(
+        &self,
+        state: &mut State,
+        now: Instant,
+        checkpoint: Option<Arc<CheckpointPolicy>>,
+        mut way: Way,
+    ) {
         state.last_time_ms = state.last_time_ms.max(clock_ms());
         let checkpoint = checkpoint.map(|policy| state.policy_of_next(policy));
-        let (mut id, mut way, mut keeps_aligned) = (None, Way::Passing, false);
+        let (mut id, mut keeps_aligned) = (None, false);
         if let Some(policy) = &checkpoint {
             if state.checkpoints.overtakes(policy) {
                 way = Way::Overtaking;
@@ -760,6 +803,8 @@ impl Coordinator {
     fn stop_workers(&self, state: &mut State) {
         state.stopped = true;
         state.concluding = None;
+        // Whoever waits is told so by the end of the channel.
+        (state.pause, state.next_pause) = (Pause::None, None);
         self.published.send_modify(|p| p.running = false);
         self.broadcast(state, &Command::Stop);
         self.timer.notify_one();
@@ -783,6 +828,9 @@ pub(crate) fn unfinished(
     epoch: Epoch,
 ) -> Option<Arc<Install>> {
     let install = installs.get(&relation)?;
+    if install.is_superseded {
+        return Some(install.clone());
+    }
     if install.is_settled.load(Ordering::Relaxed) {
         return None;
     }

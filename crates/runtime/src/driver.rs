@@ -158,6 +158,8 @@ pub(crate) struct NodeContext {
     pub start: u64,
     /// The relation's choices, if nothing is ever retracted from the node's inputs: then it may process early epochs.
     pub may_be_early: Option<Arc<RelationChoices>>,
+    /// Checkpoints hold its state. They do not while its plan is only being built beside the one that runs.
+    pub is_durable: bool,
     /// Rows that were in flight in front of the node when its state was saved.
     pub in_flight: Vec<(Port, Batch)>,
 }
@@ -168,6 +170,11 @@ impl NodeContext {
         let policy = self.hub.coordinator.policy();
         let choices = self.may_be_early.as_ref();
         choices.is_some_and(|choices| choices.is_at_least_once(policy))
+    }
+
+    /// The checkpoint that its state is sealed for at a barrier.
+    pub fn checkpoint_of(&self, barrier: &Barrier) -> Option<CheckpointId> {
+        self.hub.checkpoint_of(barrier).filter(|_| self.is_durable)
     }
 
     /// A stash with what was in flight when the node's state was saved.
@@ -211,6 +218,8 @@ pub(crate) struct WorkerFailure {
 
 #[derive(PartialEq)]
 enum Stage {
+    /// The operator tells its present output, for operators that are built anew above it.
+    Replay,
     Batches,
     /// The operator answered `More` to a batch.
     ResumeBatch,
@@ -234,6 +243,8 @@ pub(crate) struct OperatorDriver {
     stage: Stage,
     emitted: Vec<Batch>,
     errors: Vec<RowError>,
+    /// Where the present output goes, until all of it has been told.
+    replay: Option<(Outlet, Capability<u64>)>,
 }
 
 impl OperatorDriver {
@@ -268,7 +279,16 @@ impl OperatorDriver {
             stage: Stage::Batches,
             emitted: Vec::new(),
             errors: Vec::new(),
+            replay: None,
         }
+    }
+
+    /// Has the operator tell its present output first, through an outlet of its own.
+    pub fn with_replay(mut self, outlet: Outlet, mut capability: Capability<u64>) -> Self {
+        capability.downgrade(&self.epoch);
+        self.replay = Some((outlet, capability));
+        self.stage = Stage::Replay;
+        self
     }
 
     /// One activation.
@@ -293,12 +313,16 @@ impl OperatorDriver {
 
     /// Does one piece of work; `false` when there is none to do now.
     fn step(&mut self, arriving: u64) -> bool {
+        if self.stage == Stage::Replay {
+            self.tell();
+            return true;
+        }
         if self.stage != Stage::Batches {
             let progress = self.call(|operator, cx| operator.resume(cx));
             if progress == Progress::Done {
                 match std::mem::replace(&mut self.stage, Stage::Batches) {
                     Stage::ResumeBarrier => self.close_epoch(),
-                    Stage::ResumeBatch | Stage::Batches => {}
+                    Stage::ResumeBatch | Stage::Batches | Stage::Replay => {}
                 }
             }
             return true;
@@ -330,6 +354,22 @@ impl OperatorDriver {
         };
         self.begin_barrier(&barrier);
         true
+    }
+
+    /// Tells a piece of the present output. It comes before all changes of the first epoch, of which it is a part.
+    fn tell(&mut self) {
+        let progress = self.call(|operator, cx| operator.replay(cx));
+        // They stand already.
+        self.errors.clear();
+        let (outlet, capability) = self
+            .replay
+            .as_mut()
+            .expect("this stage lasts until everything has been told");
+        outlet.send(capability, &mut self.emitted);
+        if progress == Progress::Done {
+            self.replay = None;
+            self.stage = Stage::Batches;
+        }
     }
 
     /// Gives the operator the barrier of the current epoch, or of a later one that overtakes.
@@ -375,7 +415,7 @@ impl OperatorDriver {
         self.outlet.send(&self.capability, &mut self.emitted);
         self.settle_errors();
         let started = Instant::now();
-        let checkpoint = self.cx.hub.checkpoint_of(&barrier);
+        let checkpoint = self.cx.checkpoint_of(&barrier);
         let mut runs = match seal(&self.tables, checkpoint) {
             Ok(runs) => runs,
             Err(error) => self.cx.fail(error),
@@ -432,7 +472,9 @@ impl OperatorDriver {
             if let Err(error) = add_to_error(table.as_mut(), &key, &writer, diff) {
                 self.cx.fail(error);
             }
-            hub.errors.add(relation, hub.worker, key, diff);
+            if self.cx.is_durable {
+                hub.errors.add(relation, hub.worker, key, diff);
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the dataflows of one worker share: barriers, exports between dataflows, and everybody's state tables.
 
 use crate::board::Board;
-use crate::command::Way;
+use crate::command::{StateSizes, Way};
 use crate::coordinator::Coordinator;
 use crate::credits::{Credits, RelationCredits};
 use crate::error_board::ErrorBoard;
@@ -12,7 +12,9 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
 use tidegate_state::{Backends, StateError, Table, ViewStore};
-use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, KeyGroupRange, RelationId, WorkerId};
+use tidegate_types::{
+    Barrier, Batch, CheckpointId, Epoch, KeyGroupRange, RelationId, TableId, WorkerId,
+};
 use timely::scheduling::Activator;
 
 /// The state tables of one driver. The driver uses them while it runs; the worker tells them of checkpoints.
@@ -91,6 +93,8 @@ pub(crate) struct Hub {
     overtaking: Cell<Option<u64>>,
     /// Inputs give nothing of epochs behind this one before its checkpoint has ended.
     held: Cell<Option<(u64, CheckpointId)>>,
+    /// Likewise, until they are told to go on.
+    paused: Cell<Option<u64>>,
     /// Checkpoints that were aborted while their barriers may have been under way, newest last.
     aborted: RefCell<VecDeque<RangeInclusive<CheckpointId>>>,
     /// Operators that no input wakes at a barrier.
@@ -98,7 +102,7 @@ pub(crate) struct Hub {
     pub exporters: RefCell<HashMap<RelationId, Rc<RefCell<Exporter>>>>,
     pub table_queues: RefCell<HashMap<RelationId, Rc<RefCell<TableQueue>>>>,
     relation_credits: RefCell<HashMap<RelationId, Rc<RelationCredits>>>,
-    tables: RefCell<HashMap<RelationId, Vec<Tables>>>,
+    tables: RefCell<HashMap<RelationId, Vec<(Vec<TableId>, Tables)>>>,
     views: RefCell<HashMap<RelationId, Arc<ViewStore>>>,
 }
 
@@ -123,6 +127,7 @@ impl Hub {
             barriers: RefCell::default(),
             overtaking: Cell::default(),
             held: Cell::default(),
+            paused: Cell::default(),
             aborted: RefCell::default(),
             barrier_listeners: RefCell::default(),
             exporters: RefCell::default(),
@@ -142,6 +147,7 @@ impl Hub {
         match (way, barrier.checkpoint) {
             (Way::Overtaking, _) => self.overtaking.set(Some(barrier.epoch.0)),
             (Way::Holding, Some(checkpoint)) => self.held.set(Some((barrier.epoch.0, checkpoint))),
+            (Way::Pausing, _) => self.paused.set(Some(barrier.epoch.0)),
             _ => {}
         }
         self.board.borrow_mut().expect(barrier.epoch);
@@ -169,9 +175,17 @@ impl Hub {
         self.overtaking.get().filter(|last| epoch <= *last)
     }
 
-    /// Whether inputs hold rows of this epoch back, for a synchronous checkpoint.
+    /// Whether inputs hold rows of this epoch back: for a synchronous checkpoint, or because all stand still.
     pub fn holds(&self, epoch: u64) -> bool {
         self.held.get().is_some_and(|(last, _)| epoch > last)
+            || self.paused.get().is_some_and(|last| epoch > last)
+    }
+
+    /// Inputs go on behind the barrier at which all stood still.
+    pub fn go_on(&self) {
+        if self.paused.take().is_some() {
+            self.wake_inputs();
+        }
     }
 
     /// The checkpoint that state is sealed for at a barrier. A barrier whose checkpoint was aborted is an ordinary one:
@@ -223,12 +237,40 @@ impl Hub {
             .clone()
     }
 
-    pub fn register_tables(&self, relation: RelationId, tables: &Tables) {
+    /// The ids are those of the tables, in order.
+    pub fn register_tables(&self, relation: RelationId, ids: Vec<TableId>, tables: &Tables) {
         self.tables
             .borrow_mut()
             .entry(relation)
             .or_default()
-            .push(tables.clone());
+            .push((ids, tables.clone()));
+    }
+
+    pub fn state_sizes(&self, relation: RelationId) -> StateSizes {
+        let mut sizes = StateSizes::new();
+        for (ids, tables) in self.tables.borrow().get(&relation).into_iter().flatten() {
+            for (id, table) in ids.iter().zip(tables.borrow().iter()) {
+                sizes.insert(*id, table.stats());
+            }
+        }
+        sizes
+    }
+
+    /// Takes its state tables out of a relation whose dataflow is gone, for the one that comes in its place. Who reads
+    /// the relation notices nothing: its exporter stays, and its contents.
+    pub fn hand_over(&self, relation: RelationId) -> HashMap<TableId, Box<dyn Table>> {
+        let tables = self.tables.borrow_mut().remove(&relation);
+        let mut handed = HashMap::new();
+        for (ids, tables) in tables.into_iter().flatten() {
+            handed.extend(ids.into_iter().zip(tables.borrow_mut().drain(..)));
+        }
+        self.sign_out(relation);
+        handed
+    }
+
+    /// The contents of a view, once there are some.
+    pub fn view(&self, relation: RelationId) -> Option<Arc<ViewStore>> {
+        self.views.borrow().get(&relation).cloned()
     }
 
     pub fn register_view(&self, relation: RelationId, view: &Arc<ViewStore>) {
@@ -237,7 +279,7 @@ impl Hub {
 
     pub fn checkpoint_completed(&self, checkpoint: CheckpointId) -> Result<(), StateError> {
         self.let_go(checkpoint);
-        for tables in self.tables.borrow().values().flatten() {
+        for (_, tables) in self.tables.borrow().values().flatten() {
             for table in tables.borrow_mut().iter_mut() {
                 table.completed(checkpoint)?;
             }
@@ -254,6 +296,10 @@ impl Hub {
             return;
         }
         self.held.set(None);
+        self.wake_inputs();
+    }
+
+    fn wake_inputs(&self) {
         for queue in self.table_queues.borrow().values() {
             queue.borrow().activator.activate();
         }
@@ -279,7 +325,7 @@ impl Hub {
                 aborted.pop_front();
             }
         }
-        for tables in self.tables.borrow().values().flatten() {
+        for (_, tables) in self.tables.borrow().values().flatten() {
             for table in tables.borrow_mut().iter_mut() {
                 table.aborted(checkpoint);
             }
@@ -291,11 +337,19 @@ impl Hub {
 
     /// Forgets everything of a relation that was dropped.
     pub fn forget(&self, relation: RelationId) {
+        self.sign_out(relation);
+        self.exporters.borrow_mut().remove(&relation);
+        self.tables.borrow_mut().remove(&relation);
+        self.views.borrow_mut().remove(&relation);
+        self.errors.forget(relation, self.worker);
+    }
+
+    /// Forgets what a relation's drivers have asked for.
+    fn sign_out(&self, relation: RelationId) {
         self.board.borrow_mut().forget(relation);
         self.barrier_listeners
             .borrow_mut()
             .retain(|(r, _)| *r != relation);
-        self.exporters.borrow_mut().remove(&relation);
         for exporter in self.exporters.borrow().values() {
             exporter
                 .borrow_mut()
@@ -304,8 +358,5 @@ impl Hub {
         }
         self.table_queues.borrow_mut().remove(&relation);
         self.relation_credits.borrow_mut().remove(&relation);
-        self.tables.borrow_mut().remove(&relation);
-        self.views.borrow_mut().remove(&relation);
-        self.errors.forget(relation, self.worker);
     }
 }

@@ -4,6 +4,7 @@
 //! newest checkpoint and the log, in the same process. Sessions wait; nobody is disconnected. When and how often is what
 //! the [restart strategy](crate::restart) says; a view that it gives no further attempt is suspended and the others go on.
 
+use crate::alteration;
 use crate::checkpointing::{self, CheckpointWork, decode_tokens};
 use crate::command::{Followed, Inbox, Install, RestoredState};
 use crate::coordinator::{Beginning, Coordinator};
@@ -60,9 +61,26 @@ pub(crate) struct Incarnation {
     pub early_failure: Option<WorkerFailure>,
     /// Readers were let in.
     is_open: bool,
+    /// What is to take over from older plans, of which the checkpoint holds the state.
+    successors: Vec<RelationSpec>,
 }
 
 impl Install {
+    /// In the place of this one, from this epoch on, with what its workers hand over.
+    pub fn in_its_place(&self, spec: RelationSpec, start: Epoch) -> Self {
+        Self {
+            is_checkpointed: self.is_checkpointed.clone(),
+            is_superseded: self.is_superseded,
+            ..Self::restored(
+                spec,
+                start,
+                self.restored.iter().map(|_| RestoredState::new()).collect(),
+                false,
+                true,
+            )
+        }
+    }
+
     /// A relation that begins with nothing.
     pub fn fresh(spec: RelationSpec, start: Epoch, workers: usize) -> Self {
         let restored = (0..workers).map(|_| RestoredState::new()).collect();
@@ -93,9 +111,12 @@ impl Install {
             is_seeded: false,
             is_awaited,
             is_settled: AtomicBool::new(false),
-            is_checkpointed: AtomicBool::new(is_restored),
+            is_checkpointed: Arc::new(AtomicBool::new(is_restored)),
             status: Arc::default(),
             followers: Followed::default(),
+            is_superseded: false,
+            arriving: None,
+            takes_over: None,
             stores: Mutex::new(vec![None; workers]),
         }
     }
@@ -144,6 +165,7 @@ impl Incarnation {
             .reserve_epochs(beginning.epoch)
             .await
             .map_err(SqlError::from)?;
+        let (relations, successors) = as_saved(shared, manifest.as_deref(), relations)?;
         let mut restored = restore(
             shared,
             manifest.as_ref(),
@@ -165,6 +187,10 @@ impl Incarnation {
         }
         shared.errors.forget_workers_from(workers);
         tidegate_state::remove_working_state(&config.working_directory, workers);
+        for install in &mut restored {
+            let relation = install.spec.relation();
+            install.is_superseded = successors.iter().any(|s| s.relation() == relation);
+        }
         let (work_sender, works) = mpsc::unbounded_channel::<CheckpointWork>();
         let (failure_sender, failures) = mpsc::unbounded_channel();
         let inboxes: Vec<Arc<Inbox>> = (0..workers).map(|_| Arc::default()).collect();
@@ -210,11 +236,13 @@ impl Incarnation {
             failures,
             early_failure: None,
             is_open: false,
+            successors,
         };
         watch.log_rows = incarnation.replay(shared, beginning.log_position)?;
         incarnation
             .first_barrier(shared, beginning.epoch, &watch)
             .await;
+        incarnation.let_successors_in(shared);
         Ok(incarnation)
     }
 
@@ -253,6 +281,14 @@ impl Incarnation {
         Ok(rows as u64)
     }
 
+    /// Goes on with alterations that the checkpoint does not hold yet.
+    fn let_successors_in(&mut self, shared: &Arc<Shared>) {
+        for successor in std::mem::take(&mut self.successors) {
+            let (shared, coordinator) = (Arc::downgrade(shared), Arc::downgrade(&self.coordinator));
+            tokio::spawn(alteration::finish(shared, coordinator, successor));
+        }
+    }
+
     /// Readers are let in once everything has passed a barrier: before that no view of this incarnation can be read. A
     /// failure on the way is left to the supervisor.
     async fn first_barrier(&mut self, shared: &Shared, first: Epoch, watch: &Watch) {
@@ -284,7 +320,7 @@ impl Incarnation {
                 *shared.building.lock() = incarnation.coordinator.building();
             }
             incarnation.end().await;
-            let mut relations: Vec<_> = relations.iter().map(|i| i.spec.clone()).collect();
+            let mut relations: Vec<_> = relations.iter().map(|i| shared.newest_plan(i)).collect();
             for spec in shared.behind.take_all() {
                 shared.suspensions.remove(spec.relation());
                 relations.push(spec);
@@ -359,6 +395,36 @@ impl Incarnation {
 }
 
 const NO_FURTHER_ATTEMPT: &str = "the restart strategy gives no further attempt";
+
+/// Relations with the plans of which the manifest holds the state, and those that are to take over from them.
+fn as_saved(
+    shared: &Shared,
+    manifest: Option<&Manifest>,
+    mut relations: Vec<RelationSpec>,
+) -> Result<(Vec<RelationSpec>, Vec<RelationSpec>), SqlError> {
+    let Some(manifest) = manifest else {
+        for spec in &relations {
+            shared.successors.lock().remove(&spec.relation());
+        }
+        return Ok((relations, Vec::new()));
+    };
+    let mut successors = Vec::new();
+    let saved = shared.catalog.saved(&manifest.catalog, &relations)?;
+    for (spec, saved) in relations.iter_mut().zip(saved) {
+        if let Some(saved) = saved {
+            let successor = std::mem::replace(spec, saved);
+            tracing::warn!(
+                relation = successor.relation().0,
+                view = successor.dataflow.name,
+                "the checkpoint is from before the view was altered; it is altered again"
+            );
+            successors.push(successor);
+        } else {
+            shared.successors.lock().remove(&spec.relation());
+        }
+    }
+    Ok((relations, successors))
+}
 
 /// A failure of a relation whose creation nobody has been told of takes that relation away.
 fn without_failed_creation(

@@ -8,7 +8,7 @@
 //! twice as long.
 //!
 //! What cannot leave, and so still sets the pace: tables and readers of sources, because all others wait for them too, and
-//! whatever has a sink behind it, because a view built anew would make the sink write all its rows again. A worker that is
+//! whatever is being altered with what its new query reads, and whatever has a sink behind it, because a view built anew would make the sink write all its rows again. A worker that is
 //! inside of one activation of an operator cannot be interrupted; it answers when that has ended.
 
 use crate::command::Install;
@@ -123,10 +123,20 @@ fn culprit(installs: &[Arc<Install>], busy: &Busy, limit: Duration) -> Option<Re
             feeds_sink.extend(spec.dataflow.reads());
         }
     }
+    // A plan that is being built would wait for ever for what it reads.
+    let altered = installs.iter().filter_map(|i| i.arriving.as_ref());
+    let altered: HashSet<RelationId> = altered
+        .flat_map(|a| {
+            let mut involved = a.spec.dataflow.reads();
+            involved.push(a.spec.relation());
+            involved
+        })
+        .collect();
     let may_leave = |spec: &RelationSpec| {
         let nodes = &spec.dataflow.nodes;
         let is_table = nodes.iter().any(|n| matches!(n.op, Op::TableInput { .. }));
-        !spec.is_reader() && !is_table && !feeds_sink.contains(&spec.relation())
+        let (relation, is_reader) = (spec.relation(), spec.is_reader());
+        !is_reader && !is_table && !feeds_sink.contains(&relation) && !altered.contains(&relation)
     };
     let time = |spec: &RelationSpec| busy.get(&spec.relation()).copied().unwrap_or_default();
     let busiest = installs.iter().map(|i| &i.spec).max_by_key(|s| time(s))?;

@@ -10,6 +10,7 @@
 //! an epoch is never processed before the barrier of the epoch before it. A source holds back while too many rows are
 //! in flight; barriers never wait for rows of a later epoch.
 
+mod alteration;
 mod board;
 mod build;
 mod checkpoint_parts;
@@ -44,8 +45,10 @@ pub mod spec;
 mod state_match;
 pub mod status;
 mod suspension;
+mod taking_over;
 mod worker;
 
+pub use alteration::{Alteration, OperatorState};
 pub use following::{Changes, PublishedEpochs, Subscription};
 pub use policy::{
     CheckpointAlignment, CheckpointExecution, CheckpointGuarantee, CheckpointMode,

@@ -7,6 +7,7 @@
 use crate::board::Settled;
 use crate::driver::{Inlet, NodeContext, Stash, lowest};
 use crate::hub::{Exported, Exporter};
+use crate::taking_over::First;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,9 +41,22 @@ impl RootDriver {
         inlet: Inlet,
         store: Arc<ViewStore>,
         exporter: Rc<RefCell<Exporter>>,
+        first: First,
     ) -> Self {
         exporter.borrow_mut().passed = cx.start - 1;
-        Self::new(cx, inlet, Box::new(Materialize { store, exporter }))
+        let ending = Materialize {
+            store,
+            exporter,
+            exported: first.exported,
+        };
+        let mut driver = Self::new(cx, inlet, Box::new(ending));
+        driver.batches = first.changes;
+        driver
+    }
+
+    /// The root of a plan that is built beside another: its rows are collected, and nobody sees them yet.
+    pub fn collect(cx: NodeContext, inlet: Inlet, store: Arc<ViewStore>) -> Self {
+        Self::new(cx, inlet, Box::new(Collect { store }))
     }
 
     pub fn sink(cx: NodeContext, inlet: Inlet, writer: Box<dyn SinkWriter>) -> Self {
@@ -106,7 +120,7 @@ impl RootDriver {
             let barrier = self.cx.hub.barrier(epoch);
             let barrier = barrier.expect("a barrier stays until every driver has passed it");
             self.cx.hub.board.borrow_mut().overtaken(barrier.epoch);
-            let run = match self.cx.hub.checkpoint_of(&barrier) {
+            let run = match self.cx.checkpoint_of(&barrier) {
                 Some(checkpoint) => {
                     let in_flight = std::mem::take(&mut in_flight);
                     self.cx.overtaken_run(checkpoint, in_flight)
@@ -122,12 +136,14 @@ impl RootDriver {
 struct Materialize {
     store: Arc<ViewStore>,
     exporter: Rc<RefCell<Exporter>>,
+    /// Changes that are in the store already, for those who read the view, with the first epoch.
+    exported: Vec<Batch>,
 }
 
 impl Ending for Materialize {
     fn close(&mut self, cx: &NodeContext, barrier: &Barrier, batches: Vec<Batch>) {
         let epoch: Epoch = barrier.epoch;
-        for batch in &batches {
+        for batch in std::mem::take(&mut self.exported).iter().chain(&batches) {
             self.exporter
                 .borrow()
                 .export(|| Exported::Rows(epoch, batch.clone()));
@@ -167,6 +183,26 @@ impl Materialize {
         drop(board);
         self.exporter.borrow_mut().passed = barrier.epoch.0;
         self.exporter.borrow().export(|| Exported::Passed(*barrier));
+    }
+}
+
+struct Collect {
+    store: Arc<ViewStore>,
+}
+
+impl Ending for Collect {
+    fn close(&mut self, cx: &NodeContext, barrier: &Barrier, batches: Vec<Batch>) {
+        if let Err(error) = self.store.append(barrier.epoch, batches) {
+            cx.fail(error);
+        }
+        self.overtaken(cx, barrier, None);
+    }
+
+    fn overtaken(&mut self, cx: &NodeContext, barrier: &Barrier, _in_flight: Option<Run>) {
+        cx.hub
+            .board
+            .borrow_mut()
+            .pass(cx.relation, barrier.epoch, Vec::new(), 0);
     }
 }
 

@@ -18,7 +18,9 @@ use crate::rescale::Order;
 use crate::restart::RestartStrategy;
 use crate::seed::Seed;
 use crate::spec::{CatalogSnapshot, ChangeLog, RelationSpec};
-use crate::status::{CheckpointInfo, ErrorRow, JobStatus, OperatorStatus, RuntimeStatus};
+use crate::status::{
+    CheckpointInfo, ErrorRow, JobStatus, OperatorStatus, RelationStatus, RuntimeStatus,
+};
 use crate::suspension::{Reason, Suspension, Suspensions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -92,6 +94,10 @@ pub(crate) struct Shared {
     pub current: Mutex<Option<Arc<Coordinator>>>,
     /// Relations whose creation nobody has been told of yet: a failure of theirs takes them away again.
     pub creating: Mutex<HashMap<RelationId, Option<String>>>,
+    /// Plans that are to take over, whatever becomes of the workers meanwhile.
+    pub successors: Mutex<BTreeMap<RelationId, RelationSpec>>,
+    /// Who makes everything stand still takes turns.
+    pub pausing: tokio::sync::Mutex<()>,
     /// Readers never see less of the log than this.
     pub seen_position: AtomicU64,
     pub restarts: AtomicU64,
@@ -99,7 +105,7 @@ pub(crate) struct Shared {
 }
 
 pub struct Runtime {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     supervisor: Mutex<Option<tokio::task::JoinHandle<()>>>,
     /// Removes expired checkpoints and merges runs.
     maintenance: Mutex<Option<tidegate_checkpoint::Maintenance>>,
@@ -140,6 +146,8 @@ impl Runtime {
             given_up: OnceLock::new(),
             current: Mutex::new(None),
             creating: Mutex::default(),
+            successors: Mutex::default(),
+            pausing: tokio::sync::Mutex::default(),
             seen_position: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             outcomes: watch::channel(CheckpointOutcome::default()).0,
@@ -271,7 +279,7 @@ impl Runtime {
         let read: HashSet<RelationId> = left
             .iter()
             .filter(|i| !i.spec.is_reader())
-            .flat_map(|i| i.spec.dataflow.reads())
+            .flat_map(|i| i.all_reads())
             .collect();
         for install in &left {
             let relation = install.spec.relation();
@@ -415,7 +423,7 @@ impl Runtime {
             };
             match unfinished(installs, *relation, epoch) {
                 None => views.insert(*relation, take(install, epoch)?),
-                Some(_) if install.is_awaited => return Ok(None),
+                Some(unfinished) if install.is_awaited || unfinished.is_awaited => return Ok(None),
                 Some(unfinished) => return Err(still_being_built(install, &unfinished)),
             };
         }
@@ -561,12 +569,10 @@ impl Runtime {
                 None => install.status.is_backfilling(),
             };
             if is_job && !install.spec.is_reader() {
-                status.jobs.push(JobStatus {
-                    relation: install.spec.relation(),
-                    rows_read: install.status.backfilled_rows(),
-                    rows_total: install.status.rows_to_backfill(),
-                    fraction: install.status.fraction(),
-                });
+                status.jobs.push(job(&install, &install.status, false));
+            }
+            if let Some(arriving) = &install.arriving {
+                status.jobs.push(job(&install, &arriving.status, true));
             }
         }
         status
@@ -659,14 +665,24 @@ impl Runtime {
     }
 
     /// The incarnation that runs, once one does.
-    async fn coordinator(&self) -> Result<Arc<Coordinator>, SqlError> {
+    pub(crate) async fn coordinator(&self) -> Result<Arc<Coordinator>, SqlError> {
         self.until(|_| true).await?;
         self.shared.current.lock().clone().ok_or_else(shut_down)
     }
 }
 
+fn job(install: &Install, status: &RelationStatus, is_alteration: bool) -> JobStatus {
+    JobStatus {
+        relation: install.spec.relation(),
+        is_alteration,
+        rows_read: status.backfilled_rows(),
+        rows_total: status.rows_to_backfill(),
+        fraction: status.fraction(),
+    }
+}
+
 /// The readers of sources that this relation needs and that do not run yet.
-fn missing_readers(coordinator: &Coordinator, spec: &RelationSpec) -> Vec<RelationSpec> {
+pub(crate) fn missing_readers(coordinator: &Coordinator, spec: &RelationSpec) -> Vec<RelationSpec> {
     let mut missing = Vec::new();
     for reader in &spec.readers {
         let relation = reader.relation();
@@ -751,6 +767,13 @@ impl Shared {
             "After a restart of the server the database goes on from its newest checkpoint and the log. restart_strategy says \
              how often workers are started again.",
         ))
+    }
+
+    /// The plan of a relation that is to run after the next start of the workers.
+    pub fn newest_plan(&self, install: &Install) -> RelationSpec {
+        let successors = self.successors.lock();
+        let successor = successors.get(&install.spec.relation());
+        successor.unwrap_or(&install.spec).clone()
     }
 
     /// The newest epoch that any incarnation of this process can have used.

@@ -26,7 +26,7 @@ pub(crate) fn describe(dataflow: &Dataflow, tables: &mut [TableDescriptor]) {
 fn of_node(dataflow: &Dataflow, node: &Node, add: &mut dyn FnMut(TableId, TableSchemas)) {
     let relation = dataflow.relation;
     match &node.op {
-        Op::Materialize { key, .. } => add(build::view_table(relation), view(node, key)),
+        Op::Materialize { key, .. } => add(build::view_table(dataflow), view(node, key)),
         Op::Source { .. } => {
             let split = Field::new("split", DataType::Utf8, false);
             let schemas = plain(split, "offset", encoding::OFFSET);

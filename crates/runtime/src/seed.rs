@@ -57,7 +57,7 @@ impl Seed {
             let position = build::position_table(spec.relation(), node);
             is_complete(states.iter().filter_map(|s| s.get(&position)).flatten())?;
             if let Some(entry) = self.inputs.get(relation) {
-                let id = build::view_table(*relation);
+                let id = build::saved_input(*relation);
                 self.read(entry, id, false, &mut states).await?;
             }
         }

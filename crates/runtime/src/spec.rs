@@ -59,5 +59,14 @@ pub trait ChangeLog: Send + Sync {
 
 /// The catalog as it is to be stored with a checkpoint.
 pub trait CatalogSnapshot: Send + Sync {
-    fn snapshot(&self) -> serde_json::Value;
+    /// `running` are the plans that the state in the checkpoint is of: they may be older than the catalog.
+    fn snapshot(&self, running: &[&Dataflow]) -> serde_json::Value;
+
+    /// What a checkpoint with this catalog holds the state of, where that is another plan than the one to run: in order,
+    /// for each of these.
+    fn saved(
+        &self,
+        catalog: &serde_json::Value,
+        relations: &[RelationSpec],
+    ) -> Result<Vec<Option<RelationSpec>>, SqlError>;
 }

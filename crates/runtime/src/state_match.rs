@@ -135,7 +135,7 @@ pub fn match_state(
 
 /// The table that holds the rows of a table or view.
 pub fn rows_of(dataflow: &Dataflow) -> Option<TableDescriptor> {
-    let id = crate::build::view_table(dataflow.relation);
+    let id = crate::build::view_table(dataflow);
     descriptors_of(dataflow).into_iter().find(|t| t.table == id)
 }
 

@@ -94,6 +94,8 @@ impl RelationStatus {
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobStatus {
     pub relation: RelationId,
+    /// It goes on as it was meanwhile: what is being built is its new query.
+    pub is_alteration: bool,
     pub rows_read: u64,
     /// Rows that there are to read, where that is known.
     pub rows_total: Option<u64>,

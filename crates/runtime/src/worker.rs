@@ -1,7 +1,7 @@
 //! One worker: a thread, pinned to a core, that takes commands in order and steps timely in between.
 
 use crate::build;
-use crate::command::{Command, Inbox};
+use crate::command::{Command, Inbox, Install};
 use crate::coordinator::Coordinator;
 use crate::credits::Credits;
 use crate::driver::WorkerFailure;
@@ -187,6 +187,11 @@ impl Loop<'_> {
                     self.hub.forget(*relation);
                 }
             }
+            Command::Replace(install) => self.replace(&install),
+            Command::GoOn => self.hub.go_on(),
+            Command::StateSizes(relation, answer) => {
+                let _ = answer.send(self.hub.state_sizes(relation));
+            }
             Command::Append(changes) => self.append(&changes),
             Command::Barrier(barrier, way) => {
                 #[cfg(debug_assertions)]
@@ -210,6 +215,27 @@ impl Loop<'_> {
             Command::Stop => return false,
         }
         true
+    }
+
+    /// Everything stands still, so that nothing is under way in the dataflow that goes.
+    fn replace(&mut self, install: &Arc<Install>) {
+        let relation = install.spec.relation();
+        if let Some(index) = self.dataflows.remove(&relation) {
+            self.worker.drop_dataflow(index);
+        }
+        let tables = self.hub.hand_over(relation);
+        let built = on_behalf_of(relation, || {
+            build::replace(self.worker, &self.hub, &self.inbox, install, tables)
+        });
+        match built {
+            Ok(index) => {
+                self.dataflows.insert(relation, index);
+            }
+            Err(error) => std::panic::panic_any(WorkerFailure {
+                relation: Some(relation),
+                message: error.to_string(),
+            }),
+        }
     }
 
     fn append(&mut self, changes: &[(RelationId, Batch)]) {

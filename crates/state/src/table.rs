@@ -77,6 +77,9 @@ pub enum StateError {
     OutOfMemory(String),
     #[error("state cannot be encoded or decoded: {0}")]
     Codec(#[from] arrow::error::ArrowError),
+    /// Other contents have taken the place of those that a subscriber followed.
+    #[error("the view has other columns by now")]
+    Replaced,
     /// The rows as of this epoch are no longer kept apart from later ones: ask for the newest published epoch.
     #[error("the rows of a view as of epoch {0} are no longer kept")]
     EpochGone(tidegate_types::Epoch),

@@ -14,6 +14,7 @@
 //! chose an epoch and are about to take its snapshots; an older one answers [`StateError::EpochGone`].
 
 pub mod cursor;
+mod difference;
 pub mod layer;
 pub mod log;
 pub mod row;
@@ -434,6 +435,13 @@ impl ViewStore {
         }
         inner.subscribers.push(subscriber);
         Ok(subscription)
+    }
+
+    /// Others take the place of these contents: whoever follows them is told so and gets no more.
+    pub fn end_subscriptions(&self) {
+        for subscriber in self.inner.lock().subscribers.drain(..) {
+            subscriber.end();
+        }
     }
 
     /// The bytes of keys given as columns in the order of the view's key, as [`ViewSnapshot::lookup`] takes them.

@@ -60,6 +60,7 @@ pub fn single_node(op: Op, inputs: &[SchemaRef], output: SchemaRef, append_only:
         relation: RelationId(0),
         name: "checked".into(),
         nodes,
+        contents: tidegate_plan::CONTENTS,
     };
     dataflow.assign_ids();
     dataflow.declare_state();

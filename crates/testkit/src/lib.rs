@@ -6,7 +6,7 @@
 //! - [`runner`]: one operator, or a whole dataflow, driven on one thread without the runtime; also a reference for it.
 //! - [`check`]: one operator against expected text.
 //! - [`oracle`]: every operator again, naively, over whole collections.
-//! - [`cases`] and [`properties`]: random plans and inputs for every operator, and the four properties that all must have.
+//! - [`cases`] and [`properties`]: random plans and inputs for every operator, and the five properties that all must have.
 //! - `tidy`: rules of the repository that no compiler checks, as tests.
 
 pub mod cases;

@@ -68,6 +68,22 @@ impl NodeRunner {
         self.run(|operator, cx| operator.on_barrier(&barrier, cx))
     }
 
+    /// What the operator says its output is at present.
+    pub fn replay(&mut self) -> Result<Output, OperatorError> {
+        let mut output = Output::default();
+        loop {
+            let mut cx = Cx::new(
+                &mut self.tables,
+                &mut output.batches,
+                &mut output.errors,
+                self.budget_rows,
+            );
+            if self.operator.replay(&mut cx)? == Progress::Done {
+                return Ok(output);
+            }
+        }
+    }
+
     fn run(
         &mut self,
         start: impl FnOnce(&mut dyn Operator, &mut Cx<'_>) -> Result<Progress, OperatorError>,

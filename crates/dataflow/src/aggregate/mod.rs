@@ -31,6 +31,7 @@ mod value_set;
 mod variance;
 
 use crate::groups::{Groups, KeyChunk};
+use crate::replay::ReplayKeys;
 use crate::row_failure::row_text;
 use crate::value_bytes::{Reader, write_i64};
 use crate::{Cx, Operator, OperatorError, Port, Progress, RowError};
@@ -76,6 +77,9 @@ pub struct Aggregate {
     weights: Vec<i64>,
     /// The next group to merge while a barrier's work is going on.
     next: usize,
+    /// Under way while the present output is being told: groups are touched without being changed, and what they have is
+    /// told as if there had been nothing.
+    replay: Option<ReplayKeys>,
 }
 
 /// What one aggregate is built from.
@@ -128,6 +132,7 @@ impl Aggregate {
             numbers: Vec::new(),
             weights: Vec::new(),
             next: 0,
+            replay: None,
         })
     }
 
@@ -145,11 +150,25 @@ impl Aggregate {
             self.merge_chunk(range, cx)?;
         }
         self.next = 0;
+        self.clear();
+        Ok(Progress::Done)
+    }
+
+    /// Makes room for what the epoch's groups have.
+    fn settle(&mut self) {
+        let groups = self.groups.len();
+        self.row_diffs.resize(groups, 0);
+        self.calls
+            .iter_mut()
+            .for_each(|c| c.accumulator.resize(groups));
+        self.sets.iter_mut().for_each(|s| s.sort(groups));
+    }
+
+    fn clear(&mut self) {
         self.groups.clear();
         self.row_diffs.clear();
         self.sets.iter_mut().for_each(ValueSetChanges::clear);
         self.calls.iter_mut().for_each(|c| c.accumulator.clear());
-        Ok(Progress::Done)
     }
 
     fn merge_chunk(&mut self, range: Range<usize>, cx: &mut Cx<'_>) -> Result<(), OperatorError> {
@@ -226,7 +245,10 @@ impl Aggregate {
             olds.push(old);
             news.push(new);
         }
-        let mut retract = merged.existed.clone();
+        let mut retract = match self.replay {
+            None => merged.existed.clone(),
+            Some(_) => vec![false; merged.existed.len()],
+        };
         let mut insert = merged.exists.clone();
         if retract.iter().zip(&insert).any(|(was, is)| *was && *is) {
             drop_unchanged(&olds, &news, &mut retract, &mut insert)?;
@@ -354,14 +376,33 @@ impl Operator for Aggregate {
             self.started = true;
             self.groups.add_single();
         }
-        let groups = self.groups.len();
-        self.row_diffs.resize(groups, 0);
-        self.calls
-            .iter_mut()
-            .for_each(|c| c.accumulator.resize(groups));
-        self.sets.iter_mut().for_each(|s| s.sort(groups));
+        self.settle();
         self.next = 0;
         self.merge(cx)
+    }
+
+    fn replay(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+        let mut replay = match self.replay.take() {
+            Some(replay) => replay,
+            None => ReplayKeys::of(cx.tables[0].as_ref())?,
+        };
+        let lists = self.sets.iter().any(|set| set.keeps_contents);
+        while !cx.exhausted() {
+            let Some(range) = replay.next(if lists { CHUNK_LISTS } else { CHUNK_GROUPS }) else {
+                return Ok(Progress::Done);
+            };
+            self.groups.add_keys(replay.range(range.clone()))?;
+            self.settle();
+            self.replay = Some(replay);
+            self.merge_chunk(0..range.len(), cx)?;
+            self.clear();
+            replay = self
+                .replay
+                .take()
+                .expect("it was put there before the chunk");
+        }
+        self.replay = Some(replay);
+        Ok(Progress::More)
     }
 
     fn resume(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {

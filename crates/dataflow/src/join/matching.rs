@@ -6,6 +6,7 @@ use super::operator::JoinSpec;
 use super::output::Output;
 use super::predicate::Predicate;
 use super::probe::Probe;
+use super::replay::Replay;
 use super::settle::Settle;
 use super::side::{Grouped, Side};
 use super::store::Weight;
@@ -44,6 +45,7 @@ enum Job {
     Idle,
     Probe(Box<Probe>),
     Settle(Box<Settle>),
+    Replay(Box<Replay>),
 }
 
 impl Matching {
@@ -167,12 +169,20 @@ impl Operator for Matching {
         self.resume(cx)
     }
 
+    fn replay(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+        if matches!(self.job, Job::Idle) {
+            self.job = Job::Replay(Box::new(Replay::new(cx)?));
+        }
+        self.resume(cx)
+    }
+
     fn resume(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
         let mut job = std::mem::take(&mut self.job);
         let progress = match &mut job {
             Job::Idle => Progress::Done,
             Job::Probe(probe) => self.go_on_probing(probe, cx)?,
             Job::Settle(settle) => self.go_on_settling(settle, cx)?,
+            Job::Replay(replay) => self.go_on_replaying(replay, cx)?,
         };
         if progress == Progress::More {
             self.job = job;

@@ -41,6 +41,7 @@ mod operator;
 mod output;
 mod predicate;
 mod probe;
+mod replay;
 mod settle;
 mod side;
 mod store;

@@ -108,6 +108,10 @@ impl Operator for Join {
         self.way().on_barrier(barrier, cx)
     }
 
+    fn replay(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
+        self.way().replay(cx)
+    }
+
     fn resume(&mut self, cx: &mut Cx<'_>) -> Result<Progress, OperatorError> {
         self.way().resume(cx)
     }

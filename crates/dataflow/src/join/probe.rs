@@ -14,6 +14,8 @@ use tidegate_state::Cell;
 
 /// A batch on its way through the other side's rows. Goes on where it stopped.
 pub(super) struct Probe {
+    /// The batch is state already: its pairs are told, and nothing is counted or written.
+    pub is_replay: bool,
     /// 0: the batch is of the left side.
     pub from: usize,
     pub batch: Grouped,
@@ -44,6 +46,7 @@ pub(super) struct Pairs {
 impl Probe {
     pub fn new(from: usize, batch: Grouped) -> Self {
         Self {
+            is_replay: false,
             from,
             batch,
             page: Page::default(),
@@ -185,7 +188,9 @@ impl Matching {
                 }
                 continue;
             }
-            self.write_page_tally(probe, cx)?;
+            if !probe.is_replay {
+                self.write_page_tally(probe, cx)?;
+            }
             let Some(next) = probe.unfinished.pop_front() else {
                 break;
             };
@@ -199,7 +204,9 @@ impl Matching {
             )?;
             self.turn_page(probe, page, Some(next.key));
         }
-        self.apply(probe.from, &probe.batch, &probe.batch_tally, cx)?;
+        if !probe.is_replay {
+            self.apply(probe.from, &probe.batch, &probe.batch_tally, cx)?;
+        }
         Ok(Progress::Done)
     }
 

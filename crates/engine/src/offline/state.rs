@@ -152,7 +152,7 @@ fn find(
         let d = &entry.descriptor;
         let relation = relation_name(entry, catalog);
         d.table.to_string() == wanted
-            || (relation == wanted && d.name == "rows" && d.table == view_table(entry))
+            || (relation == wanted && is_contents(entry))
             || format!("{relation}.{}", d.name) == wanted
     };
     let found: Vec<&Arc<TableEntry>> = manifest.tables.values().filter(matches).collect();
@@ -180,7 +180,7 @@ fn find(
     }
 }
 
-/// The table of a relation's own rows.
-pub(crate) fn view_table(entry: &TableEntry) -> tidegate_types::TableId {
-    tidegate_types::TableId::of(entry.descriptor.relation, tidegate_types::OperatorId(0), 0)
+/// Whether this is the table of a relation's own rows: the only ones that are counts to be added up.
+pub(crate) fn is_contents(entry: &TableEntry) -> bool {
+    entry.descriptor.merge == tidegate_state::Merge::Sum
 }

@@ -41,6 +41,7 @@ impl Ddl<'_> {
             }
             Err(error) => return Err(error.into()),
         };
+        database.expect_not_altering(&[relation.id])?;
         let RelationKind::MaterializedView(def) = &mut relation.kind else {
             unreachable!("it was looked for among materialized views");
         };

@@ -19,12 +19,12 @@ use tidegate_parser::{
     CreateMaterializedView, CreateSink, CreateSource, CreateTable, FormatEncode, SinkInput,
     WithOption,
 };
-use tidegate_planner::Planner;
 use tidegate_planner::functions::types::sql_type_of;
+use tidegate_planner::{Planner, stored_functions};
 use tidegate_types::{RelationId, SqlError, SqlState, SqlType};
 
 /// Options that a materialized view takes.
-const VIEW_OPTIONS: &[&str] = &[
+pub(super) const VIEW_OPTIONS: &[&str] = &[
     "state_backend",
     "checkpoint_mode",
     "checkpoint_guarantee",
@@ -376,6 +376,9 @@ impl Ddl<'_> {
     ) -> Result<Response, SqlError> {
         let database = self.database.clone();
         database.runtime()?.check_memory()?;
+        if create.or_replace && self.replaces(&create.name)? {
+            return self.replace_materialized_view(create, text).await;
+        }
         let id = {
             let _turn = database.ddl.lock().await;
             match self.install_materialized_view(create, text).await? {
@@ -395,7 +398,6 @@ impl Ddl<'_> {
         text: &str,
     ) -> Result<Option<RelationId>, SqlError> {
         let refused = [
-            (create.or_replace, "CREATE OR REPLACE MATERIALIZED VIEW"),
             (create.emit_on_window_close, "EMIT ON WINDOW CLOSE"),
         ];
         if let Some((_, feature)) = refused.iter().find(|(asked, _)| *asked) {
@@ -430,7 +432,7 @@ impl Ddl<'_> {
         let def = MaterializedViewDef {
             query: create.query.text.clone(),
             options,
-            plan_json: serde_json::to_string(&planned.dataflow).map_err(SqlError::internal)?,
+            plan_json: planned.dataflow.to_stored(stored_functions()),
             key: planned.key.clone(),
         };
         let columns = columns_of(&planned.schema);
@@ -495,7 +497,7 @@ impl Ddl<'_> {
             format: source.format,
             encode: source.encode,
             format_options: source.format_options,
-            plan_json: serde_json::to_string(&planned.dataflow).map_err(SqlError::internal)?,
+            plan_json: planned.dataflow.to_stored(stored_functions()),
         };
         let columns = columns_of(&planned.schema);
         let mut depends_on = planned.direct;
@@ -556,7 +558,7 @@ impl Ddl<'_> {
 }
 
 /// The position of an error within a part of a statement, as one within the statement.
-fn moved(mut error: SqlError, text: &str, offset: usize) -> SqlError {
+pub(super) fn moved(mut error: SqlError, text: &str, offset: usize) -> SqlError {
     error.position = error.position.map(|p| p + text[..offset].chars().count());
     error
 }

@@ -91,6 +91,7 @@ impl Ddl<'_> {
                 content,
             });
         }
+        self.database.expect_not_altering(&plan.ids)?;
         self.keep_dropped(plan).await?;
         let mut next = self.database.catalog.get();
         let mut changes = Vec::new();

@@ -33,6 +33,9 @@ impl Session {
                 )?;
                 explain(&planned.dataflow, request.verbose, &|id| self.name_of(id))
             }
+            Statement::AlterMaterializedView(alter) => {
+                self.explain_alter(alter, &request.text).await?
+            }
             Statement::Sql(statement) => match statement.as_ref() {
                 ast::Statement::Query(query) => {
                     self.explain_query(query, &request.text, request.analyze)
@@ -75,7 +78,7 @@ impl Session {
         )))
     }
 
-    fn name_of(&self, id: RelationId) -> Option<String> {
+    pub(super) fn name_of(&self, id: RelationId) -> Option<String> {
         self.database
             .catalog
             .get()

@@ -40,6 +40,7 @@ impl Session {
                 Some(job.rows_read.to_string()),
                 job.rows_total.map(|t| t.to_string()),
                 progress,
+                Some(if job.is_alteration { "alter" } else { "build" }.to_owned()),
             ]
         };
         Ok(status.jobs.iter().map(line).collect())

@@ -1,13 +1,16 @@
 //! One client's session: its settings, its transaction, and the way of each statement to whoever executes it.
 
 mod alter;
+mod alter_query;
 mod check;
 mod checkpoint;
 mod create;
 mod cursor;
 mod definition;
+mod dependents;
 mod drop;
 mod explain;
+mod explain_alter;
 mod lists;
 mod prepared;
 mod query;
@@ -210,6 +213,11 @@ impl Session {
             Statement::Drop(drop) => self.ddl().await?.drop(drop).await,
             Statement::Suspend { kind, name } => self.ddl().await?.suspend(*kind, name).await,
             Statement::Resume { kind, name } => self.ddl().await?.resume(*kind, name).await,
+            Statement::AlterMaterializedView(alter)
+                if matches!(alter.operation, AlterOperation::Query(_)) =>
+            {
+                self.ddl().await?.alter_query(alter, text).await
+            }
             Statement::AlterMaterializedView(alter)
                 if matches!(alter.operation, AlterOperation::Set(_)) =>
             {

@@ -352,6 +352,24 @@ fn provider(
         .get(&relation.id)
         .map_or(&[][..], Vec::as_slice);
     let overlay = Overlay::new(&stored.arrow_schema(), changes).map_err(|e| sql_error(&e, ""))?;
+    let has_changed = |part: &tidegate_state::ViewSnapshot| {
+        let mut columns = relation.columns.iter().zip(relation.schema.fields());
+        let schema = part.schema();
+        columns.any(|(stored, field)| {
+            let kept = schema.fields().get(*stored);
+            kept.is_none_or(|k| k.name() != field.name() || k.data_type() != field.data_type())
+        })
+    };
+    if view.parts.iter().any(has_changed) {
+        return Err(SqlError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "materialized view \"{}\" got other columns after the query or its transaction began",
+                relation.name
+            ),
+        )
+        .with_hint("Try again."));
+    }
     let key = view
         .parts
         .first()

@@ -73,6 +73,7 @@ impl Ddl<'_> {
         let Some(relation) = self.altered(&what)? else {
             return Ok(command(tag));
         };
+        database.expect_not_altering(&[relation.id])?;
         let mut next = Relation::clone(&relation);
         let change = match operation {
             AlterOperation::RenameTo(name) => {
@@ -103,7 +104,7 @@ impl Ddl<'_> {
             }
             AlterOperation::Query(_) => {
                 return Err(SqlError::not_supported(format!("{tag} … AS"))
-                    .with_hint("Create a view of another name with the new query."));
+                    .with_hint("CREATE OR REPLACE VIEW gives a view another query."));
             }
         };
         self.change(change).await?;
@@ -121,6 +122,7 @@ impl Ddl<'_> {
         let Some(relation) = self.altered(&what)? else {
             return Ok(command("ALTER TABLE"));
         };
+        database.expect_not_altering(&[relation.id])?;
         let mut next = Relation::clone(&relation);
         for operation in &alter.operations {
             match operation {

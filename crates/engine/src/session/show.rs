@@ -133,7 +133,7 @@ impl Session {
                     .status()
                     .jobs
                     .iter()
-                    .any(|j| j.relation == relation.id);
+                    .any(|j| j.relation == relation.id && !j.is_alteration);
                 let (status, cause) = self.suspended(relation)?.unzip();
                 let otherwise = if building { "building" } else { "running" };
                 line.push(Some(status.unwrap_or(otherwise).to_owned()));
@@ -256,7 +256,14 @@ fn columns_of(what: &ShowWhat) -> Vec<String> {
         | ShowWhat::Schemas
         | ShowWhat::Databases => &["Name"],
         ShowWhat::Columns => DESCRIBED,
-        ShowWhat::Jobs => &["Id", "Name", "Rows read", "Rows total", "Progress"],
+        ShowWhat::Jobs => &[
+            "Id",
+            "Name",
+            "Rows read",
+            "Rows total",
+            "Progress",
+            "Activity",
+        ],
         ShowWhat::Checkpoints => super::lists::CHECKPOINT_COLUMNS,
         ShowWhat::Savepoints => super::lists::SAVEPOINT_COLUMNS,
         ShowWhat::Recovery => super::lists::RECOVERY_COLUMNS,

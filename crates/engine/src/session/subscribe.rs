@@ -284,8 +284,15 @@ impl Feed {
         };
         let mut deltas = Vec::new();
         let taken = self.subscription.changes.take();
-        let lagged = |e: StateError| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, e.to_string());
-        for delta in taken.map_err(lagged)? {
+        let failed = |e: StateError| match e {
+            StateError::Replaced => SqlError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "the subscription ends because the view was altered and has other columns",
+            )
+            .with_hint("Subscribe again."),
+            other => SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, other.to_string()),
+        };
+        for delta in taken.map_err(failed)? {
             for batch in delta.batches().map_err(SqlError::internal)? {
                 deltas.push((delta.epoch, batch));
             }

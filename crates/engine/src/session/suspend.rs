@@ -36,6 +36,7 @@ impl Ddl<'_> {
             ));
             return Ok(command(tag));
         }
+        database.expect_not_altering(&[view.id])?;
         let catalog = database.catalog.get();
         let mut suspensions: Vec<Suspension> = Vec::new();
         for (relation, with) in with_readers(&catalog, view.id) {

@@ -680,6 +680,7 @@ fn pg_matviews(scope: &Scope) -> Rows {
         .status()
         .jobs
         .iter()
+        .filter(|j| !j.is_alteration)
         .map(|j| j.relation)
         .collect();
     let views = catalog

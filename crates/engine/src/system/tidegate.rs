@@ -108,7 +108,8 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
     ),
     table(
         "jobs",
-        "relation_id int8, schema text, name text, kind text, rows_read int8, rows_total int8, progress float8",
+        "relation_id int8, schema text, name text, kind text, activity text, rows_read int8, rows_total int8, \
+         progress float8",
         jobs,
     ),
     table(
@@ -183,7 +184,13 @@ fn views(scope: &Scope) -> Rows {
 
 fn materialized_views(scope: &Scope) -> Rows {
     let runtime = scope.database.runtime()?;
-    let building: Vec<RelationId> = runtime.status().jobs.iter().map(|j| j.relation).collect();
+    let building: Vec<RelationId> = runtime
+        .status()
+        .jobs
+        .iter()
+        .filter(|j| !j.is_alteration)
+        .map(|j| j.relation)
+        .collect();
     let suspensions = runtime.suspensions();
     let sizes = Sizes::now(scope)?;
     let mut rows = Vec::new();
@@ -302,7 +309,10 @@ fn dataflows(scope: &Scope) -> Rows {
     let sizes = Sizes::now(scope)?;
     let mut rows = Vec::new();
     each_dataflow(scope, &mut |relation, dataflow| {
-        let building = status.jobs.iter().any(|j| j.relation == relation.id);
+        let building = status
+            .jobs
+            .iter()
+            .any(|j| j.relation == relation.id && !j.is_alteration);
         let row = described(relation)
             .with("state_backend", backend(scope, relation))
             .with("operators", dataflow.nodes.len())
@@ -480,6 +490,10 @@ fn jobs(scope: &Scope) -> Rows {
     let status = scope.database.runtime()?.status();
     let row = |job: &tidegate_runtime::JobStatus| {
         of_relation(scope, job.relation)
+            .with(
+                "activity",
+                if job.is_alteration { "alter" } else { "build" },
+            )
             .with("rows_read", job.rows_read)
             .with("rows_total", job.rows_total)
             .with("progress", job.fraction)

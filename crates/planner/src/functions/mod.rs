@@ -26,11 +26,14 @@ mod regexp_split;
 mod rewrite;
 mod rowwise;
 mod same_type;
+mod stored;
 mod text;
 mod timezone;
 mod to_char;
 mod to_char_number;
 pub mod types;
+
+pub use stored::stored_functions;
 
 use datafusion::catalog::TableFunction;
 use datafusion::common::config::ConfigOptions;

@@ -52,12 +52,7 @@ pub(super) fn rewrite(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     if sql_type(expr, schema)? == target {
         return Ok(None);
     }
-    let func = Arc::new(ScalarUDF::new_from_impl(Typed {
-        name: format!("{PREFIX}{}", target.to_string().replace("[]", "_array")),
-        target,
-        may_be_missing: false,
-        signature: Signature::any(1, Volatility::Immutable),
-    }));
+    let func = typed(target, false);
     Ok(Some(Expr::ScalarFunction(ScalarFunction {
         func,
         args: vec![expr.clone()],
@@ -66,6 +61,18 @@ pub(super) fn rewrite(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
 
 const PREFIX: &str = "typed_as_";
 
+/// The function that says this type, and whether a value may be missing where none is NULL.
+pub(super) fn typed(target: SqlType, may_be_missing: bool) -> Arc<ScalarUDF> {
+    let optional = if may_be_missing { "optional_" } else { "" };
+    let name = target.to_string().replace("[]", "_array");
+    Arc::new(ScalarUDF::new_from_impl(Typed {
+        name: format!("{PREFIX}{optional}{name}"),
+        target,
+        may_be_missing,
+        signature: Signature::any(1, Volatility::Immutable),
+    }))
+}
+
 /// A sub-query without a row is NULL, even where its column never is.
 fn optional(expr: &Expr, subquery: &LogicalPlan) -> Result<Option<Expr>> {
     let field = subquery.schema().field(0);
@@ -73,15 +80,7 @@ fn optional(expr: &Expr, subquery: &LogicalPlan) -> Result<Option<Expr>> {
         return Ok(None);
     }
     let target = SqlType::from_field(field);
-    let func = Arc::new(ScalarUDF::new_from_impl(Typed {
-        name: format!(
-            "{PREFIX}optional_{}",
-            target.to_string().replace("[]", "_array")
-        ),
-        target,
-        may_be_missing: true,
-        signature: Signature::any(1, Volatility::Immutable),
-    }));
+    let func = typed(target, true);
     Ok(Some(Expr::ScalarFunction(ScalarFunction {
         func,
         args: vec![expr.clone()],

@@ -148,16 +148,21 @@ fn read(text: Expr, target: SqlType) -> Result<Expr> {
             (!metadata.is_empty()).then_some(metadata),
         ));
     }
-    let name = format!("cast_text_to_{}", target.to_string().replace(' ', "_"));
-    let signature = Signature::string(1, Volatility::Immutable);
-    let func = Arc::new(ScalarUDF::new_from_impl(FromText {
-        name,
-        target,
-        signature,
-    }));
+    let func = reader_of(target);
     Ok(Expr::ScalarFunction(ScalarFunction {
         func,
         args: vec![text],
+    }))
+}
+
+/// The function that reads values of a type from text.
+pub(super) fn reader_of(target: SqlType) -> Arc<ScalarUDF> {
+    let name = format!("cast_text_to_{}", target.to_string().replace(' ', "_"));
+    let signature = Signature::string(1, Volatility::Immutable);
+    Arc::new(ScalarUDF::new_from_impl(FromText {
+        name,
+        target,
+        signature,
     }))
 }
 

@@ -73,7 +73,7 @@ impl InputPort {
     pub fn close_epoch(&mut self, barrier: &Barrier) {
         assert_eq!(barrier.epoch.0, self.epoch, "barriers are passed in order");
         let started = Instant::now();
-        let runs = match seal(&self.tables, self.cx.hub.checkpoint_of(barrier)) {
+        let runs = match seal(&self.tables, self.cx.checkpoint_of(barrier)) {
             Ok(runs) => runs,
             Err(error) => self.cx.fail(error),
         };

@@ -51,7 +51,8 @@ pub(crate) struct ViewImport {
     columns: Vec<usize>,
     queue: Rc<RefCell<ImportQueue>>,
     exporter: Rc<RefCell<Exporter>>,
-    store: Arc<ViewStore>,
+    /// To read from until everything has been read.
+    store: Option<Arc<ViewStore>>,
     positions: Positions,
     waiting: VecDeque<Exported>,
     /// `None` once everything has been read.
@@ -121,10 +122,10 @@ impl ViewImport {
         Self {
             port,
             columns,
-            saved,
             queue,
             exporter,
-            store,
+            store: (backfill.is_some() || saved.is_some()).then_some(store),
+            saved,
             positions,
             waiting: VecDeque::new(),
             backfill,
@@ -197,10 +198,9 @@ impl ViewImport {
     /// Sends what has changed since the savepoint, as of the barrier before the first epoch.
     fn catch_up(&mut self) {
         let as_of = Epoch(self.port.epoch - 1);
-        let Some(saved) = self.saved.take() else {
+        let (Some(saved), Some(store)) = (self.saved.take(), self.store.clone()) else {
             return;
         };
-        let store = self.store.clone();
         let mut sent = 0;
         let caught_up = store.snapshot(as_of).map_err(Unlike::from).and_then(|now| {
             let then = saved.snapshot(as_of)?;
@@ -210,7 +210,10 @@ impl ViewImport {
             })
         });
         match caught_up {
-            Ok(()) => self.status.backfilled(sent),
+            Ok(()) => {
+                self.status.backfilled(sent);
+                self.store = self.store.take().filter(|_| self.backfill.is_some());
+            }
             Err(error) => self.port.cx.fail(error),
         }
     }
@@ -235,8 +238,10 @@ impl ViewImport {
 
     /// Reads on from the first group that is not complete until the slice is full.
     fn slices(&mut self, as_of: Epoch) -> Result<Vec<Batch>, StateError> {
-        let snapshot = self.store.snapshot(as_of)?;
         let rows = self.slice_rows();
+        let store = self.store.as_ref();
+        let store = store.expect("only a backfilling import reads slices");
+        let snapshot = store.snapshot(as_of)?;
         let backfill = self
             .backfill
             .as_mut()
@@ -326,6 +331,7 @@ impl ViewImport {
             .all(|g| backfill.groups[g as usize] == Reached::All)
         {
             self.backfill = None;
+            self.store = None;
             self.status.backfill_finished(barrier.epoch.0);
         } else {
             backfill.sliced = false;

@@ -135,7 +135,7 @@ impl ViewSnapshot {
         }
     }
 
-    fn cursor(&self, from: &[u8]) -> Result<Cursor, StateError> {
+    pub(super) fn cursor(&self, from: &[u8]) -> Result<Cursor, StateError> {
         let more: Option<Box<dyn RowSource>> = match &self.disk {
             Some(disk) => Some(Box::new(disk.source(from)?)),
             None => None,

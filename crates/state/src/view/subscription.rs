@@ -29,6 +29,7 @@ impl ViewDelta {
 pub struct Subscription {
     receiver: Receiver<ViewDelta>,
     lagged: Arc<AtomicBool>,
+    replaced: Arc<AtomicBool>,
 }
 
 impl Subscription {
@@ -60,6 +61,7 @@ impl Subscription {
                 let message = "a subscriber to a view fell behind and lost its place";
                 Some(Err(StateError::OutOfMemory(message.into())))
             }
+            None if self.replaced.load(Ordering::Acquire) => Some(Err(StateError::Replaced)),
             None => None,
         }
     }
@@ -69,19 +71,31 @@ impl Subscription {
 pub(super) struct Subscriber {
     sender: Sender<ViewDelta>,
     lagged: Arc<AtomicBool>,
+    replaced: Arc<AtomicBool>,
     sent: Epoch,
 }
 
 impl Subscriber {
     pub(super) fn new(from: Epoch, capacity: usize) -> (Self, Subscription) {
         let (sender, receiver) = channel(capacity.max(1));
-        let lagged = Arc::new(AtomicBool::new(false));
+        let (lagged, replaced): (Arc<AtomicBool>, Arc<AtomicBool>) = Default::default();
         let subscriber = Self {
             sender,
             lagged: lagged.clone(),
+            replaced: replaced.clone(),
             sent: from,
         };
-        (subscriber, Subscription { receiver, lagged })
+        let subscription = Subscription {
+            receiver,
+            lagged,
+            replaced,
+        };
+        (subscriber, subscription)
+    }
+
+    /// There will be no more, because the view has other contents.
+    pub(super) fn end(self) {
+        self.replaced.store(true, Ordering::Release);
     }
 
     /// Sends what was published since; answers whether the subscriber is still there.
