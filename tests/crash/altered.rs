@@ -1,6 +1,6 @@
 //! Views that get another query while they run: what stays, what those who read them see, and what a crash leaves.
 
-use crate::server::{Server, refused, rows, run, until_rows};
+use crate::server::{Server, command, refused, rows, run, until_rows};
 use rand::prelude::*;
 use rand::rngs::StdRng;
 use std::time::Duration;
@@ -511,4 +511,151 @@ async fn explain_says_what_becomes_of_each_operator() {
         ["7"],
         "nothing was changed"
     );
+}
+
+/// `first_barrier_panic` counts the operators of `v` that pass the first barrier after they were built: those of both
+/// plans beside each other, then those of the new plan alone. `worker_panic` counts all barriers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_worker_leaves_the_old_view_or_the_new_one() {
+    for interval in ["off", "30ms"] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        let failpoint = directory.path().join("failpoint");
+        let settings = [
+            ("checkpoint_interval", interval),
+            ("restart_strategy", "fixed"),
+            ("restart_attempts", "100"),
+            ("restart_delay", "10ms"),
+        ];
+        let mut with_failures = command(&data, &settings);
+        with_failures.env("TIDEGATE_FAILPOINT", format!("@{}", failpoint.display()));
+        let server = Server::spawn(with_failures);
+        let client = server.connect().await;
+        tables(&client).await;
+        let mut present = over(QUERIES[0]);
+        run(
+            &client,
+            &format!(
+                "CREATE MATERIALIZED VIEW v AS {present};
+                 CREATE MATERIALIZED VIEW w AS SELECT g, count(*) AS times, sum(n) AS total FROM v GROUP BY g"
+            ),
+        )
+        .await;
+        let mut seen = [0, 0];
+        for round in 1..20 {
+            let failure = match round % 3 {
+                0 => format!("worker_panic:*:{}", round / 3),
+                _ => format!("first_barrier_panic:v:{}", round * 2),
+            };
+            let new = failpoint.with_extension("new");
+            std::fs::write(&new, &failure).unwrap();
+            std::fs::rename(&new, &failpoint).unwrap();
+            let query = over(QUERIES[round % QUERIES.len()]);
+            let sql = format!("ALTER MATERIALIZED VIEW v AS {query}");
+            let done = match client.simple_query(&sql).await {
+                Ok(_) => true,
+                Err(error) => {
+                    let error = error.as_db_error().unwrap().clone();
+                    assert_eq!(error.code().code(), "55000", "{failure}: {error:?}");
+                    false
+                }
+            };
+            std::fs::write(&failpoint, "").unwrap();
+            let definition = rows(&client, "SHOW CREATE MATERIALIZED VIEW v")
+                .await
+                .join("");
+            assert_eq!(
+                definition.contains(&query),
+                done || query == present,
+                "{failure}"
+            );
+            if done {
+                present = query;
+            }
+            seen[usize::from(done)] += 1;
+            let mut random = StdRng::seed_from_u64(round as u64);
+            change(&client, &mut random).await;
+            assert_eq!(
+                rows(&client, "SELECT * FROM v").await,
+                rows(&client, &present).await,
+                "{failure} {interval}"
+            );
+            verify(&client, "v").await;
+            verify(&client, "w").await;
+        }
+        println!(
+            "{seen:?} given up and carried out; {} restarts",
+            server.metric("tidegate_runtime_restarts_total")
+        );
+        assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_over_sources_go_on_from_where_they_are() {
+    for backend in BACKENDS {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::start(directory.path(), &[("state_backend", backend)]);
+        let client = server.connect().await;
+        run(
+            &client,
+            "CREATE SOURCE bid WITH (connector = 'nexmark', table = 'bid', events = '60000', rate = '15000', seed = '7');
+             CREATE MATERIALIZED VIEW v AS SELECT auction, count(*) AS n FROM bid GROUP BY auction;
+             CREATE MATERIALIZED VIEW few AS SELECT auction, price FROM bid WHERE price > 5000000;
+             CREATE MATERIALIZED VIEW w AS SELECT sum(n) AS bids FROM v",
+        )
+        .await;
+        for (index, query) in [
+            // Kept, then built anew, then kept below something else.
+            "SELECT auction, count(*) AS n FROM bid GROUP BY auction HAVING count(*) > 2",
+            "SELECT auction, count(price) AS n FROM bid WHERE price > 1000 GROUP BY auction",
+            "SELECT auction, n + 1 AS n FROM (SELECT auction, count(price) AS n FROM bid WHERE price > 1000 GROUP BY auction) AS s",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            run(&client, &format!("ALTER MATERIALIZED VIEW v AS {query}")).await;
+            run(&client, &format!("CREATE MATERIALIZED VIEW fresh{index} AS {query}")).await;
+            let both = format!(
+                "SELECT (SELECT count(*) FROM (SELECT * FROM v EXCEPT ALL SELECT * FROM fresh{index}) AS a),
+                        (SELECT count(*) FROM (SELECT * FROM fresh{index} EXCEPT ALL SELECT * FROM v) AS b)"
+            );
+            assert_eq!(rows(&client, &both).await, ["0|0"], "{query}");
+            verify(&client, "w").await;
+        }
+        // Rows that only arrive are kept in their order; those of another query take their place.
+        run(
+            &client,
+            "ALTER MATERIALIZED VIEW few AS SELECT auction, price FROM bid WHERE price > 8000000",
+        )
+        .await;
+        run(&client, "CREATE MATERIALIZED VIEW fewer AS SELECT auction, price FROM bid WHERE price > 8000000").await;
+        assert_eq!(
+            rows(&client, "SELECT * FROM few EXCEPT ALL SELECT * FROM fewer")
+                .await
+                .len(),
+            0
+        );
+        assert_eq!(
+            rows(&client, "SELECT * FROM fewer EXCEPT ALL SELECT * FROM few")
+                .await
+                .len(),
+            0
+        );
+        run(
+            &client,
+            "CREATE MATERIALIZED VIEW over_few AS SELECT max(price) AS best FROM few",
+        )
+        .await;
+        let error = refused(
+            &client,
+            "ALTER MATERIALIZED VIEW few AS SELECT auction, price FROM bid",
+        )
+        .await;
+        assert_eq!(error.code().code(), "2BP01");
+        assert_eq!(
+            error.detail().unwrap(),
+            "materialized view over_few relies on rows that are never retracted, and a change of the query retracts"
+        );
+    }
 }
