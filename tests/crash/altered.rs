@@ -211,7 +211,7 @@ async fn any_query_may_follow_any_other_while_rows_change() {
             ),
         )
         .await;
-        for step in 0..14 {
+        for step in 0..12 {
             let query = over(QUERIES[random.random_range(0..QUERIES.len())]);
             let writer = server.connect().await;
             let mut its_random = StdRng::seed_from_u64(random.random());
@@ -229,6 +229,10 @@ async fn any_query_may_follow_any_other_while_rows_change() {
             );
             for view in ["v", "w", "z"] {
                 verify(&client, view).await;
+            }
+            if random.random_range(0..4) == 0 {
+                let workers = random.random_range(1..4);
+                run(&client, &format!("ALTER SYSTEM SET workers = {workers}")).await;
             }
             if random.random_range(0..4) == 0 {
                 server.kill();

@@ -57,19 +57,29 @@ impl Runtime {
         self.shared.successors.lock().insert(new.relation(), new);
     }
 
-    /// Waits until what was [decided](Self::decided) has been carried out by a later incarnation.
+    /// Waits until what was [decided](Self::decided) runs, and sees to it: workers that were being started when it was
+    /// decided may not have heard of it.
     pub async fn carried_out(&self, relation: RelationId) -> Result<(), SqlError> {
-        let mut published = self.shared.published.subscribe();
         loop {
-            let seen = *published.borrow_and_update();
-            self.shared.check(&seen)?;
-            if !self.shared.successors.lock().contains_key(&relation) {
+            let coordinator = self.coordinator().await?;
+            let successor = self.shared.successors.lock().get(&relation).cloned();
+            let Some(successor) = successor else {
                 return Ok(());
-            }
+            };
             if let Some(suspension) = self.shared.suspensions.get(relation) {
                 return Err(suspension.error());
             }
-            published.changed().await.map_err(|_| shut_down())?;
+            let runs = coordinator.installed(relation).is_some_and(|i| {
+                !i.is_superseded && i.spec.dataflow.has_ids_of(&successor.dataflow)
+            });
+            if runs {
+                self.shared.successors.lock().remove(&relation);
+                return Ok(());
+            }
+            if let Err(error) = attempt(&self.shared, &coordinator, successor).await {
+                tracing::debug!("altering again has to wait: {error}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
     }
 
@@ -277,8 +287,6 @@ impl Alteration {
             published.changed().await.map_err(|_| shut_down())?;
         }
         self.shared.successors.lock().remove(&relation);
-        // Whoever follows what was decided is woken by the next epoch.
-        self.coordinator.flush();
         Ok(())
     }
 }

@@ -402,6 +402,12 @@ fn as_saved(
     manifest: Option<&Manifest>,
     mut relations: Vec<RelationSpec>,
 ) -> Result<(Vec<RelationSpec>, Vec<RelationSpec>), SqlError> {
+    // What was decided since these were listed.
+    for spec in &mut relations {
+        if let Some(successor) = shared.successors.lock().get(&spec.relation()) {
+            *spec = successor.clone();
+        }
+    }
     let Some(manifest) = manifest else {
         for spec in &relations {
             shared.successors.lock().remove(&spec.relation());

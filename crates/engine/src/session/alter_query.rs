@@ -320,13 +320,14 @@ async fn carry_out(
     next.apply(&change)?;
     let position = database.decide(next.clone(), vec![change]).await?;
     runtime.decided(spec);
-    let taken_over = alteration.take_over().await;
-    database.adopt(next, position);
-    if let Err(error) = taken_over {
+    let mut carried_out = alteration.take_over().await;
+    if let Err(error) = &carried_out {
         let view = new.relation.name.as_str();
         tracing::warn!(view, "is altered again after a failure: {error}");
-        runtime.carried_out(new.relation.id).await?;
+        carried_out = runtime.carried_out(new.relation.id).await;
     }
+    database.adopt(next, position);
+    carried_out?;
     // Readers of sources that nobody reads any more stop.
     runtime.drop_relations(&[]).await?;
     let notice = runtime
