@@ -397,9 +397,7 @@ impl Ddl<'_> {
         create: &CreateMaterializedView,
         text: &str,
     ) -> Result<Option<RelationId>, SqlError> {
-        let refused = [
-            (create.emit_on_window_close, "EMIT ON WINDOW CLOSE"),
-        ];
+        let refused = [(create.emit_on_window_close, "EMIT ON WINDOW CLOSE")];
         if let Some((_, feature)) = refused.iter().find(|(asked, _)| *asked) {
             return Err(SqlError::not_supported(feature));
         }
