@@ -9,7 +9,7 @@
 //! that no operator of the view ever had, so that nothing that an older checkpoint holds can be taken for its state.
 
 use crate::join_state::{JoinLayout, join_partition_keys};
-use crate::state_tables::top_n_keeps_list;
+use crate::state_tables::{top_n_keeps_list, top_n_numbers_all};
 use crate::{Dataflow, Distribution, JoinKind, Op};
 use arrow::datatypes::{Field, Schema};
 use std::sync::Arc;
@@ -33,10 +33,12 @@ pub fn can_replay(dataflow: &Dataflow, index: usize) -> bool {
             ranking,
             offset,
             limit,
+            numbered,
             ..
         } => {
             let append_only = dataflow.input_append_only(index, 0);
             !top_n_keeps_list(*ranking, *offset, *limit, append_only)
+                && !top_n_numbers_all(*offset, *limit, *numbered)
         }
         Op::Join {
             kind,
