@@ -202,7 +202,7 @@ impl Ending for Collect {
         cx.hub
             .board
             .borrow_mut()
-            .pass(cx.relation, barrier.epoch, Vec::new(), 0);
+            .pass(cx.relation, barrier.epoch, Settled::nothing(cx.operator));
     }
 }
 
