@@ -44,7 +44,7 @@ pub enum PlanError {
 pub enum Stored {
     Plan(Box<Dataflow>),
     /// The query has to be planned again, and the result to fit.
-    Shape(Shape),
+    Shape(Box<Shape>),
 }
 
 /// The operators of a plan, in order.
@@ -198,18 +198,18 @@ impl Stored {
         match header.format {
             0 => {
                 let old: OldForm = serde_json::from_str(text).map_err(unreadable)?;
-                return Ok(Stored::Shape(Shape {
+                return Ok(Stored::Shape(Box::new(Shape {
                     contents: crate::CONTENTS,
                     root: None,
                     nodes: old.nodes.into_iter().map(|n| (n.id, None)).collect(),
-                }));
+                })));
             }
             FORMAT => {}
             found => return Err(PlanError::NewerFormat { found }),
         }
         let form: Form = serde_json::from_str(text).map_err(unreadable)?;
         if form.replanned {
-            return form.shape().map(Stored::Shape);
+            return form.shape().map(Box::new).map(Stored::Shape);
         }
         form.plan(functions).map(Box::new).map(Stored::Plan)
     }

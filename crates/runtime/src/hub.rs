@@ -19,6 +19,8 @@ use timely::scheduling::Activator;
 
 /// The state tables of one driver. The driver uses them while it runs; the worker tells them of checkpoints.
 pub(crate) type Tables = Rc<RefCell<Vec<Box<dyn Table>>>>;
+/// The state tables of one operator, with their ids.
+type TablesOfOperator = (Vec<TableId>, Tables);
 
 /// What one dataflow says to another that reads it, on the same worker.
 pub(crate) enum Exported {
@@ -102,7 +104,7 @@ pub(crate) struct Hub {
     pub exporters: RefCell<HashMap<RelationId, Rc<RefCell<Exporter>>>>,
     pub table_queues: RefCell<HashMap<RelationId, Rc<RefCell<TableQueue>>>>,
     relation_credits: RefCell<HashMap<RelationId, Rc<RelationCredits>>>,
-    tables: RefCell<HashMap<RelationId, Vec<(Vec<TableId>, Tables)>>>,
+    tables: RefCell<HashMap<RelationId, Vec<TablesOfOperator>>>,
     views: RefCell<HashMap<RelationId, Arc<ViewStore>>>,
 }
 

@@ -55,7 +55,7 @@ impl Session {
         let parts = tidegate_parser::name_parts(name);
         let class = RelationClass::MaterializedView;
         let found = catalog.resolve_class(&parts, &self.path(), class);
-        found.map(|relation| relation.clone())
+        found.cloned()
     }
 
     /// What a view would be with this query. Changes nothing.
