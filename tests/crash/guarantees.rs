@@ -11,6 +11,9 @@ use tokio_postgres::Client;
 
 const PER_SECOND: u64 = 4_000;
 const CRASHES: usize = 4;
+/// After so many of them rows must be there twice; on an idle machine that takes more crashes.
+const DOUBLING: usize = 2;
+const MOST_CRASHES: usize = 24;
 
 async fn create(client: &Client) {
     run(
@@ -45,8 +48,13 @@ async fn after_the_same_crashes_at_least_once_doubles_rows_exactly_once_does_not
     let mut server = scene.start("2");
     let mut client = server.connect().await;
     create(&client).await;
-    let mut grown = Vec::new();
-    for crash in 0..CRASHES {
+    let mut grown: Vec<f64> = Vec::new();
+    let doubling = |grown: &[f64]| grown.iter().filter(|rows| **rows > 0.0).count();
+    for crash in 0..MOST_CRASHES {
+        // Whether a crash falls between the barriers of two workers is chance.
+        if crash >= CRASHES && doubling(&grown) >= DOUBLING {
+            break;
+        }
         let before = doubles(&client, "twice").await;
         scene.slow(&format!("operator_slow:late@{}:15", crash % 2));
         for _ in 0..3 {
@@ -77,9 +85,8 @@ async fn after_the_same_crashes_at_least_once_doubles_rows_exactly_once_does_not
         [""; 0],
         "at least once has lost rows"
     );
-    let doubled = grown.iter().filter(|rows| **rows > 0.0).count();
     assert!(
-        doubled * 2 >= CRASHES,
-        "at least once doubled rows at {doubled} of {CRASHES} crashes: {grown:?}"
+        doubling(&grown) >= DOUBLING,
+        "at least once doubled rows at fewer than {DOUBLING} crashes: {grown:?}"
     );
 }

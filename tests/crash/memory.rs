@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 
 /// What is beside the limit however large that is: a block at least of every run that is merged, parts on their way to
 /// storage, stacks, and what allocators cannot give back because something in the same page lives.
-const BESIDE_MB: u64 = 128;
+const BESIDE_MB: u64 = 192;
 /// Bytes of text in each row. A row is in the state of the aggregate and in the view.
 const TEXT_BYTES: u64 = 480;
 

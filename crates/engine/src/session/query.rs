@@ -352,6 +352,9 @@ fn provider(
         .get(&relation.id)
         .map_or(&[][..], Vec::as_slice);
     let overlay = Overlay::new(&stored.arrow_schema(), changes).map_err(|e| sql_error(&e, ""))?;
+    // Columns of a table may have got other names since its rows were first kept; those of a view keep theirs, unless it is
+    // another view by now.
+    let is_view = relation.kind == RelationKind::MaterializedView;
     let has_changed = |part: &tidegate_state::ViewSnapshot| {
         let mut columns = relation.columns.iter().zip(relation.schema.fields());
         let schema = part.schema();
@@ -360,7 +363,7 @@ fn provider(
             kept.is_none_or(|k| k.name() != field.name() || k.data_type() != field.data_type())
         })
     };
-    if view.parts.iter().any(has_changed) {
+    if is_view && view.parts.iter().any(has_changed) {
         return Err(SqlError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!(
