@@ -9,6 +9,8 @@
 
 #[path = "crash/chaos.rs"]
 mod chaos;
+#[path = "crash/event_time.rs"]
+mod event_time;
 #[path = "crash/guarantees.rs"]
 mod guarantees;
 #[path = "crash/kills.rs"]

@@ -1,6 +1,6 @@
 //! Nodes, edges, and their identity.
 
-use crate::{Distribution, Op, StateTable};
+use crate::{ColumnWatermarks, Distribution, Op, StateTable};
 use arrow::datatypes::SchemaRef;
 use serde::Serialize;
 use tidegate_types::{OperatorId, RelationId};
@@ -24,6 +24,8 @@ pub struct Node {
     pub append_only: bool,
     /// Columns whose values no two output rows share, if some are known.
     pub unique_key: Option<Vec<usize>>,
+    /// Columns whose values in changes yet to come have a lower bound.
+    pub watermarks: ColumnWatermarks,
     pub state: Vec<StateTable>,
 }
 
@@ -42,6 +44,11 @@ impl Dataflow {
 
     pub fn input_schema(&self, node: usize, input: usize) -> &SchemaRef {
         &self.nodes[self.nodes[node].inputs[input].from].schema
+    }
+
+    /// The watermarks of an input's columns.
+    pub fn input_watermarks(&self, node: usize, input: usize) -> &ColumnWatermarks {
+        &self.nodes[self.nodes[node].inputs[input].from].watermarks
     }
 
     /// The relations that this dataflow imports or reads, each once, in order of first use.

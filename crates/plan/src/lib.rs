@@ -10,12 +10,15 @@ pub mod expr;
 pub mod join_state;
 pub mod op;
 pub mod state_tables;
+pub mod time_bins;
+pub mod watermark;
 
 pub use dataflow::{Dataflow, Edge, Node};
 pub use exclusion::{Excluding, Exclusion};
 pub use expr::ScalarExpr;
 pub use op::{
     AggregateCall, AggregateFunction, Distribution, JoinKind, Op, PairFunction, Ranking, SortKey,
-    StateTable,
+    StateTable, TimeBound, bound_columns,
 };
 pub use state_tables::{AggregateState, ValueSet};
+pub use watermark::{ColumnWatermarks, TimeStep, Watermark};

@@ -81,6 +81,7 @@ impl Fixture {
                     unique_key: planned.unique.then_some(planned.key),
                     schema: planned.schema,
                     append_only: planned.append_only,
+                    watermarks: planned.watermarks,
                     view: None,
                     source: None,
                 }
@@ -107,6 +108,7 @@ impl Fixture {
             schema,
             unique_key: None,
             append_only: false,
+            watermarks: Vec::new(),
             view: Some(ViewQuery {
                 query: Arc::from(view.query),
                 text: text.to_owned(),
@@ -209,6 +211,7 @@ fn columns(
         schema: Arc::new(Schema::new(fields)),
         unique_key: (!key.is_empty()).then_some(positions),
         append_only: false,
+        watermarks: Vec::new(),
         view: None,
         source: None,
     }

@@ -13,7 +13,7 @@ use crate::in_flight;
 use crate::input::InputPort;
 use crate::input::reader::Waker;
 use crate::input::shared_source::SourceReader;
-use crate::input::source_import::{Beginning, SourceImport};
+use crate::input::source_import::{Beginning, ImportOf, SourceImport};
 use crate::input::table::TableInput;
 use crate::input::view_import::ViewImport;
 use crate::packet::{ByKeyGroup, Packet};
@@ -34,6 +34,8 @@ use timely::worker::Worker;
 
 /// The index under which a driver's error table has its id: behind any that an operator declares.
 const ERROR_TABLE: usize = 1000;
+/// The same for the table of how far an input's event time has come. What is behind the errors is for rows in flight.
+const EVENT_TIME_TABLE: usize = 999;
 
 type Rows<'scope> = Stream<'scope, u64, Packet>;
 
@@ -221,10 +223,7 @@ impl Builder<'_> {
         context: NodeContext,
         outlet: Outlet,
     ) -> Result<(), StateError> {
-        let tables = match &node.op {
-            Op::TableInput { .. } => Tables::default(),
-            _ => self.position_table(node)?,
-        };
+        let tables = self.position_table(node)?;
         let saved = match &node.op {
             Op::Import { relation, .. } if self.install.is_seeded => {
                 let restored = self.restored.borrow();
@@ -424,22 +423,40 @@ pub(crate) fn error_table(relation: RelationId, node: &Node) -> TableId {
 
 /// The tables of a dataflow that every worker restores whole.
 pub(crate) fn position_tables(dataflow: &tidegate_plan::Dataflow) -> Vec<TableId> {
-    let inputs = dataflow
-        .nodes
-        .iter()
-        .filter(|n| matches!(n.op, Op::Source { .. } | Op::Import { .. }));
+    let inputs = dataflow.nodes.iter().filter(|n| {
+        matches!(
+            n.op,
+            Op::Source { .. } | Op::Import { .. } | Op::TableInput { .. }
+        )
+    });
     inputs
         .flat_map(|node| input_tables(dataflow.relation, node))
         .collect()
 }
 
-/// The tables of an input: its position, and behind it what a source's own reader could not decode.
+/// The id of the table of how far an input's event time has come.
+pub(crate) fn event_time_table(relation: RelationId, node: &Node) -> TableId {
+    TableId::of(relation, node.id, EVENT_TIME_TABLE)
+}
+
+/// The tables of an input: its position, what a source's own reader could not decode, and last its event time.
 fn input_tables(relation: RelationId, node: &Node) -> Vec<TableId> {
-    let mut tables = vec![position_table(relation, node)];
+    let mut tables = Vec::new();
+    if !matches!(node.op, Op::TableInput { .. }) {
+        tables.push(position_table(relation, node));
+    }
     if is_reader(relation, node) {
         tables.push(error_table(relation, node));
     }
+    if has_event_time(node) {
+        tables.push(event_time_table(relation, node));
+    }
     tables
+}
+
+/// Whether rows of an input may have to be told late.
+pub(crate) fn has_event_time(node: &Node) -> bool {
+    matches!(node.op, Op::Source { .. } | Op::TableInput { .. })
 }
 
 /// Whether this is the source's own reader, and not a view's end of it.
@@ -457,7 +474,7 @@ fn make_input(
     let own = install.spec.relation();
     match op {
         Op::TableInput { .. } => {
-            let mut input = TableInput::new(port);
+            let mut input = TableInput::new(port, install.spec.event_time);
             Box::new(move || input.run())
         }
         Op::Source { relation, columns } => {
@@ -468,8 +485,9 @@ fn make_input(
                     message: error.to_string(),
                 })
             };
+            let event_time = install.spec.event_time_of(*relation);
             if *relation == own {
-                match SourceReader::new(port, source, waker) {
+                match SourceReader::new(port, source, event_time, waker) {
                     Ok(mut reader) => Box::new(move || reader.run()),
                     Err(error) => relation_failed(error),
                 }
@@ -482,9 +500,12 @@ fn make_input(
                 };
                 match SourceImport::new(
                     port,
-                    *relation,
-                    columns.clone(),
-                    source,
+                    ImportOf {
+                        relation: *relation,
+                        columns: columns.clone(),
+                        source,
+                        event_time,
+                    },
                     restored,
                     waker,
                     status,

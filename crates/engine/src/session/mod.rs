@@ -25,6 +25,7 @@ mod transaction;
 mod transient;
 mod verify;
 mod view;
+mod watermark;
 
 #[cfg(test)]
 mod tests;
