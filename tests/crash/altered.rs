@@ -560,7 +560,9 @@ async fn a_failing_worker_leaves_the_old_view_or_the_new_one() {
                 Ok(_) => true,
                 Err(error) => {
                     let error = error.as_db_error().unwrap().clone();
-                    assert_eq!(error.code().code(), "55000", "{failure}: {error:?}");
+                    // 55006 while workers that were started from an older checkpoint alter the view again.
+                    let code = error.code().code();
+                    assert!(["55000", "55006"].contains(&code), "{failure}: {error:?}");
                     false
                 }
             };
