@@ -199,6 +199,22 @@ async fn rocksdb_holds_more_than_memory_without_checkpoints() {
     state_larger_than_memory("off", state_mb, limit_mb).await;
 }
 
+/// A query that needs more than its share of the limit is refused, and the session goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_keep_to_their_share() {
+    let directory = TempDir::new().unwrap();
+    let server = Server::start(directory.path(), &[("memory_limit", "48MB")]);
+    let client = server.connect().await;
+    let joined = |rows: u64| {
+        format!(
+            "SELECT length(string_agg(repeat('x', 500), '')) FROM generate_series(1, {rows}) AS s(g)"
+        )
+    };
+    let error = refused(&client, &joined(100_000)).await;
+    assert_eq!(error.code(), &SqlState::OUT_OF_MEMORY);
+    assert_eq!(rows(&client, &joined(1_000)).await, ["500000"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_that_runs_short_stops_growing() {
     let directory = TempDir::new().unwrap();
