@@ -11,6 +11,8 @@
 mod altered;
 #[path = "crash/chaos.rs"]
 mod chaos;
+#[path = "crash/event_time.rs"]
+mod event_time;
 #[path = "crash/guarantees.rs"]
 mod guarantees;
 #[path = "crash/kills.rs"]

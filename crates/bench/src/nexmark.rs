@@ -11,7 +11,7 @@ use std::time::Instant;
 
 #[derive(Args)]
 pub struct Options {
-    /// q0, q1, q2, q3, q4, q17, q18, q19 or q20.
+    /// q0, q1, q2, q3, q4, q5, q7, q8, q11, q12, q17, q18, q19 or q20.
     #[arg(long)]
     query: String,
     /// Events of the combined stream: 2 % persons, 6 % auctions, 92 % bids.
@@ -39,6 +39,23 @@ const QUERIES: &[Query] = &[
         "q4",
         &["auction", "bid"],
         include_str!("../../../sql/nexmark/q4.sql"),
+    ),
+    Query::new("q5", &["bid"], include_str!("../../../sql/nexmark/q5.sql")),
+    Query::new("q7", &["bid"], include_str!("../../../sql/nexmark/q7.sql")),
+    Query::new(
+        "q8",
+        &["person", "auction"],
+        include_str!("../../../sql/nexmark/q8.sql"),
+    ),
+    Query::new(
+        "q11",
+        &["bid"],
+        include_str!("../../../sql/nexmark/q11.sql"),
+    ),
+    Query::new(
+        "q12",
+        &["bid"],
+        include_str!("../../../sql/nexmark/q12.sql"),
     ),
     Query::new(
         "q17",

@@ -31,5 +31,5 @@ pub use drop_plan::DropPlan;
 pub use error::CatalogError;
 pub use relation::{
     Check, Column, MaterializedViewDef, Relation, RelationClass, RelationKind, SinkDef, SourceDef,
-    TableDef, ViewDef,
+    TableDef, ViewDef, WatermarkDef,
 };

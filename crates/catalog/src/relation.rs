@@ -68,6 +68,19 @@ pub struct TableDef {
     /// `WITH (…)`.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<WatermarkDef>,
+}
+
+/// `WATERMARK FOR column AS column - delay`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatermarkDef {
+    /// Index of the column.
+    pub column: usize,
+    pub delay_us: i64,
+    /// Late rows are shown among the errors.
+    #[serde(default)]
+    pub keeps_late: bool,
 }
 
 /// `CONSTRAINT name CHECK (condition)`.
@@ -91,6 +104,8 @@ pub struct SourceDef {
     pub encode: Option<String>,
     #[serde(default)]
     pub format_options: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<WatermarkDef>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -110,6 +125,9 @@ pub struct MaterializedViewDef {
     pub plan_json: String,
     /// Indexes of the columns by which rows are unique.
     pub key: Vec<usize>,
+    /// Rows are given when they are final.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emit_on_window_close: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

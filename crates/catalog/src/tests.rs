@@ -36,6 +36,7 @@ fn materialized_view() -> RelationKind {
         options: BTreeMap::from([("state_backend".to_string(), "rocksdb".to_string())]),
         plan_json: r#"{"nodes":[]}"#.to_string(),
         key: vec![0],
+        emit_on_window_close: false,
     })
 }
 
@@ -671,6 +672,7 @@ fn the_durable_form_says_everything() {
         format: Some("plain".to_string()),
         encode: Some("csv".to_string()),
         format_options: BTreeMap::from([("delimiter".to_string(), ";".to_string())]),
+        watermark: None,
     });
     create(&mut catalog, "src", source, &[]);
     let sink = RelationKind::Sink(SinkDef {

@@ -49,10 +49,22 @@ pub fn scan_counts(
     reverse: bool,
     visit: &mut dyn FnMut(&[u8], i64) -> ControlFlow<()>,
 ) -> Result<(), StateError> {
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    scan_counts_within(table, key, all, reverse, visit)
+}
+
+/// Those of them that lie within bounds.
+pub fn scan_counts_within(
+    table: &dyn Table,
+    key: &[u8],
+    bounds: (Bound<&[u8]>, Bound<&[u8]>),
+    reverse: bool,
+    visit: &mut dyn FnMut(&[u8], i64) -> ControlFlow<()>,
+) -> Result<(), StateError> {
     let mut damaged = None;
     table.scan(
         key,
-        (Bound::Unbounded, Bound::Unbounded),
+        bounds,
         reverse,
         &mut |sub, value| match count_of(value) {
             Ok(count) if count <= 0 => ControlFlow::Continue(()),

@@ -45,6 +45,7 @@ pub struct Cx<'a> {
     output: &'a mut Vec<Batch>,
     errors: &'a mut Vec<RowError>,
     budget_rows: usize,
+    wanted_at_ms: Option<i64>,
 }
 
 impl<'a> Cx<'a> {
@@ -59,7 +60,19 @@ impl<'a> Cx<'a> {
             output,
             errors,
             budget_rows,
+            wanted_at_ms: None,
         }
+    }
+
+    /// Asks for a barrier at this time, in milliseconds since 1970, though no row may have come by then. An operator asks
+    /// again at each barrier, for the next time alone.
+    pub fn want_barrier_at(&mut self, time_ms: i64) {
+        self.wanted_at_ms = Some(self.wanted_at_ms.map_or(time_ms, |at| at.min(time_ms)));
+    }
+
+    /// What was asked for.
+    pub fn wanted_at(&self) -> Option<i64> {
+        self.wanted_at_ms
     }
 
     /// Sends a batch downstream. Empty batches are dropped.

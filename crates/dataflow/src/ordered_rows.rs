@@ -140,6 +140,33 @@ impl OrderedRows {
         })
     }
 
+    /// The keys of these groups of the epoch.
+    pub fn keys(&self, range: Range<usize>) -> Result<KeyChunk, OperatorError> {
+        self.groups.chunk(range)
+    }
+
+    /// The epoch's changes of a key: encoded columns in order, with what their counts were and are. Writes nothing.
+    pub fn counts<'a>(
+        &'a self,
+        group: usize,
+        key: &[u8],
+        table: &dyn Table,
+    ) -> Result<Vec<(&'a [u8], i64, i64)>, OperatorError> {
+        let changes: Vec<(&[u8], i64)> = self
+            .changes
+            .span(group..group + 1)
+            .map(|position| self.changes.entry(position))
+            .map(|(_, sub, diff)| (sub, diff))
+            .filter(|(_, diff)| *diff != 0)
+            .collect();
+        let cells: Vec<Cell<'_>> = changes.iter().map(|(sub, _)| Cell { key, sub }).collect();
+        let old = read_counts(table, &cells)?;
+        let counts = changes.iter().zip(old);
+        Ok(counts
+            .map(|((sub, diff), old)| (*sub, old, old + diff))
+            .collect())
+    }
+
     /// Every row is kept.
     fn apply_all(
         &self,

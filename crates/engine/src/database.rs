@@ -32,6 +32,8 @@ use tidegate_types::{LogPosition, OperatorId, RelationId, SqlError, SqlState};
 use tokio::sync::watch;
 
 /// The owner of everything until there are users.
+/// `watermark_idle_timeout = off`.
+const NEVER_IDLE: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 86_400);
 pub(crate) const OWNER: &str = "tidegate";
 /// The pieces in which checkpoints are written, merged and read have one byte of `memory_limit` in so many.
 const CHECKPOINTS_PART: usize = 16;
@@ -420,6 +422,9 @@ impl Database {
             memory_limit_bytes: settings.bytes("memory_limit"),
             restart_strategy: settings.restart_strategy(),
             max_barrier_lag: settings.duration("max_barrier_lag"),
+            watermark_idle_timeout: settings
+                .duration("watermark_idle_timeout")
+                .unwrap_or(NEVER_IDLE),
         }
     }
 

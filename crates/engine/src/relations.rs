@@ -8,15 +8,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tidegate_catalog::{
     Catalog, MaterializedViewDef, Relation, RelationKind, SearchPath, SinkDef, SourceDef, TableDef,
+    WatermarkDef,
 };
 use tidegate_connectors::registry::{self, SinkRequest};
 use tidegate_connectors::{Format, Source};
 use tidegate_parser::Statement;
 use tidegate_parser::sqlparser::ast;
-use tidegate_plan::{Dataflow, PlanError, Stored};
+use tidegate_plan::{ColumnWatermarks, Dataflow, PlanError, Stored, Watermark};
 use tidegate_planner::dataflow::StoredRelation;
 use tidegate_planner::{Planner, Relations, Resolved, ViewQuery, stored_functions};
-use tidegate_runtime::RelationSpec;
+use tidegate_runtime::{EventTime, RelationSpec};
 use tidegate_state::BackendKind;
 use tidegate_types::{RelationId, SqlError};
 
@@ -44,6 +45,7 @@ impl Relations for Names {
                 schema,
                 unique_key: None,
                 append_only: false,
+                watermarks: Vec::new(),
                 view: None,
                 source: Some(provider_as_source(provider)),
             });
@@ -100,6 +102,10 @@ fn resolved(relation: &Relation) -> Result<Resolved, SqlError> {
     let unique_key = key
         .and_then(|key| key.iter().map(position).collect::<Option<Vec<_>>>())
         .filter(|k| !k.is_empty());
+    let watermarks = watermarks(relation)
+        .into_iter()
+        .filter_map(|(column, watermark)| Some((position(&column)?, watermark)))
+        .collect();
     Ok(Resolved {
         id: relation.id,
         name: relation.name.clone(),
@@ -108,14 +114,42 @@ fn resolved(relation: &Relation) -> Result<Resolved, SqlError> {
         columns,
         unique_key,
         append_only,
+        watermarks,
         view,
         source: None,
+    })
+}
+
+/// The watermarks of stored columns.
+fn watermarks(relation: &Relation) -> ColumnWatermarks {
+    match &relation.kind {
+        RelationKind::Table(TableDef { watermark, .. })
+        | RelationKind::Source(SourceDef { watermark, .. }) => {
+            let of = |def: &WatermarkDef| (def.column, Watermark::of_source(relation.id));
+            watermark.iter().map(of).collect()
+        }
+        RelationKind::MaterializedView(def) => def
+            .options
+            .get(WATERMARKS_OPTION)
+            .and_then(|json| serde_json::from_str(json).ok())
+            .unwrap_or_default(),
+        RelationKind::View(_) | RelationKind::Sink(_) => Vec::new(),
+    }
+}
+
+/// What a watermark says of the rows of a relation.
+fn event_time(watermark: Option<&WatermarkDef>) -> Option<EventTime> {
+    watermark.map(|def| EventTime {
+        column: def.column,
+        delay_us: def.delay_us,
+        keeps_late: def.keeps_late,
     })
 }
 
 /// What the planner found out about a view, kept with its definition so that others can be planned over it.
 pub(crate) const UNIQUE_OPTION: &str = "tidegate.unique";
 pub(crate) const APPEND_ONLY_OPTION: &str = "tidegate.append_only";
+pub(crate) const WATERMARKS_OPTION: &str = "tidegate.watermarks";
 
 fn view_query(text: &str) -> Result<ViewQuery, SqlError> {
     Ok(ViewQuery {
@@ -187,6 +221,7 @@ impl Specs<'_> {
             source: None,
             sink: None,
             backend,
+            event_time: event_time(def.watermark.as_ref()),
             choices: checkpoint_settings::choices(relation),
         }
     }
@@ -221,6 +256,7 @@ impl Specs<'_> {
             source: Some(connector),
             sink: None,
             backend,
+            event_time: event_time(def.watermark.as_ref()),
             choices: checkpoint_settings::choices(relation),
         })
     }
@@ -233,12 +269,14 @@ impl Specs<'_> {
         let dataflow = compiled(relation, &def.plan_json, || {
             let names = self.names(&def.options);
             let columns: Vec<String> = relation.columns.iter().map(|c| c.name.clone()).collect();
-            let planned = Planner::new(&names, &def.query).plan_materialized_view(
-                parse_query(&def.query)?,
-                &columns,
-                relation.id,
-                &relation.name,
-            )?;
+            let planned = Planner::new(&names, &def.query)
+                .emitting_on_close(def.emit_on_window_close)
+                .plan_materialized_view(
+                    parse_query(&def.query)?,
+                    &columns,
+                    relation.id,
+                    &relation.name,
+                )?;
             Ok(planned.dataflow)
         })?;
         let readers = self.readers(&dataflow.reads())?;
@@ -249,6 +287,7 @@ impl Specs<'_> {
             source: None,
             sink: None,
             backend,
+            event_time: None,
             choices: checkpoint_settings::choices(relation),
         })
     }
@@ -264,6 +303,7 @@ impl Specs<'_> {
             source: None,
             sink: None,
             backend: self.default_backend,
+            event_time: None,
             choices: Arc::default(),
         })
     }
@@ -301,6 +341,7 @@ impl Specs<'_> {
             source: None,
             sink: Some(sink),
             backend,
+            event_time: None,
             choices: checkpoint_settings::choices(relation),
         })
     }

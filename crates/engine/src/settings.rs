@@ -403,6 +403,12 @@ pub const SETTINGS: &[Setting] = &[
         "Accepted for clients.",
     ),
     server(
+        "watermark_idle_timeout",
+        "1min",
+        Kind::Duration { may_be_off: true },
+        "A part of a source that has given nothing for so long does not hold its watermark back; off: it always does.",
+    ),
+    server(
         "workers",
         "0",
         Kind::Integer { min: 0, max: 256 },

@@ -5,6 +5,7 @@
 //! - `FROM t FOR SYSTEM_TIME AS OF …`, also with `SAVEPOINT name`, which becomes [`Expr::Prefixed`];
 //! - `MATCH_RECOGNIZE`;
 //! - generated columns spelled `c type AS expr`;
+//! - `f(TABLE t, …)`, which becomes [`Expr::Prefixed`], and `f(t PARTITION BY k, …)`, an operator between the two;
 //! - `EMIT ON WINDOW CLOSE` is never taken for an alias.
 //!
 //! It also notes how far the library came. `sqlparser` backtracks (a parenthesis may open a sub-query or a join) and then
@@ -14,7 +15,7 @@
 use std::any::TypeId;
 use std::cell::Cell;
 
-use sqlparser::ast::{ColumnOption, Expr, GeneratedAs};
+use sqlparser::ast::{BinaryOperator, ColumnOption, Expr, GeneratedAs, ObjectNamePart};
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -133,6 +134,32 @@ fn starts_emit_clause(parser: &Parser) -> bool {
         && is_word(&parser.peek_nth_token_ref(1).token, "WINDOW")
 }
 
+/// The operator that `t PARTITION BY k` is read as, as an argument of a table function.
+pub const PARTITION_BY: &str = "PARTITION BY";
+
+/// Looser than any operator, and tighter than a comma.
+const PARTITION_BY_PRECEDENCE: u8 = 1;
+
+/// Whether `(TABLE name` comes next, as an argument and not as a query.
+fn starts_table_argument(parser: &Parser) -> bool {
+    let after = &parser.peek_nth_token_ref(2).token;
+    matches!(parser.get_current_token().token, Token::LParen)
+        && is_word(&parser.peek_nth_token_ref(0).token, "TABLE")
+        && matches!(parser.peek_nth_token_ref(1).token, Token::Word(_))
+        && (matches!(after, Token::Comma | Token::Period) || is_word(after, "PARTITION"))
+}
+
+fn table_argument(parser: &mut Parser) -> Result<Expr, ParserError> {
+    let prefix = parser.parse_identifier()?;
+    let name = parser.parse_object_name(false)?;
+    let parts = name.0.into_iter().filter_map(|part| match part {
+        ObjectNamePart::Identifier(ident) => Some(ident),
+        ObjectNamePart::Function(_) => None,
+    });
+    let value = Box::new(Expr::CompoundIdentifier(parts.collect()));
+    Ok(Expr::Prefixed { prefix, value })
+}
+
 impl Dialect for TidegateDialect {
     fn dialect(&self) -> TypeId {
         TypeId::of::<PostgreSqlDialect>()
@@ -150,6 +177,9 @@ impl Dialect for TidegateDialect {
             && NEVER_AN_EXPRESSION.contains(&word.keyword)
         {
             return Some(parser.expected_ref("an expression", next));
+        }
+        if starts_table_argument(parser) {
+            return Some(table_argument(parser));
         }
         let names_savepoint = is_word(&parser.get_current_token().token, "OF")
             && is_word(&parser.peek_nth_token_ref(0).token, "SAVEPOINT")
@@ -170,7 +200,16 @@ impl Dialect for TidegateDialect {
         expr: &Expr,
         precedence: u8,
     ) -> Option<Result<Expr, ParserError>> {
-        use Keyword::{DISTINCT, FROM, IS, NOT};
+        use Keyword::{BY, DISTINCT, FROM, IS, NOT, PARTITION};
+        if parser.parse_keywords(&[PARTITION, BY]) {
+            let left = Box::new(expr.clone());
+            let op = BinaryOperator::Custom(PARTITION_BY.to_owned());
+            let keys = parser.parse_subexpr(PARTITION_BY_PRECEDENCE);
+            return Some(
+                keys.map(Box::new)
+                    .map(|right| Expr::BinaryOp { left, op, right }),
+            );
+        }
         let negated = parser.parse_keywords(&[IS, NOT, DISTINCT, FROM]);
         if !negated && !parser.parse_keywords(&[IS, DISTINCT, FROM]) {
             return None;
@@ -207,6 +246,11 @@ impl Dialect for TidegateDialect {
 
     fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
         self.reached(parser.peek_token_ref().span.start);
+        if is_word(&parser.peek_nth_token_ref(0).token, "PARTITION")
+            && is_word(&parser.peek_nth_token_ref(1).token, "BY")
+        {
+            return Some(Ok(PARTITION_BY_PRECEDENCE));
+        }
         self.postgres.get_next_precedence(parser)
     }
 

@@ -49,7 +49,7 @@ pub use ast::{
     IncludeColumn, LikePattern, ObjectKind, ParsedStatement, QueryText, Savepoint, Show, ShowWhat,
     SinkInput, Statement, Subscribe, SubscribeTarget, TableOnConflict, Watermark, WithOption,
 };
-pub use dialect::TidegateDialect;
+pub use dialect::{PARTITION_BY, TidegateDialect};
 pub use error::ParseError;
 pub use names::{fold, name_parts, quote_ident};
 pub use rewrite::EXCLUSION_MARK;

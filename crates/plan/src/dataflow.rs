@@ -1,6 +1,6 @@
 //! Nodes, edges, and their identity.
 
-use crate::{Distribution, Op, StateTable};
+use crate::{ColumnWatermarks, Distribution, Op, StateTable};
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use tidegate_types::{OperatorId, RelationId};
@@ -24,6 +24,8 @@ pub struct Node {
     pub append_only: bool,
     /// Columns whose values no two output rows share, if some are known.
     pub unique_key: Option<Vec<usize>>,
+    /// Columns whose values in changes yet to come have a lower bound.
+    pub watermarks: ColumnWatermarks,
     pub state: Vec<StateTable>,
 }
 
@@ -50,6 +52,11 @@ impl Dataflow {
         &self.nodes[self.nodes[node].inputs[input].from].schema
     }
 
+    /// The watermarks of an input's columns.
+    pub fn input_watermarks(&self, node: usize, input: usize) -> &ColumnWatermarks {
+        &self.nodes[self.nodes[node].inputs[input].from].watermarks
+    }
+
     /// The relations that this dataflow imports or reads, each once, in order of first use.
     pub fn reads(&self) -> Vec<RelationId> {
         let mut relations = Vec::new();
@@ -73,6 +80,9 @@ impl Dataflow {
         let mut renamed = self.clone();
         renamed.relation = other(self.relation);
         for node in &mut renamed.nodes {
+            for (_, watermark) in &mut node.watermarks {
+                *watermark = watermark.with_sources(&other);
+            }
             match &mut node.op {
                 Op::Import { relation, .. }
                 | Op::Source { relation, .. }

@@ -10,7 +10,7 @@
 //! holds for plans stored by versions before there was a number. So whatever changes in the planner, state is found or
 //! the plan is refused; it is never left behind silently.
 
-use crate::{Dataflow, Edge, Node, Op, StateTable};
+use crate::{ColumnWatermarks, Dataflow, Edge, Node, Op, StateTable};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
@@ -78,6 +78,8 @@ struct NodeForm {
     schema: String,
     append_only: bool,
     unique_key: Option<Vec<usize>>,
+    #[serde(default)]
+    watermarks: ColumnWatermarks,
     /// A fingerprint of the state tables.
     state: u64,
 }
@@ -161,6 +163,7 @@ impl Dataflow {
                 schema: schema_to_text(&node.schema).map_err(unreadable)?,
                 append_only: node.append_only,
                 unique_key: node.unique_key.clone(),
+                watermarks: node.watermarks.clone(),
                 state: fingerprint(&node.state),
             });
         }
@@ -269,6 +272,7 @@ impl Form {
                 schema: schema_from_text(&node.schema).map_err(unreadable)?,
                 append_only: node.append_only,
                 unique_key: node.unique_key,
+                watermarks: node.watermarks,
                 state: Vec::new(),
             });
         }

@@ -141,6 +141,26 @@ impl fmt::Display for Op {
                 let (by, order) = (positions(partition), sort_keys(order));
                 write!(f, "Window by {by} order {order}: {}", list.join(", "))
             }
+            Op::Session {
+                partition,
+                time,
+                gap_us,
+            } => {
+                let by = positions(partition);
+                write!(f, "Session by {by} time #{time} gap {gap_us}us")
+            }
+            Op::TimeFilter { from, until } => {
+                f.write_str("TimeFilter")?;
+                for (name, bound) in [("from", from), ("until", until)] {
+                    if let Some(bound) = bound {
+                        write!(f, " {name} #{} {:+}us", bound.column, bound.shift_us)?;
+                    }
+                }
+                Ok(())
+            }
+            Op::OnClose { key, time } => {
+                write!(f, "OnClose by {} time #{time}", positions(key))
+            }
             Op::AtMostOne { keys } => write!(f, "AtMostOne by {}", positions(keys)),
             Op::Materialize { relation, key } => {
                 write!(f, "Materialize relation {relation} key {}", positions(key))

@@ -12,6 +12,8 @@ pub mod join_state;
 pub mod op;
 pub mod state_tables;
 pub mod succession;
+pub mod time_bins;
+pub mod watermark;
 
 pub use dataflow::{CONTENTS, Dataflow, Edge, Node};
 pub use durable::{PlanError, Stored};
@@ -19,7 +21,8 @@ pub use exclusion::{Excluding, Exclusion};
 pub use expr::ScalarExpr;
 pub use op::{
     AggregateCall, AggregateFunction, Distribution, JoinKind, Op, PairFunction, Ranking, SortKey,
-    StateTable,
+    StateTable, TimeBound, bound_columns,
 };
 pub use state_tables::{AggregateState, ValueSet};
 pub use succession::Fate;
+pub use watermark::{ColumnWatermarks, TimeStep, Watermark};

@@ -110,6 +110,13 @@ pub struct AggregateCall {
     pub parameter: Option<ScalarExpr>,
 }
 
+/// A time that a row has of its own: that of a column and so much more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TimeBound {
+    pub column: usize,
+    pub shift_us: i64,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Op {
     /// Reads the changes of a table or materialized view, on the worker that keeps them.
@@ -177,6 +184,24 @@ pub enum Op {
         order: Vec<SortKey>,
         calls: Vec<ScalarExpr>,
     },
+    /// Rows of a partition of which none is more than the gap behind the one before it in time are one session. Output: the
+    /// input's columns, then the time of the session's first row and that of its last plus the gap, NULL where the time is.
+    Session {
+        partition: Vec<usize>,
+        time: usize,
+        gap_us: i64,
+    },
+    /// Rows that are there from a time on, and until one, as barriers tell the time.
+    TimeFilter {
+        from: Option<TimeBound>,
+        until: Option<TimeBound>,
+    },
+    /// Holds rows back until the watermark of their time has passed it, and gives them once. Rows that are equal in the key
+    /// are kept together; the time is one of its columns.
+    OnClose {
+        key: Vec<usize>,
+        time: usize,
+    },
     /// Fails the view's rows (21000) when a key has more than one row: what a scalar sub-query must not have.
     AtMostOne {
         keys: Vec<usize>,
@@ -203,4 +228,11 @@ pub struct StateTable {
     pub sub_key: SchemaRef,
     #[serde(skip)]
     pub value: SchemaRef,
+}
+
+/// The columns of the bounds of an [`Op::TimeFilter`], each once: by which it keeps its rows.
+pub fn bound_columns(from: Option<&TimeBound>, until: Option<&TimeBound>) -> Vec<usize> {
+    let mut columns: Vec<usize> = from.into_iter().chain(until).map(|b| b.column).collect();
+    columns.dedup();
+    columns
 }

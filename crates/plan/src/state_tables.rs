@@ -175,7 +175,30 @@ pub fn state_tables(op: &Op, inputs: &[Input]) -> Vec<StateTable> {
         Op::Window {
             partition, order, ..
         } => window_tables(partition, order, &inputs[0].schema),
-        Op::AtMostOne { keys } => {
+        Op::Session {
+            partition, time, ..
+        } => {
+            let order = [SortKey {
+                column: *time,
+                descending: false,
+                nulls_first: true,
+            }];
+            vec![top_n_table(partition, &order, &inputs[0].schema, false)]
+        }
+        Op::TimeFilter { from, until } => {
+            let key = crate::bound_columns(from.as_ref(), until.as_ref());
+            let rest = rest_of(&inputs[0].schema, &key);
+            ["waiting", "present"]
+                .map(|name| {
+                    map_table(
+                        name,
+                        columns(&inputs[0].schema, &key),
+                        columns(&inputs[0].schema, &rest),
+                    )
+                })
+                .to_vec()
+        }
+        Op::AtMostOne { keys } | Op::OnClose { key: keys, .. } => {
             let rest = rest_of(&inputs[0].schema, keys);
             vec![map_table(
                 "rows",

@@ -27,6 +27,14 @@ pub enum Fate {
 
 /// Whether an operator's state says what its output is at present, row for row.
 pub fn can_replay(dataflow: &Dataflow, index: usize) -> bool {
+    // State that a watermark frees does not say what the output was.
+    let inputs = 0..dataflow.nodes[index].inputs.len();
+    if inputs
+        .into_iter()
+        .any(|input| !dataflow.input_watermarks(index, input).is_empty())
+    {
+        return false;
+    }
     match &dataflow.nodes[index].op {
         Op::Aggregate { .. } => true,
         Op::TopN {
@@ -184,6 +192,7 @@ impl Dataflow {
                 false => same_types(&node.schema, &before.schema),
             }
             && node.append_only == before.append_only
+            && node.watermarks == before.watermarks
             && node.inputs.len() == before.inputs.len()
             && node.inputs.iter().zip(&before.inputs).all(|(edge, was)| {
                 edge.distribution == was.distribution

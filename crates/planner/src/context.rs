@@ -71,6 +71,8 @@ pub struct Resolved {
     /// Indexes into `schema`: columns that no two rows share: a table's primary key, a materialized view's key when it is one.
     pub unique_key: Option<Vec<usize>>,
     pub append_only: bool,
+    /// Of visible columns.
+    pub watermarks: tidegate_plan::ColumnWatermarks,
     /// Of a plain view.
     pub view: Option<ViewQuery>,
     /// What ad-hoc plans scan at once, where the engine has it ready: system relations.

@@ -30,6 +30,7 @@ pub fn plan_table(table: &StoredRelation) -> Dataflow {
     input.origin = Origin {
         append_only: table.append_only,
         unique_key,
+        ..Origin::default()
     };
     let schema = input.schema.clone();
     materialized(input, schema, table.id, &table.name)
@@ -48,7 +49,7 @@ pub fn plan_source(source: &StoredRelation) -> Dataflow {
     );
     input.origin = Origin {
         append_only: source.append_only,
-        unique_key: None,
+        ..Origin::default()
     };
     flatten(input, source.id, &source.name)
 }
@@ -138,6 +139,7 @@ fn push(mut rel: Rel, dataflow: &mut Dataflow) -> (usize, Properties) {
         schema: rel.schema,
         append_only: found.append_only,
         unique_key: found.unique_key.clone(),
+        watermarks: found.watermarks.clone(),
         state: Vec::new(),
     });
     (dataflow.nodes.len() - 1, found)

@@ -194,6 +194,27 @@ impl Writer<'_> {
                 order: keys,
                 calls,
             } => window(partition, keys, calls, input(0)),
+            Op::Session {
+                partition,
+                time,
+                gap_us,
+            } => format!(
+                "Session by {} in {}, gap {}",
+                list(partition, input(0)),
+                name(input(0), *time),
+                tidegate_types::text::micros_as_interval(*gap_us)
+            ),
+            Op::TimeFilter { from, until } => {
+                let mut text = "TimeFilter".to_owned();
+                for (word, bound) in [("from", from), ("until", until)] {
+                    if let Some(bound) = bound {
+                        let shift = tidegate_types::text::micros_as_interval(bound.shift_us);
+                        let _ = write!(text, " {word} {} + {shift}", name(input(0), bound.column));
+                    }
+                }
+                text
+            }
+            Op::OnClose { time, .. } => format!("OnClose of {}", name(input(0), *time)),
             Op::AtMostOne { .. } => "AtMostOne".to_owned(),
             Op::Materialize { key, .. } if key.is_empty() => "Materialize".to_owned(),
             Op::Materialize { key, .. } => format!("Materialize key {}", list(key, &node.schema)),

@@ -3,8 +3,8 @@
 //! The walk of `CREATE MATERIALIZED VIEW v AS SELECT …`, and what each stage may assume:
 //!
 //! 1. [`refuse`] looks at the syntax tree: what DataFusion would silently ignore or get wrong is refused by name. What can be
-//!    said in other words is rewritten: [`set_returning`], [`quantified`], [`multisets`], [`lateral`], [`lateral_limit`],
-//!    [`windows`].
+//!    said in other words is rewritten: [`time_windows`], [`set_returning`], [`quantified`], [`multisets`], [`lateral`],
+//!    [`lateral_limit`], [`windows`].
 //! 2. [`query`] turns the tree into a DataFusion logical plan. [`context`] answers its questions about names: relations
 //!    come from the caller's [`Relations`], functions from one [`functions::registry`]. Ad-hoc reads go the same way, so a
 //!    function, a type or a coercion cannot mean one thing in a `SELECT` and another in a view.
@@ -36,6 +36,7 @@ mod lateral_limit;
 pub mod lower;
 mod multisets;
 pub mod names;
+mod now;
 pub mod optimize;
 pub mod properties;
 mod quantified;
@@ -45,8 +46,10 @@ pub mod rel;
 pub mod rules;
 mod set_returning;
 pub mod spellings;
+mod time_windows;
 mod values;
 pub mod view;
+pub mod watermarks;
 mod windows;
 
 #[cfg(test)]

@@ -71,6 +71,7 @@ impl UserDefinedLogicalNodeCore for AtMostOne {
 /// The analyzed plan of a view's query, ready to be lowered.
 pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     refuse_volatile(&plan)?;
+    let plan = crate::now::bind(plan)?;
     let plan = first_of_each(plan)?;
     let plan = guard_scalar_subqueries(plan)?;
     let mut options = functions::registry().options.clone();
@@ -109,7 +110,8 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     ]
 }
 
-/// A view is a function of its inputs, so what depends on the moment or on chance has no place in it.
+/// A view is a function of its inputs, so what depends on the moment or on chance has no place in it; but for `now()`, which
+/// barriers tell.
 fn refuse_volatile(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
@@ -125,13 +127,7 @@ fn refuse_volatile(plan: &LogicalPlan) -> Result<()> {
 }
 
 fn depends_on_moment(function: &ScalarFunction) -> bool {
-    const CLOCK: [&str; 5] = [
-        "now",
-        "current_timestamp",
-        "current_date",
-        "current_time",
-        "today",
-    ];
+    const CLOCK: [&str; 3] = ["current_date", "current_time", "today"];
     function.func.signature().volatility == Volatility::Volatile || CLOCK.contains(&function.name())
 }
 

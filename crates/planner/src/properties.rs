@@ -3,18 +3,23 @@
 //! - **append-only**: no row is ever retracted. Sources and append-only tables are; filters, projections and unions keep
 //!   it; an inner or semi join of two append-only inputs and DISTINCT over one have it too. Everything else may retract.
 //! - **unique key**: columns that no two rows share. No columns at all means that there is at most one row.
+//! - **watermarks**: lower bounds of columns in changes yet to come ([`crate::watermarks`]).
 //! - **distribution**: which rows an operator has to see together.
 //!
 //! Each claim is used to save state or an exchange, so each must hold for every input; where in doubt the answer is no.
 
 use crate::rel::Rel;
+use crate::watermarks;
 use tidegate_plan::join_state::join_partition_keys;
-use tidegate_plan::{Distribution, JoinKind, Op, Ranking, ScalarExpr};
+use tidegate_plan::{
+    ColumnWatermarks, Distribution, JoinKind, Op, Ranking, ScalarExpr, bound_columns,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Properties {
     pub append_only: bool,
     pub unique_key: Option<Vec<usize>>,
+    pub watermarks: ColumnWatermarks,
 }
 
 /// The properties of a node over inputs with these.
@@ -22,6 +27,7 @@ pub(crate) fn derive(rel: &Rel, inputs: &[Properties]) -> Properties {
     Properties {
         append_only: append_only(rel, inputs),
         unique_key: unique_key(rel, inputs),
+        watermarks: watermarks::derive(rel, inputs),
     }
 }
 
@@ -30,6 +36,8 @@ fn append_only(rel: &Rel, inputs: &[Properties]) -> bool {
     match &rel.op {
         Op::Import { .. } | Op::Source { .. } | Op::TableInput { .. } => rel.origin.append_only,
         Op::Values { .. } => true,
+        Op::OnClose { .. } => true,
+        Op::TimeFilter { until, .. } => all && until.is_none(),
         Op::Filter { .. }
         | Op::Project { .. }
         | Op::Union
@@ -41,7 +49,11 @@ fn append_only(rel: &Rel, inputs: &[Properties]) -> bool {
             kind: JoinKind::Inner | JoinKind::LeftSemi,
             ..
         } => all,
-        Op::Join { .. } | Op::TopN { .. } | Op::Window { .. } | Op::AtMostOne { .. } => false,
+        Op::Join { .. }
+        | Op::TopN { .. }
+        | Op::Window { .. }
+        | Op::Session { .. }
+        | Op::AtMostOne { .. } => false,
     }
 }
 
@@ -51,9 +63,11 @@ fn unique_key(rel: &Rel, inputs: &[Properties]) -> Option<Vec<usize>> {
             rel.origin.unique_key.clone()
         }
         Op::Values { rows } => (rows.len() <= 1).then(Vec::new),
-        Op::Filter { .. } | Op::Materialize { .. } | Op::Sink { .. } => {
-            inputs[0].unique_key.clone()
-        }
+        Op::Filter { .. }
+        | Op::TimeFilter { .. }
+        | Op::OnClose { .. }
+        | Op::Materialize { .. }
+        | Op::Sink { .. } => inputs[0].unique_key.clone(),
         Op::Project { expressions } => inputs[0]
             .unique_key
             .as_ref()
@@ -74,7 +88,7 @@ fn unique_key(rel: &Rel, inputs: &[Properties]) -> Option<Vec<usize>> {
             let by_number = || partition.iter().copied().chain([rel.width() - 1]).collect();
             inputs[0].unique_key.clone().or_else(|| Some(by_number()))
         }
-        Op::TopN { .. } | Op::Window { .. } => inputs[0].unique_key.clone(),
+        Op::TopN { .. } | Op::Window { .. } | Op::Session { .. } => inputs[0].unique_key.clone(),
         Op::AtMostOne { keys } => Some(keys.clone()),
         Op::Union | Op::Unnest { .. } => None,
         Op::Join {
@@ -133,10 +147,12 @@ fn join_key(
 /// How an input's rows must lie for a node to be right.
 pub(crate) fn distribution(op: &Op, input: usize, properties: &Properties) -> Distribution {
     match op {
-        Op::Aggregate { keys, .. } | Op::AtMostOne { keys } => Distribution::Key(keys.clone()),
-        Op::TopN { partition, .. } | Op::Window { partition, .. } => {
-            Distribution::Key(partition.clone())
+        Op::Aggregate { keys, .. } | Op::AtMostOne { keys } | Op::OnClose { key: keys, .. } => {
+            Distribution::Key(keys.clone())
         }
+        Op::TopN { partition, .. }
+        | Op::Window { partition, .. }
+        | Op::Session { partition, .. } => Distribution::Key(partition.clone()),
         Op::Join {
             kind,
             null_aware,
@@ -146,6 +162,9 @@ pub(crate) fn distribution(op: &Op, input: usize, properties: &Properties) -> Di
         } => {
             let keys = if input == 0 { left_keys } else { right_keys };
             Distribution::Key(join_partition_keys(*kind, *null_aware, keys).to_vec())
+        }
+        Op::TimeFilter { from, until } => {
+            Distribution::Key(bound_columns(from.as_ref(), until.as_ref()))
         }
         Op::Materialize { key, .. } if key.is_empty() => Distribution::Any,
         Op::Materialize { key, .. } => Distribution::Key(key.clone()),

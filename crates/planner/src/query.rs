@@ -3,7 +3,7 @@
 use crate::context::{Context, RelationSource, Relations, Resolved};
 use crate::{
     errors, lateral, lateral_limit, multisets, names, quantified, refuse, set_returning, spellings,
-    values, windows,
+    time_windows, values, windows,
 };
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::Transformed;
@@ -27,6 +27,8 @@ pub struct Planner<'a> {
     pub(crate) relations: &'a dyn Relations,
     /// The text that the statement's spans refer to.
     pub(crate) text: &'a str,
+    /// Whether a view gives its rows when they are final.
+    pub(crate) emit_on_close: bool,
 }
 
 /// A query, ready to be run once over data.
@@ -62,7 +64,17 @@ impl PlannedQuery {
 impl<'a> Planner<'a> {
     /// `text` is what the statement was parsed from, for the positions of errors.
     pub fn new(relations: &'a dyn Relations, text: &'a str) -> Self {
-        Self { relations, text }
+        Self {
+            relations,
+            text,
+            emit_on_close: false,
+        }
+    }
+
+    /// With `EMIT ON WINDOW CLOSE`.
+    pub fn emitting_on_close(mut self, emit_on_close: bool) -> Self {
+        self.emit_on_close = emit_on_close;
+        self
     }
 
     /// Plans a query that is to be read once. `parameters` are the types of `$1`, … as far as the client declared them.
@@ -128,6 +140,7 @@ pub(crate) fn plan(
     mut planner_context: PlannerContext,
 ) -> Result<LogicalPlan, SqlError> {
     // Before anything is refused: a rewritten construct is no longer there to be.
+    time_windows::rewrite(&mut query, text)?;
     set_returning::rewrite(&mut query, context.purpose);
     refuse::check(&query, context.purpose, text)?;
     windows::spell_out(&mut query)?;

@@ -12,9 +12,6 @@ use sqlparser::ast::{
 use std::ops::ControlFlow;
 use tidegate_types::{SqlError, SqlState};
 
-/// Window table functions, which stream processing has and nothing here maintains yet.
-const TIME_WINDOWS: [&str; 5] = ["tumble", "hop", "cumulate", "session", "hopping"];
-
 pub(crate) fn check(query: &Query, purpose: Purpose, text: &str) -> Result<(), SqlError> {
     match query.visit(&mut Refuser { purpose, text }) {
         ControlFlow::Break(error) => Err(error),
@@ -163,9 +160,6 @@ impl Visitor for Refuser<'_> {
                     .and_then(|part| part.as_ident())
                     .map(|ident| ident.value.to_lowercase());
                 match last {
-                    Some(last) if TIME_WINDOWS.contains(&last.as_str()) => {
-                        self.everywhere(&last.to_uppercase(), factor)
-                    }
                     // It will be an unnest.
                     Some(last) if spellings::returns_rows(&last) => ControlFlow::Continue(()),
                     Some(last) => self.view(&format!("the table function {last}"), factor),

@@ -7,7 +7,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::Expr;
 use std::sync::Arc;
-use tidegate_plan::{Op, ScalarExpr};
+use tidegate_plan::{ColumnWatermarks, Op, ScalarExpr};
 
 /// What is known about a relation that is read, besides its schema.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +15,8 @@ pub struct Origin {
     pub append_only: bool,
     /// Positions in the node's output.
     pub unique_key: Option<Vec<usize>>,
+    /// Of columns of the node's output.
+    pub watermarks: ColumnWatermarks,
 }
 
 /// One operator over its inputs.

@@ -82,6 +82,7 @@ impl Fixture {
                     unique_key: planned.unique.then_some(planned.key),
                     schema: planned.schema,
                     append_only: planned.append_only,
+                    watermarks: planned.watermarks,
                     view: None,
                     source: None,
                 }
@@ -108,6 +109,7 @@ impl Fixture {
             schema,
             unique_key: None,
             append_only: false,
+            watermarks: Vec::new(),
             view: Some(ViewQuery {
                 query: Arc::from(view.query),
                 text: text.to_owned(),
@@ -211,6 +213,7 @@ fn columns(
         schema: Arc::new(Schema::new(fields)),
         unique_key: (!key.is_empty()).then_some(positions),
         append_only: false,
+        watermarks: Vec::new(),
         view: None,
         source: None,
     }

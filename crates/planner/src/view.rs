@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::planner::PlannerContext;
 use sqlparser::ast;
 use std::sync::Arc;
-use tidegate_plan::{Dataflow, Op};
+use tidegate_plan::{ColumnWatermarks, Dataflow, Op};
 use tidegate_types::{RelationId, SqlError, SqlState};
 
 /// A materialized view, ready to be installed.
@@ -24,6 +24,8 @@ pub struct PlannedView {
     /// No two rows share the key.
     pub unique: bool,
     pub append_only: bool,
+    /// Of columns of the schema.
+    pub watermarks: ColumnWatermarks,
     /// Tables, sources and materialized views whose changes the dataflow reads.
     pub reads: Vec<RelationId>,
     /// Relations that the query names itself, plain views included: what a DROP has to ask about.
@@ -66,6 +68,10 @@ impl Planner<'_> {
             schema,
             direct,
         } = self.tree(query, columns)?;
+        let rel = match self.emit_on_close {
+            true => on_close(rel)?,
+            false => rel,
+        };
         let found = dataflow::properties_of(&rel);
         let dataflow = materialize(rel, &schema, relation, name)?;
         let Op::Materialize { key, .. } = &dataflow.root().op else {
@@ -75,6 +81,7 @@ impl Planner<'_> {
             key: key.clone(),
             unique: found.unique_key.is_some(),
             append_only: found.append_only,
+            watermarks: found.watermarks,
             reads: dataflow.reads(),
             schema,
             direct,
@@ -157,6 +164,27 @@ impl Planner<'_> {
             direct: context.direct(),
         })
     }
+}
+
+/// `EMIT ON WINDOW CLOSE`: rows are given when a watermark says that they are final.
+fn on_close(rel: Rel) -> Result<Rel, SqlError> {
+    let found = dataflow::properties_of(&rel);
+    let Some((time, _)) = found.watermarks.first() else {
+        let message = "EMIT ON WINDOW CLOSE needs a column of the result that a watermark bounds";
+        return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, message).with_hint(
+            "Declare WATERMARK FOR its time on the source, and select window_start or window_end.",
+        ));
+    };
+    let time = *time;
+    let mut key = match found.unique_key {
+        Some(key) => key,
+        None => (0..rel.width()).collect(),
+    };
+    if !key.contains(&time) {
+        key.push(time);
+    }
+    let schema = rel.schema.clone();
+    Ok(Rel::new(Op::OnClose { key, time }, vec![rel], schema))
 }
 
 /// The schema under the names of a column list, which may be shorter. Names must be distinct.

@@ -11,9 +11,10 @@ use crate::driver::{
 use crate::hub::{Hub, Tables};
 use crate::in_flight;
 use crate::input::InputPort;
+use crate::input::event_time;
 use crate::input::reader::Waker;
 use crate::input::shared_source::SourceReader;
-use crate::input::source_import::{Beginning, SourceImport};
+use crate::input::source_import::{Beginning, ImportOf, SourceImport};
 use crate::input::table::TableInput;
 use crate::input::view_import::ViewImport;
 use crate::packet::{ByKeyGroup, Packet};
@@ -40,6 +41,8 @@ use timely::worker::Worker;
 
 /// The index under which a driver's error table has its id: behind any that an operator declares.
 const ERROR_TABLE: usize = 1000;
+/// The same for the table of how far an input's event time has come. What is behind the errors is for rows in flight.
+const EVENT_TIME_TABLE: usize = 999;
 
 type Rows<'scope> = Stream<'scope, u64, Packet>;
 
@@ -309,10 +312,7 @@ impl Builder<'_> {
         context: NodeContext,
         outlet: Outlet,
     ) -> Result<(), StateError> {
-        let (tables, is_inherited) = match &node.op {
-            Op::TableInput { .. } => Default::default(),
-            _ => self.position_table(node)?,
-        };
+        let (tables, is_inherited) = self.position_table(node)?;
         let saved = match &node.op {
             Op::Import { relation, .. } if self.install.is_seeded && part.is_standing() => {
                 let restored = self.restored.borrow();
@@ -514,9 +514,11 @@ impl Builder<'_> {
                 form: Form::Value,
                 merge: Merge::Replace,
             };
-            let owns = |key: &[u8]| {
-                let (groups, hub) = (self.hub.groups, self.hub);
-                seed::owns_position(&node.op, key, groups, hub.worker, hub.workers)
+            let (groups, hub) = (self.hub.groups, self.hub);
+            let of_times = has_event_time(node) && *id == event_time_table(self.relation(), node);
+            let owns = |key: &[u8]| match of_times {
+                true => event_time::owns(key, hub.worker, hub.workers),
+                false => seed::owns_position(&node.op, key, groups, hub.worker, hub.workers),
             };
             let (table, inherited) = self.table(BackendKind::Memory, &spec, &owns)?;
             is_inherited |= inherited;
@@ -601,22 +603,40 @@ pub(crate) fn error_table(relation: RelationId, node: &Node) -> TableId {
 
 /// The tables of a dataflow that every worker restores whole.
 pub(crate) fn position_tables(dataflow: &tidegate_plan::Dataflow) -> Vec<TableId> {
-    let inputs = dataflow
-        .nodes
-        .iter()
-        .filter(|n| matches!(n.op, Op::Source { .. } | Op::Import { .. }));
+    let inputs = dataflow.nodes.iter().filter(|n| {
+        matches!(
+            n.op,
+            Op::Source { .. } | Op::Import { .. } | Op::TableInput { .. }
+        )
+    });
     inputs
         .flat_map(|node| input_tables(dataflow.relation, node))
         .collect()
 }
 
-/// The tables of an input: its position, and behind it what a source's own reader could not decode.
+/// The id of the table of how far an input's event time has come.
+pub(crate) fn event_time_table(relation: RelationId, node: &Node) -> TableId {
+    TableId::of(relation, node.id, EVENT_TIME_TABLE)
+}
+
+/// The tables of an input: its position, what a source's own reader could not decode, and last its event time.
 fn input_tables(relation: RelationId, node: &Node) -> Vec<TableId> {
-    let mut tables = vec![position_table(relation, node)];
+    let mut tables = Vec::new();
+    if !matches!(node.op, Op::TableInput { .. }) {
+        tables.push(position_table(relation, node));
+    }
     if is_reader(relation, node) {
         tables.push(error_table(relation, node));
     }
+    if has_event_time(node) {
+        tables.push(event_time_table(relation, node));
+    }
     tables
+}
+
+/// Whether rows of an input may have to be told late.
+pub(crate) fn has_event_time(node: &Node) -> bool {
+    matches!(node.op, Op::Source { .. } | Op::TableInput { .. })
 }
 
 /// Whether this is the source's own reader, and not a view's end of it.
@@ -643,7 +663,7 @@ fn make_input(port: InputPort, op: &Op, feed: Feed, waker: Waker) -> Box<dyn FnM
     let own = spec.relation();
     match op {
         Op::TableInput { .. } => {
-            let mut input = TableInput::new(port);
+            let mut input = TableInput::new(port, spec.event_time);
             Box::new(move || input.run())
         }
         Op::Source { relation, columns } => {
@@ -654,17 +674,21 @@ fn make_input(port: InputPort, op: &Op, feed: Feed, waker: Waker) -> Box<dyn FnM
                     message: error.to_string(),
                 })
             };
+            let event_time = spec.event_time_of(*relation);
             if *relation == own {
-                match SourceReader::new(port, source, waker) {
+                match SourceReader::new(port, source, event_time, waker) {
                     Ok(mut reader) => Box::new(move || reader.run()),
                     Err(error) => relation_failed(error),
                 }
             } else {
                 match SourceImport::new(
                     port,
-                    *relation,
-                    columns.clone(),
-                    source,
+                    ImportOf {
+                        relation: *relation,
+                        columns: columns.clone(),
+                        source,
+                        event_time,
+                    },
                     beginning,
                     waker,
                     status,

@@ -62,7 +62,7 @@ pub(crate) struct CheckpointWork {
 impl CheckpointWork {
     pub fn new(barrier: &Barrier, triggered_at: Instant, policy: Arc<CheckpointPolicy>) -> Self {
         Self {
-            barrier: *barrier,
+            barrier: barrier.clone(),
             policy,
             triggered_at,
             aligned_at: Instant::now(),
@@ -369,7 +369,7 @@ async fn commit(
         pending,
         ..
     } = running;
-    let barrier = work.barrier;
+    let barrier = work.barrier.clone();
     let pending = pending.expect("what was uploaded was begun");
     record.workers = parts::of_workers(&work.sealed, &uploads);
     let in_flight = in_flight_descriptors(work, record.checkpoint);
@@ -576,6 +576,16 @@ pub(crate) fn descriptors_of(dataflow: &Dataflow) -> Vec<TableDescriptor> {
                 tables.push(describe(id, node.id, "errors", Form::Value, Merge::Replace));
             }
         }
+    }
+    for node in dataflow.nodes.iter().filter(|n| build::has_event_time(n)) {
+        let id = build::event_time_table(relation, node);
+        tables.push(describe(
+            id,
+            node.id,
+            "event time",
+            Form::Value,
+            Merge::Replace,
+        ));
     }
     crate::schemas::describe(dataflow, &mut tables);
     tables

@@ -7,7 +7,8 @@
 //! **When a barrier is cut.** Never while two are in flight. At once when table changes have been appended, when a source
 //! has run dry after giving rows, or when somebody asked; otherwise when `rows_per_epoch` rows have come or
 //! `barrier_interval` has gone by since the first of them. So an idle system cuts none, a quiet one answers in
-//! milliseconds, and a busy one works in large epochs. A checkpoint's barrier that is to overtake does not wait for those
+//! milliseconds, and a busy one works in large epochs. Without rows one is cut when an operator has asked for that time, and
+//! when event time has come further. A checkpoint's barrier that is to overtake does not wait for those
 //! in flight: it overtakes them too.
 //!
 //! **When an epoch is published.** When every worker has passed its barrier and nobody merged rows of it into a later one.
@@ -21,6 +22,7 @@ use crate::board::Passed;
 use crate::checkpointing::{self, CheckpointWork, Sealed};
 use crate::command::{Command, Inbox, Install, StateSizes, Way};
 use crate::driver::WorkerFailure;
+use crate::event_clock::{EventClock, Told};
 use crate::lag::Busy;
 use crate::policy::{CheckpointAlignment, CheckpointExecution, CheckpointPolicy, LivePolicy};
 use crate::schedule::{Schedule, shown};
@@ -32,6 +34,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_checkpoint::CheckpointStore;
 use tidegate_connectors::sink::Token;
+use tidegate_types::watermark::{EventTimes, Watermarks};
 use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, LogPosition, RelationId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -47,6 +50,8 @@ pub(crate) struct Pace {
     pub barrier_interval: Duration,
     pub rows_per_epoch: usize,
     pub policy: Arc<LivePolicy>,
+    /// A split that has given nothing for so long holds no watermark back.
+    pub watermark_idle_timeout: Duration,
 }
 
 /// What readers may see.
@@ -104,6 +109,11 @@ struct State {
     held: Option<(CheckpointId, Barrier)>,
     /// Prepared by sinks, to be in the manifest of this checkpoint or a later one.
     tokens: Vec<(CheckpointId, RelationId, Token)>,
+    clock: EventClock,
+    /// When a reader has to look at the clock again, though no row may come by then.
+    looks: BTreeMap<(RelationId, usize), Instant>,
+    /// Times, in milliseconds since 1970, at which operators have something to do.
+    alarms: BTreeSet<i64>,
     /// Sources of which a worker has nothing more to read.
     finished: BTreeSet<(RelationId, usize)>,
     failure: Option<WorkerFailure>,
@@ -166,6 +176,9 @@ impl Coordinator {
         failures: mpsc::UnboundedSender<WorkerFailure>,
     ) -> Self {
         let state = State {
+            clock: EventClock::new(inboxes.len()),
+            looks: BTreeMap::new(),
+            alarms: BTreeSet::new(),
             inboxes,
             next_epoch: beginning.epoch.0,
             last_time_ms: beginning.time_ms,
@@ -236,6 +249,43 @@ impl Coordinator {
         state.order.iter().copied().filter(ended).collect()
     }
 
+    /// How far the rows of a source have come on a worker.
+    pub fn event_time(&self, source: RelationId, worker: usize, told: Told) {
+        let mut state = self.state.lock();
+        if state.clock.tell(source, worker, told) {
+            self.timer.notify_one();
+        }
+    }
+
+    /// A reader wants a barrier then, if none comes before: what it has to tell may be something else.
+    pub fn look_again(&self, source: RelationId, worker: usize, at: Instant) {
+        if self
+            .state
+            .lock()
+            .looks
+            .insert((source, worker), at)
+            .is_none()
+        {
+            self.timer.notify_one();
+        }
+    }
+
+    pub fn idle_after(&self) -> Duration {
+        self.pace.watermark_idle_timeout
+    }
+
+    /// What event time has reached, and how far it is on its way there, for whoever looks.
+    pub fn watermarks(&self) -> (EventTimes, EventTimes) {
+        self.state.lock().clock.seen()
+    }
+
+    /// An operator has something to do when time has come this far, though no row may come by then.
+    pub fn act_at(&self, time_ms: i64) {
+        if self.state.lock().alarms.insert(time_ms) {
+            self.timer.notify_one();
+        }
+    }
+
     pub fn barrier_wanted(&self) {
         let mut state = self.state.lock();
         state.wanted = true;
@@ -272,7 +322,7 @@ impl Coordinator {
     }
 
     fn complete(&self, state: &mut State, flight: InFlight) {
-        let barrier = flight.barrier;
+        let barrier = flight.barrier.clone();
         let is_sync = flight.policy.execution == CheckpointExecution::Sync;
         let overtaken = flight.overtaken;
         if let Some(checkpoint) = barrier.checkpoint {
@@ -307,6 +357,7 @@ impl Coordinator {
             }
         }
         state.checkpoints.epoch_ended();
+        state.clock.settle(&barrier.watermarks.floors);
         self.published.send_modify(|p| {
             p.epoch = barrier.epoch;
             p.log_position = barrier.log_position;
@@ -404,6 +455,8 @@ impl Coordinator {
             state.installs.remove(relation);
         }
         state.finished.retain(|(r, _)| !relations.contains(r));
+        state.clock.forget(relations);
+        state.looks.retain(|(r, _), _| !relations.contains(r));
         state.order.retain(|r| !relations.contains(r));
         // They may come again before these barriers have passed, and with another state.
         for sealed in state.in_flight.iter_mut().flat_map(|f| &mut f.sealed) {
@@ -692,10 +745,16 @@ impl Coordinator {
             .first_row_at
             .filter(|_| self.rows_since_barrier.load(Ordering::Relaxed) > 0);
         let barrier = rows.map(|at| at + self.pace.barrier_interval);
+        let looks = state.looks.values().min().copied();
+        let alarms = state.alarms.first().map(|at_ms| {
+            let left = at_ms.saturating_sub(clock_ms()).clamp(0, 3_600_000);
+            now + Duration::from_millis(left as u64)
+        });
         let checkpoint = state.checkpoints.deadline(&self.pace.policy.get());
         let flights = state.in_flight.iter();
         let flights = flights.filter_map(|f| f.barrier.checkpoint.map(|_| f.next_look(now)));
-        let deadline = barrier.into_iter().chain(checkpoint).chain(flights).min()?;
+        let waits = barrier.into_iter().chain(checkpoint).chain(flights);
+        let deadline = waits.chain(looks).chain(alarms).min()?;
         Some(deadline.max(now + Duration::from_micros(200)))
     }
 
@@ -732,8 +791,16 @@ impl Coordinator {
         let waited = state
             .first_row_at
             .is_some_and(|at| now - at >= self.pace.barrier_interval);
-        let due =
-            checkpoint || state.wanted || rows >= self.pace.rows_per_epoch || (rows > 0 && waited);
+        let called = state.looks.values().any(|at| *at <= now)
+            || state.alarms.first().is_some_and(|at| *at <= clock_ms());
+        // Where rows flow the next barrier is near, and takes the news along.
+        let news = rows == 0 && state.clock.has_news(&|| together(&state.installs));
+        let due = checkpoint
+            || state.wanted
+            || rows >= self.pace.rows_per_epoch
+            || (rows > 0 && waited)
+            || called
+            || news;
         if due {
             self.cut(state, now, checkpoint.then_some(policy));
         }
@@ -772,7 +839,10 @@ impl Coordinator {
             time_ms: state.last_time_ms,
             checkpoint: id,
             log_position: state.log_position,
+            watermarks: self.watermarks_of_next(state),
         };
+        state.looks.retain(|_, at| *at > now);
+        state.alarms = state.alarms.split_off(&(state.last_time_ms + 1));
         // Also because of its timeouts.
         if state.checkpoints.barrier_cut(id.is_some()) || id.is_some() {
             self.timer.notify_one();
@@ -782,7 +852,7 @@ impl Coordinator {
         state.first_row_at = None;
         self.rows_since_barrier.store(0, Ordering::Relaxed);
         state.in_flight.push_back(InFlight {
-            barrier,
+            barrier: barrier.clone(),
             cut_at: now,
             waiting: state.inboxes.len(),
             sealed: Vec::new(),
@@ -792,6 +862,20 @@ impl Coordinator {
             overtaken: false,
         });
         self.broadcast(state, &Command::Barrier(barrier, way));
+    }
+
+    fn watermarks_of_next(&self, state: &mut State) -> Watermarks {
+        if !state.clock.is_used() {
+            return Watermarks::default();
+        }
+        let (floors, reached) = state.clock.advance(&|| together(&state.installs));
+        let published = self.published.borrow().epoch;
+        let catching_up = |r: &RelationId| unfinished(&state.installs, *r, published).is_some();
+        Watermarks {
+            reached,
+            floors,
+            catching_up: Arc::new(state.installs.keys().copied().filter(catching_up).collect()),
+        }
     }
 
     fn broadcast(&self, state: &State, command: &Command) {
@@ -819,6 +903,24 @@ fn clock_ms() -> i64 {
     #[cfg(debug_assertions)]
     let clock_ms = clock_ms + crate::failpoint::clock_ahead_ms();
     clock_ms
+}
+
+/// For each relation that runs all that it reads, down to tables and sources.
+fn together(installs: &BTreeMap<RelationId, Arc<Install>>) -> Vec<BTreeSet<RelationId>> {
+    let below = |relation: &RelationId| {
+        let (mut found, mut open) = (BTreeSet::new(), vec![*relation]);
+        while let Some(relation) = open.pop() {
+            let reads = installs.get(&relation).map(|i| i.spec.dataflow.reads());
+            let reads = reads.into_iter().flatten();
+            open.extend(reads.filter(|read| found.insert(*read)));
+        }
+        found.retain(|r| {
+            let spec = installs.get(r).map(|i| &i.spec);
+            spec.is_some_and(|spec| spec.event_time.is_some())
+        });
+        found
+    };
+    installs.keys().map(below).collect()
 }
 
 /// One of a relation and all that it reads, down to tables and sources, that does not hold all it should at this epoch.

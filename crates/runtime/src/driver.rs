@@ -21,13 +21,14 @@ use crate::hub::{Hub, Tables};
 use crate::in_flight;
 use crate::packet::Packet;
 use crate::policy::RelationChoices;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_dataflow::{Cx, Operator, OperatorError, Port, Progress, RowError};
 use tidegate_state::{Cell, Change, Run, Table};
-use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, OperatorId, RelationId};
+use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, OperatorId, RelationId, Watermarks};
 use timely::dataflow::channels::pushers::Output;
 use timely::dataflow::operators::Capability;
 use timely::progress::frontier::MutableAntichain;
@@ -175,6 +176,17 @@ impl NodeContext {
     /// The checkpoint that its state is sealed for at a barrier.
     pub fn checkpoint_of(&self, barrier: &Barrier) -> Option<CheckpointId> {
         self.hub.checkpoint_of(barrier).filter(|_| self.is_durable)
+    }
+
+    /// The barrier for an operator: no watermark holds for a relation that still reads history.
+    fn own_barrier<'a>(&self, barrier: &'a Barrier) -> Cow<'a, Barrier> {
+        if !barrier.watermarks.catching_up.contains(&self.relation) {
+            return Cow::Borrowed(barrier);
+        }
+        Cow::Owned(Barrier {
+            watermarks: Watermarks::default(),
+            ..barrier.clone()
+        })
     }
 
     /// A stash with what was in flight when the node's state was saved.
@@ -381,7 +393,8 @@ impl OperatorDriver {
             self.cx.hub.worker,
             self.epoch == self.cx.start,
         );
-        match self.call(|operator, cx| operator.on_barrier(barrier, cx)) {
+        let own = self.cx.own_barrier(barrier);
+        match self.call(|operator, cx| operator.on_barrier(&own, cx)) {
             Progress::Done => self.close_epoch(),
             Progress::More => self.stage = Stage::ResumeBarrier,
         }
@@ -399,7 +412,11 @@ impl OperatorDriver {
             &mut self.errors,
             OUTPUT_BUDGET_ROWS,
         );
-        match work(self.operator.as_mut(), &mut cx) {
+        let progress = work(self.operator.as_mut(), &mut cx);
+        if let Some(time_ms) = cx.wanted_at() {
+            self.cx.hub.coordinator.act_at(time_ms);
+        }
+        match progress {
             Ok(progress) => progress,
             Err(error) => self.cx.fail(error),
         }

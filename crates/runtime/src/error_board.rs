@@ -38,6 +38,7 @@ struct SourceErrors {
 struct Contents {
     rows: HashMap<(RelationId, WorkerId), BTreeMap<ErrorKey, i64>>,
     sources: HashMap<(RelationId, WorkerId), SourceErrors>,
+    late: HashMap<(RelationId, WorkerId), u64>,
 }
 
 impl Contents {
@@ -101,8 +102,22 @@ impl ErrorBoard {
             .insert((relation, worker), errors);
     }
 
+    /// How many rows of a relation came late, on this worker.
+    pub fn late_rows(&self, relation: RelationId, worker: WorkerId, count: u64) {
+        let mut contents = self.contents.lock();
+        contents.late.insert((relation, worker), count);
+    }
+
+    /// The same over all workers.
+    pub fn all_late_rows(&self, relation: RelationId) -> u64 {
+        let contents = self.contents.lock();
+        let late = contents.late.iter().filter(|((r, _), _)| *r == relation);
+        late.map(|(_, count)| count).sum()
+    }
+
     pub fn forget(&self, relation: RelationId, worker: WorkerId) {
         let mut contents = self.contents.lock();
+        contents.late.remove(&(relation, worker));
         contents.rows.remove(&(relation, worker));
         contents.sources.remove(&(relation, worker));
     }

@@ -141,7 +141,7 @@ impl Hub {
     }
 
     pub fn barrier(&self, epoch: u64) -> Option<Barrier> {
-        self.barriers.borrow().get(&Epoch(epoch)).copied()
+        self.barriers.borrow().get(&Epoch(epoch)).cloned()
     }
 
     /// A barrier has arrived: everybody who is not woken by an input is woken here.
@@ -153,10 +153,11 @@ impl Hub {
             _ => {}
         }
         self.board.borrow_mut().expect(barrier.epoch);
-        self.barriers.borrow_mut().insert(barrier.epoch, barrier);
+        let epoch = barrier.epoch;
+        self.barriers.borrow_mut().insert(epoch, barrier.clone());
         for queue in self.table_queues.borrow().values() {
             let mut queue = queue.borrow_mut();
-            queue.items.push_back(TableItem::Barrier(barrier));
+            queue.items.push_back(TableItem::Barrier(barrier.clone()));
             queue.activator.activate();
         }
         for (_, activator) in self.barrier_listeners.borrow().iter() {

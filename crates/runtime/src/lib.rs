@@ -20,6 +20,7 @@ mod coordinator;
 mod credits;
 mod driver;
 mod error_board;
+mod event_clock;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod following;
@@ -59,7 +60,7 @@ pub use restart::RestartStrategy;
 pub use runtime::{Runtime, RuntimeConfig, ViewReader};
 pub use saved_positions::{SavedPosition, saved_positions};
 pub use seed::Seed;
-pub use spec::{CatalogSnapshot, ChangeLog, RelationSpec};
+pub use spec::{CatalogSnapshot, ChangeLog, EventTime, RelationSpec};
 pub use state_match::{MatchedOperator, MatchedTable, StateMatch, match_state, rows_of, same_form};
 pub use status::{CheckpointInfo, ErrorRow, JobStatus, OperatorStatus, RuntimeStatus};
 pub use suspension::{Reason, Suspension};

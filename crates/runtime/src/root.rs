@@ -182,7 +182,9 @@ impl Materialize {
         board.pass(cx.relation, barrier.epoch, settled);
         drop(board);
         self.exporter.borrow_mut().passed = barrier.epoch.0;
-        self.exporter.borrow().export(|| Exported::Passed(*barrier));
+        self.exporter
+            .borrow()
+            .export(|| Exported::Passed(barrier.clone()));
     }
 }
 

@@ -51,6 +51,8 @@ pub struct RuntimeConfig {
     pub restart_strategy: RestartStrategy,
     /// A view for which a barrier waits longer is left out; `None`: everybody waits for it.
     pub max_barrier_lag: Option<Duration>,
+    /// A split of a source that has given nothing for so long does not hold a watermark back.
+    pub watermark_idle_timeout: Duration,
 }
 
 /// What runs, by relation.
@@ -634,6 +636,23 @@ impl Runtime {
         self.shared.errors.count(relation)
     }
 
+    /// For each source and table with a watermark: what it has reached, in microseconds since 1970, and how many rows were late.
+    pub fn watermarks(&self) -> Vec<(RelationId, Option<i64>, u64)> {
+        let Some(coordinator) = self.shared.current.lock().clone() else {
+            return Vec::new();
+        };
+        let (reached, _) = coordinator.watermarks();
+        let installed = coordinator.all_installed();
+        let timed = installed.iter().filter(|i| i.spec.event_time.is_some());
+        timed
+            .map(|install| {
+                let relation = install.spec.relation();
+                let late = self.shared.errors.all_late_rows(relation);
+                (relation, reached.get(&relation).copied(), late)
+            })
+            .collect()
+    }
+
     /// Stops the workers, after a last checkpoint when asked for one.
     pub async fn stop(&self, final_checkpoint: bool) -> Result<(), SqlError> {
         let result = if final_checkpoint {
@@ -788,6 +807,7 @@ impl RuntimeConfig {
             barrier_interval: self.barrier_interval,
             rows_per_epoch: memory::limit_rows(self.rows_per_epoch, self.memory_limit_bytes),
             policy,
+            watermark_idle_timeout: self.watermark_idle_timeout,
         }
     }
 }

@@ -25,6 +25,16 @@ pub(crate) fn describe(dataflow: &Dataflow, tables: &mut [TableDescriptor]) {
 
 fn of_node(dataflow: &Dataflow, node: &Node, add: &mut dyn FnMut(TableId, TableSchemas)) {
     let relation = dataflow.relation;
+    if build::has_event_time(node) {
+        let number = |name: &str| Field::new(name, DataType::Int64, false);
+        let schemas = TableSchemas {
+            key: single(Field::new("split", DataType::Utf8, false)),
+            sub_key: empty(),
+            value: Arc::new(Schema::new(vec![number("greatest"), number("late")])),
+            encoding: encoding::VARINT.to_owned(),
+        };
+        add(build::event_time_table(relation, node), schemas);
+    }
     match &node.op {
         Op::Materialize { key, .. } => add(build::view_table(dataflow), view(node, key)),
         Op::Source { .. } => {

@@ -1,5 +1,6 @@
 //! What the engine hands to the runtime, and what the runtime asks of the engine.
 
+pub use crate::input::event_time::EventTime;
 use crate::policy::RelationChoices;
 use std::sync::Arc;
 use tidegate_connectors::{Sink, Source};
@@ -18,6 +19,8 @@ pub struct RelationSpec {
     /// The connector, when the root of the dataflow is a sink.
     pub sink: Option<Arc<dyn Sink>>,
     pub backend: BackendKind,
+    /// What its rows' times are, of a source or table with a watermark.
+    pub event_time: Option<EventTime>,
     /// How its checkpoints differ from the server's.
     pub choices: Arc<RelationChoices>,
 }
@@ -27,13 +30,19 @@ impl RelationSpec {
         self.dataflow.relation
     }
 
+    /// The dataflow of a source that this one reads, or is.
+    fn reader(&self, source: RelationId) -> Option<&RelationSpec> {
+        let all = std::iter::once(self).chain(&self.readers);
+        all.into_iter().find(|s| s.relation() == source)
+    }
+
+    pub(crate) fn event_time_of(&self, source: RelationId) -> Option<EventTime> {
+        self.reader(source).and_then(|reader| reader.event_time)
+    }
+
     /// The connector of a source that this dataflow reads.
     pub(crate) fn connector(&self, source: RelationId) -> Arc<dyn Source> {
-        let own = std::iter::once(self).filter(|s| s.relation() == source);
-        let reader = own
-            .chain(self.readers.iter().filter(|s| s.relation() == source))
-            .next();
-        reader
+        self.reader(source)
             .and_then(|r| r.source.clone())
             .expect("a dataflow that reads a source comes with its connector")
     }

@@ -6,6 +6,7 @@ use crate::oracle::join::{JoinOn, join};
 use crate::oracle::rows::{
     Meaning, TopNWindow, at_most_one, filter, project, top_n, union, unnest,
 };
+use crate::oracle::session::session;
 use crate::oracle::window::{WindowCall, window};
 use crate::value::{Row, Value, ZSet, add};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -15,10 +16,12 @@ use rand::prelude::*;
 use rand::rngs::StdRng;
 use std::sync::Arc;
 use tidegate_plan::{
-    AggregateCall, AggregateFunction as F, JoinKind, Op, PairFunction, Ranking, ScalarExpr, SortKey,
+    AggregateCall, AggregateFunction as F, JoinKind, Op, PairFunction, Ranking, ScalarExpr,
+    SortKey, TimeBound,
 };
 
-type Oracle = Box<dyn Fn(&[ZSet]) -> Expected>;
+/// What the output must be over these inputs, after the barrier of an epoch.
+type Oracle = Box<dyn Fn(&[ZSet], u64) -> Expected>;
 
 /// An operator with random parameters, and what its output must be.
 pub struct Case {
@@ -44,6 +47,9 @@ pub const REGISTRY: &[Generator] = &[
     ("distinct", distinct_case),
     ("top_n", top_n_case),
     ("window", window_case),
+    ("session", session_case),
+    ("on_close", on_close_case),
+    ("time_filter", time_filter_case),
     ("unnest", unnest_case),
     ("at_most_one", at_most_one_case),
     ("join", join_case),
@@ -143,7 +149,7 @@ pub fn random_epochs(random: &mut StdRng, case: &Case, states: &mut Vec<ZSet>) -
     states.resize(case.inputs.len(), ZSet::new());
     let epochs = random.random_range(3..9);
     let mut all = Vec::new();
-    for _ in 0..epochs {
+    for number in 1..=epochs {
         let mut epoch = Vec::new();
         let changes = if case.inputs.is_empty() {
             0
@@ -166,6 +172,9 @@ pub fn random_epochs(random: &mut StdRng, case: &Case, states: &mut Vec<ZSet>) -
                     if random.random_range(0..6) == 0 { 2 } else { 1 },
                 )
             };
+            if is_late(&case.op, &row, number) {
+                continue;
+            }
             add(&mut states[port], row.clone(), diff);
             epoch.push(Input { port, row, diff });
         }
@@ -187,7 +196,7 @@ fn one_input(
         output: input_schema(),
         append_only,
         resident: false,
-        oracle: Box::new(move |inputs| oracle(&inputs[0])),
+        oracle: Box::new(move |inputs, _| oracle(&inputs[0])),
     }
 }
 
@@ -350,7 +359,7 @@ fn union_case(random: &mut StdRng) -> Case {
         output: input_schema(),
         append_only: random.random(),
         resident: false,
-        oracle: Box::new(union),
+        oracle: Box::new(|inputs, _| union(inputs)),
     }
 }
 
@@ -383,7 +392,7 @@ fn values_case(random: &mut StdRng) -> Case {
         output: schema,
         append_only: true,
         resident: true,
-        oracle: Box::new(move |_| expected.clone()),
+        oracle: Box::new(move |_, _| expected.clone()),
     }
 }
 
@@ -668,6 +677,106 @@ fn window_case(random: &mut StdRng) -> Case {
     }
 }
 
+/// Times lie whole seconds apart, so that gaps of these lengths part some of them.
+fn session_case(random: &mut StdRng) -> Case {
+    let partition = random_keys(random);
+    let time = [7, 11][usize::from(partition.contains(&7))];
+    let gap_us = [1, 1_000_000, 1_999_999, 2_000_000][random.random_range(0..4)];
+    let mut fields = input_schema().fields().to_vec();
+    for name in ["start", "end"] {
+        let time = input_schema().field(time).data_type().clone();
+        fields.push(Arc::new(Field::new(name, time, true)));
+    }
+    let op = Op::Session {
+        partition: partition.clone(),
+        time,
+        gap_us,
+    };
+    let case = one_input("session", op, random.random(), move |input| {
+        session(&partition, time, gap_us, input)
+    });
+    Case {
+        output: Arc::new(Schema::new(fields)),
+        ..case
+    }
+}
+
+/// How far the event time of inputs has come at the barrier of an epoch.
+pub fn watermark_us(epoch: u64) -> i64 {
+    (epoch as i64 - 2) * 1_000_000
+}
+
+/// Whether a row comes behind the watermark of the last barrier.
+fn is_late(op: &Op, row: &Row, epoch: u64) -> bool {
+    match op {
+        Op::OnClose { time, .. } => {
+            int(&row[*time]).is_some_and(|time| time < watermark_us(epoch - 1))
+        }
+        _ => false,
+    }
+}
+
+/// Nothing is ever retracted here, since it could be retracted late; [`tidegate_dataflow`] tests that by itself.
+fn on_close_case(random: &mut StdRng) -> Case {
+    let time = 7;
+    let keys: [&[usize]; 3] = [&[7], &[7, 0], &[1, 6, 7]];
+    let op = Op::OnClose {
+        key: keys[random.random_range(0..3)].to_vec(),
+        time,
+    };
+    let case = one_input("on_close", op, true, |_| Expected::default());
+    let oracle = move |inputs: &[ZSet], epoch: u64| {
+        let mut expected = Expected::default();
+        for (row, count) in &inputs[0] {
+            if int(&row[time]).is_some_and(|time| time < watermark_us(epoch)) {
+                add(&mut expected.rows, row.clone(), *count);
+            }
+        }
+        expected
+    };
+    Case {
+        oracle: Box::new(oracle),
+        ..case
+    }
+}
+
+/// The time of a barrier is its epoch in milliseconds, so that few of the rows' times are near.
+fn time_filter_case(random: &mut StdRng) -> Case {
+    let mut bound = || {
+        let (seconds, millis) = (random.random_range(0..5), random.random_range(0..10));
+        TimeBound {
+            column: [7, 11][random.random_range(0..2)],
+            shift_us: millis * 1000 - seconds * 1_000_000 + random.random_range(-1..2),
+        }
+    };
+    let bounds = (bound(), bound());
+    let (from, until) = match random.random_range(0..3) {
+        0 => (Some(bounds.0), None),
+        1 => (None, Some(bounds.1)),
+        _ => (Some(bounds.0), Some(bounds.1)),
+    };
+    let op = Op::TimeFilter { from, until };
+    let case = one_input("time_filter", op, random.random(), |_| Expected::default());
+    let oracle = move |inputs: &[ZSet], epoch: u64| {
+        let now = epoch as i64 * 1000;
+        let time =
+            |row: &Row, bound: TimeBound| int(&row[bound.column]).map(|t| t + bound.shift_us);
+        let mut expected = Expected::default();
+        for (row, count) in &inputs[0] {
+            let entered = from.is_none_or(|from| time(row, from).is_some_and(|t| t <= now));
+            let left = until.is_some_and(|until| time(row, until).is_none_or(|t| t <= now));
+            if entered && !left {
+                add(&mut expected.rows, row.clone(), *count);
+            }
+        }
+        expected
+    };
+    Case {
+        oracle: Box::new(oracle),
+        ..case
+    }
+}
+
 fn unnest_case(random: &mut StdRng) -> Case {
     let lists = [vec![14], vec![15], vec![14, 15]][random.random_range(0..3)].clone();
     let mut fields = input_schema().fields().to_vec();
@@ -725,7 +834,7 @@ fn join_case(random: &mut StdRng) -> Case {
             .collect(),
         _ => nullable().chain(nullable()).collect(),
     };
-    let oracle = move |inputs: &[ZSet]| {
+    let oracle = move |inputs: &[ZSet], _: u64| {
         let less = |l: &Row, r: &Row| match (residual, int(&l[2]), int(&r[2])) {
             (false, ..) => Some(true),
             (true, Some(l), Some(r)) => Some(l < r),

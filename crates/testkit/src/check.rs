@@ -5,7 +5,7 @@ use crate::text::{Step, error_line, lines, parse};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use expect_test::Expect;
 use std::sync::Arc;
-use tidegate_plan::{Dataflow, Distribution, Edge, Node, Op};
+use tidegate_plan::{Dataflow, Distribution, Edge, Node, Op, Watermark};
 use tidegate_types::{OperatorId, RelationId, SqlType};
 
 /// An operator with its inputs' and its output's columns.
@@ -35,6 +35,7 @@ pub fn single_node(op: Op, inputs: &[SchemaRef], output: SchemaRef, append_only:
         schema,
         append_only,
         unique_key: None,
+        watermarks: Vec::new(),
         state: Vec::new(),
     };
     let mut nodes: Vec<Node> = inputs
@@ -55,6 +56,9 @@ pub fn single_node(op: Op, inputs: &[SchemaRef], output: SchemaRef, append_only:
             distribution: Distribution::Any,
         })
         .collect();
+    if let Op::OnClose { time, .. } = &op {
+        nodes[0].watermarks = vec![(*time, Watermark::of_source(RelationId(1)))];
+    }
     nodes.push(node(op, output, edges, false));
     let mut dataflow = Dataflow {
         relation: RelationId(0),

@@ -215,7 +215,7 @@ fn run(generator: &Generator, seed: u64, on: &Backend, other: &Backend) -> usize
             .iter()
             .for_each(|i| add(&mut inputs[i.port], i.row.clone(), i.diff));
         seen.add(push(&mut plain, &case, &whole(epoch, &case), number));
-        seen.assert_is(&(case.oracle)(&inputs), &at);
+        seen.assert_is(&(case.oracle)(&inputs, number), &at);
         varied.budget_rows = [1, 2, 5, usize::MAX][random.random_range(0..4)];
         seen_varied.add(push(&mut varied, &case, &cut(random, epoch, &case), number));
         seen_varied.assert_same(&seen, &format!("other batches, {at}"));
@@ -262,7 +262,7 @@ fn run(generator: &Generator, seed: u64, on: &Backend, other: &Backend) -> usize
         let empty = vec![ZSet::new(); case.inputs.len()];
         for (runner, seen) in [(&mut plain, &mut seen), (&mut varied, &mut seen_varied)] {
             seen.add(push(runner, &case, &cut(random, &rows, &case), number));
-            seen.assert_is(&(case.oracle)(&empty), &at);
+            seen.assert_is(&(case.oracle)(&empty, number), &at);
             assert_eq!(runner.cells(), usize::from(case.resident), "state of {at}");
             comparisons += 2;
         }

@@ -5,13 +5,15 @@
 
 use crate::model_table::ModelTable;
 use crate::value::{ZSet, add_batch};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use tidegate_dataflow::{Cx, Operator, OperatorError, Progress, RowError, build};
 use tidegate_plan::{Dataflow, Op, StateTable};
 use tidegate_state::{Form, Merge, Run, Table, TableSpec};
 use tidegate_types::{
     Barrier, Batch, CheckpointId, Epoch, KeyGroupRange, LogPosition, OperatorId, RelationId,
-    TableId,
+    TableId, Watermarks,
 };
 
 /// Opens the state tables of a run.
@@ -58,12 +60,28 @@ impl NodeRunner {
         self.run(|operator, cx| operator.on_batch(port, batch, cx))
     }
 
+    /// Operators whose inputs have no watermarks ignore how far time has come.
     pub fn barrier(&mut self, epoch: u64) -> Result<Output, OperatorError> {
+        let reached = BTreeMap::from([(RelationId(1), crate::cases::watermark_us(epoch))]);
+        let watermarks = Watermarks {
+            reached: Arc::new(reached),
+            ..Watermarks::default()
+        };
+        self.barrier_with(epoch, watermarks)
+    }
+
+    /// A barrier at which event time has come this far.
+    pub fn barrier_with(
+        &mut self,
+        epoch: u64,
+        watermarks: Watermarks,
+    ) -> Result<Output, OperatorError> {
         let barrier = Barrier {
             epoch: Epoch(epoch),
             time_ms: epoch as i64,
             checkpoint: None,
             log_position: LogPosition(0),
+            watermarks,
         };
         self.run(|operator, cx| operator.on_barrier(&barrier, cx))
     }

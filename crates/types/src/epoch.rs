@@ -1,5 +1,6 @@
 //! Epochs, and the barriers that close them.
 
+use crate::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -40,7 +41,7 @@ impl fmt::Display for CheckpointId {
 pub struct LogPosition(pub u64);
 
 /// Closes an epoch. Every operator sees every barrier, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Barrier {
     /// The epoch that this barrier closes.
     pub epoch: Epoch,
@@ -50,4 +51,6 @@ pub struct Barrier {
     pub checkpoint: Option<CheckpointId>,
     /// Table changes up to and including this position of the command log belong to the epoch or an earlier one.
     pub log_position: LogPosition,
+    /// How far event time has come.
+    pub watermarks: Watermarks,
 }

@@ -13,6 +13,7 @@ pub mod key;
 pub mod packed;
 pub mod sql_type;
 pub mod text;
+pub mod watermark;
 
 pub use batch::{Batch, Diff};
 pub use byte_rows::ByteRows;
@@ -22,3 +23,4 @@ pub use ids::{OperatorId, RelationId, TableId, WorkerId};
 pub use key::{KEY_GROUPS, KeyGroup, KeyGroupRange, RowCodec, hash_key, key_group};
 pub use packed::{PackedCodec, PackedRows};
 pub use sql_type::SqlType;
+pub use watermark::Watermarks;

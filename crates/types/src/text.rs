@@ -141,3 +141,11 @@ fn is_space(byte: u8) -> bool {
 fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_ascii() && is_space(c as u8))
 }
+
+/// So many microseconds as an interval of days and time prints.
+pub fn micros_as_interval(micros: i64) -> String {
+    const DAY: i64 = 86_400_000_000;
+    let mut out = String::new();
+    interval::write_interval(0, micros / DAY, i128::from(micros % DAY), &mut out);
+    out
+}

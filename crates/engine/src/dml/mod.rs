@@ -15,6 +15,7 @@ mod target;
 mod update;
 
 pub(crate) use copy::copy_out_options;
+pub(crate) use returning::table_schema;
 pub(crate) use sequencer::{RowKey, Sequencer};
 
 use crate::api::{Response, RowsTag};

@@ -185,6 +185,6 @@ impl Session {
 }
 
 /// A table's columns under its name.
-pub(super) fn table_schema(name: &str, schema: &Schema) -> Result<DFSchema, SqlError> {
+pub(crate) fn table_schema(name: &str, schema: &Schema) -> Result<DFSchema, SqlError> {
     DFSchema::try_from_qualified_schema(name, schema).map_err(|e| sql_error(&e, ""))
 }

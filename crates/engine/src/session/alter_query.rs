@@ -5,7 +5,7 @@
 //! cancelled, and a crash leaves the old view; from then on the new one is what there is, whatever happens. It returns
 //! when a checkpoint holds the new state, so that a restart need not carry the alteration out again.
 
-use super::create::{Ddl, VIEW_OPTIONS, columns_of, known_options, moved};
+use super::create::{Ddl, VIEW_OPTIONS, columns_of, known_options, moved, remember_watermarks};
 use super::definition::definition;
 use super::{Session, command};
 use crate::api::{CancelReason, Response};
@@ -82,6 +82,7 @@ impl Session {
         let parsed = crate::relations::parse_query(&query.text)?;
         let offset = text.find(&query.text).unwrap_or(0);
         let planned = Planner::new(&names, &query.text)
+            .emitting_on_close(is_emitted_on_close(old))
             .plan_materialized_view(parsed, given, old.id, &old.name)
             .map_err(|e| moved(e, text, offset))?;
         let mut depends_on = planned.direct;
@@ -112,6 +113,7 @@ impl Session {
             APPEND_ONLY_OPTION,
             plan.root().append_only,
         );
+        remember_watermarks(&mut def.options, &planned.watermarks)?;
         def.options.remove(SEARCH_PATH_OPTION);
         if self.path() != SearchPath::default() {
             let path = self.path().0.join(",");
@@ -193,8 +195,12 @@ impl Ddl<'_> {
         create: &CreateMaterializedView,
         text: &str,
     ) -> Result<Response, SqlError> {
+        let old = self.session.altered_view(&create.name)?;
         let refused = [
-            (create.emit_on_window_close, "EMIT ON WINDOW CLOSE"),
+            (
+                create.emit_on_window_close != is_emitted_on_close(&old),
+                "CREATE OR REPLACE MATERIALIZED VIEW that adds or removes EMIT ON WINDOW CLOSE",
+            ),
             (
                 create.from_savepoint.is_some(),
                 "CREATE OR REPLACE MATERIALIZED VIEW FROM SAVEPOINT",
@@ -204,7 +210,6 @@ impl Ddl<'_> {
             return Err(SqlError::not_supported(feature));
         }
         let given: Vec<String> = create.columns.iter().map(tidegate_parser::fold).collect();
-        let old = self.session.altered_view(&create.name)?;
         let query = (given.as_slice(), &create.query);
         self.change_query(&old, query, &create.options, text)
             .await?;
@@ -351,6 +356,10 @@ fn expect_unchanged(database: &Database, new: &NewQuery) -> Result<(), SqlError>
         ));
     }
     super::dependents::expect_dependents_go_on(database, &catalog, new)
+}
+
+fn is_emitted_on_close(view: &Relation) -> bool {
+    matches!(&view.kind, RelationKind::MaterializedView(def) if def.emit_on_window_close)
 }
 
 /// Choices of `CREATE OR REPLACE … WITH (…)`. State stays in its backend.

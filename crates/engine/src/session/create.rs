@@ -4,14 +4,16 @@ use super::{Session, command};
 use crate::api::{CancelReason, Notice, NoticeSeverity, Response};
 use crate::checkpoint_settings::{check_options, refuse_server_options};
 use crate::database::{Database, OWNER};
-use crate::relations::{APPEND_ONLY_OPTION, Names, SEARCH_PATH_OPTION, UNIQUE_OPTION, format_of};
+use crate::relations::{
+    APPEND_ONLY_OPTION, Names, SEARCH_PATH_OPTION, UNIQUE_OPTION, WATERMARKS_OPTION, format_of,
+};
 use arrow::datatypes::SchemaRef;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tidegate_catalog::{
     Catalog, CatalogChange, CatalogError, Column, MaterializedViewDef, Relation, RelationKind,
-    Schema, SinkDef, SourceDef, TableDef, ViewDef,
+    Schema, SinkDef, SourceDef, TableDef, ViewDef, WatermarkDef,
 };
 use tidegate_connectors::registry;
 use tidegate_parser::sqlparser::ast;
@@ -19,6 +21,7 @@ use tidegate_parser::{
     CreateMaterializedView, CreateSink, CreateSource, CreateTable, FormatEncode, SinkInput,
     WithOption,
 };
+use tidegate_plan::ColumnWatermarks;
 use tidegate_planner::functions::types::sql_type_of;
 use tidegate_planner::{Planner, stored_functions};
 use tidegate_types::{RelationId, SqlError, SqlState, SqlType};
@@ -174,7 +177,14 @@ impl Ddl<'_> {
         let database = self.database.clone();
         let _turn = database.ddl.lock().await;
         let refused = [
-            (create.watermark.is_some(), "WATERMARK on a table"),
+            (
+                create.watermark.is_some() && create.query.is_some(),
+                "WATERMARK with CREATE TABLE AS",
+            ),
+            (
+                create.watermark.is_some() && !create.append_only,
+                "WATERMARK on a table that is not APPEND ONLY",
+            ),
             (create.on_conflict.is_some(), "ON CONFLICT of a table"),
             (create.version_column.is_some(), "WITH VERSION COLUMN"),
             (!create.include.is_empty(), "INCLUDE on a table"),
@@ -213,6 +223,10 @@ impl Ddl<'_> {
         for check in &checks {
             self.session.check_condition(&name, &columns, check)?;
         }
+        let watermark = match &create.watermark {
+            Some(watermark) => Some(self.session.watermark(watermark, &name, &columns, text)?),
+            None => None,
+        };
         let def = TableDef {
             primary_key_name: (!primary_key.is_empty())
                 .then(|| key.name.unwrap_or_else(|| format!("{name}_pkey"))),
@@ -220,6 +234,7 @@ impl Ddl<'_> {
             append_only: create.append_only,
             checks,
             options,
+            watermark,
         };
         let id = database.catalog.get().next_id();
         let relation = self.relation(
@@ -251,9 +266,6 @@ impl Ddl<'_> {
     ) -> Result<Response, SqlError> {
         let database = self.database.clone();
         let _turn = database.ddl.lock().await;
-        if create.watermark.is_some() {
-            return Err(SqlError::not_supported("WATERMARK"));
-        }
         if !create.include.is_empty() {
             return Err(SqlError::not_supported("INCLUDE"));
         }
@@ -268,7 +280,9 @@ impl Ddl<'_> {
         };
         let mut options = option_map(&create.options)?;
         let connector = take_connector(&mut options, "CREATE SOURCE")?;
-        let def = source_def(connector, options, create.format.as_ref())?;
+        let keeps_late =
+            super::watermark::take_late_rows(&mut options, create.watermark.is_some())?;
+        let mut def = source_def(connector, options, create.format.as_ref())?;
         let mut columns = Vec::new();
         for column in &create.columns {
             columns.push(source_column(column)?);
@@ -298,6 +312,13 @@ impl Ddl<'_> {
             columns = columns_of(&schema);
         }
         no_duplicate_columns(&columns)?;
+        if let Some(watermark) = &create.watermark {
+            let found = self.session.watermark(watermark, &name, &columns, text)?;
+            def.watermark = Some(WatermarkDef {
+                keeps_late,
+                ..found
+            });
+        }
         let id = database.catalog.get().next_id();
         let relation = self.relation(
             id,
@@ -397,10 +418,6 @@ impl Ddl<'_> {
         create: &CreateMaterializedView,
         text: &str,
     ) -> Result<Option<RelationId>, SqlError> {
-        let refused = [(create.emit_on_window_close, "EMIT ON WINDOW CLOSE")];
-        if let Some((_, feature)) = refused.iter().find(|(asked, _)| *asked) {
-            return Err(SqlError::not_supported(feature));
-        }
         let NewName::Free { schema, name } = self.new_name(&create.name, create.if_not_exists)?
         else {
             return Ok(None);
@@ -415,6 +432,7 @@ impl Ddl<'_> {
         let query = crate::relations::parse_query(&create.query.text)?;
         let offset = text.find(&create.query.text).unwrap_or(0);
         let planned = Planner::new(&names, &create.query.text)
+            .emitting_on_close(create.emit_on_window_close)
             .plan_materialized_view(query, &given, id, &name)
             .map_err(|e| moved(e, text, offset))?;
         for notice in &planned.notices {
@@ -426,12 +444,14 @@ impl Ddl<'_> {
         if planned.append_only {
             options.insert(APPEND_ONLY_OPTION.to_owned(), "true".to_owned());
         }
+        remember_watermarks(&mut options, &planned.watermarks)?;
         self.remember_path(&mut options);
         let def = MaterializedViewDef {
             query: create.query.text.clone(),
             options,
             plan_json: planned.dataflow.to_stored(stored_functions()),
             key: planned.key.clone(),
+            emit_on_window_close: create.emit_on_window_close,
         };
         let columns = columns_of(&planned.schema);
         let kind = RelationKind::MaterializedView(def);
@@ -564,6 +584,19 @@ pub(super) fn moved(mut error: SqlError, text: &str, offset: usize) -> SqlError 
 fn unplaced(mut error: SqlError) -> SqlError {
     error.position = None;
     error
+}
+
+/// Views over this one derive from them which of their state is final.
+pub(super) fn remember_watermarks(
+    options: &mut BTreeMap<String, String>,
+    watermarks: &ColumnWatermarks,
+) -> Result<(), SqlError> {
+    options.remove(WATERMARKS_OPTION);
+    if !watermarks.is_empty() {
+        let json = serde_json::to_string(watermarks).map_err(SqlError::internal)?;
+        options.insert(WATERMARKS_OPTION.to_owned(), json);
+    }
+    Ok(())
 }
 
 pub(super) fn columns_of(schema: &SchemaRef) -> Vec<Column> {
@@ -824,5 +857,6 @@ fn source_def(
             .map(|f| option_map(&f.options))
             .transpose()?
             .unwrap_or_default(),
+        watermark: None,
     })
 }

@@ -2,6 +2,7 @@
 
 use tidegate_catalog::{Relation, RelationKind};
 use tidegate_parser::quote_ident;
+use tidegate_types::text::micros_as_interval;
 
 /// As `SHOW CREATE` prints it.
 pub(super) fn definition(relation: &Relation) -> String {
@@ -25,6 +26,13 @@ pub(super) fn definition(relation: &Relation) -> String {
                     .map(|c| quote_ident(&relation.columns[*c].name))
                     .collect();
                 parts.push(format!("PRIMARY KEY ({})", names.join(", ")));
+            }
+            if let Some(watermark) = &def.watermark {
+                let column = quote_ident(&relation.columns[watermark.column].name);
+                let delay = micros_as_interval(watermark.delay_us);
+                parts.push(format!(
+                    "WATERMARK FOR {column} AS {column} - INTERVAL '{delay}'"
+                ));
             }
             for check in &def.checks {
                 parts.push(format!(
@@ -56,8 +64,12 @@ pub(super) fn definition(relation: &Relation) -> String {
                 .map(|(_, c)| quote_ident(&c.name))
                 .collect();
             let options = def.options.iter().filter(|(n, _)| *n == "state_backend");
+            let emit = match def.emit_on_window_close {
+                true => " EMIT ON WINDOW CLOSE",
+                false => "",
+            };
             format!(
-                "CREATE MATERIALIZED VIEW {name} ({}){} AS {}",
+                "CREATE MATERIALIZED VIEW {name} ({}){} AS {}{emit}",
                 columns.join(", "),
                 with_options(options),
                 def.query

@@ -63,6 +63,10 @@ fn look_at(name: &str, reader: &Dataflow, new: &NewQuery, obstacles: &mut Obstac
             let why = "relies on rows that are never retracted, and a change of the query retracts"
                 .to_owned();
             obstacles.other.push((name.to_owned(), why));
+        } else if !node.watermarks.is_empty() {
+            let why = "relies on watermarks, and a change of the query changes rows before them"
+                .to_owned();
+            obstacles.other.push((name.to_owned(), why));
         } else if let Some(why) = lost_key(node, columns, new) {
             obstacles.other.push((name.to_owned(), why));
         }

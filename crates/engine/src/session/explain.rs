@@ -25,12 +25,14 @@ impl Session {
                     .unwrap_or_default();
                 let columns: Vec<String> =
                     create.columns.iter().map(tidegate_parser::fold).collect();
-                let planned = Planner::new(&names, &create.query.text).plan_materialized_view(
-                    parse_query(&create.query.text)?,
-                    &columns,
-                    id,
-                    &name,
-                )?;
+                let planned = Planner::new(&names, &create.query.text)
+                    .emitting_on_close(create.emit_on_window_close)
+                    .plan_materialized_view(
+                        parse_query(&create.query.text)?,
+                        &columns,
+                        id,
+                        &name,
+                    )?;
                 explain(&planned.dataflow, request.verbose, &|id| self.name_of(id))
             }
             Statement::AlterMaterializedView(alter) => {

@@ -28,6 +28,7 @@ mod transaction;
 mod transient;
 mod verify;
 mod view;
+mod watermark;
 
 #[cfg(test)]
 mod tests;

@@ -42,6 +42,11 @@ impl Session {
                 "a materialized view has another definition",
             ));
         };
+        if def.emit_on_window_close {
+            let why =
+                "it is EMIT ON WINDOW CLOSE, and holds what its query says of closed windows alone";
+            return Err(cannot_verify(relation, why));
+        }
         let names = self.definition_names(def);
         let recomputed = Planner::new(&names, &def.query).query(parse_query(&def.query)?, &[])?;
         let inputs = relations_of(&recomputed.plan);

@@ -9,6 +9,7 @@ use crate::settings::{SETTINGS, Scope as SettingScope};
 use std::collections::HashMap;
 use tidegate_catalog::{Relation, RelationKind};
 use tidegate_plan::Dataflow;
+use tidegate_types::text::micros_as_interval;
 use tidegate_types::{RelationId, SqlError, TableId};
 
 const fn table(
@@ -47,6 +48,12 @@ pub(super) const RELATIONS: &[SystemRelation] = &[
         "id int8, schema text, name text, owner text, connector text, format text, encode text, options text[], \
          errors int8, definition text, created_at timestamptz",
         sources,
+    ),
+    table(
+        "watermarks",
+        "relation_id int8, schema text, name text, column_name text, delay text, watermark timestamptz, ended bool, \
+         late_rows int8",
+        watermarks,
     ),
     table(
         "sinks",
@@ -519,6 +526,32 @@ fn errors(scope: &Scope) -> Rows {
         .into_iter()
         .map(row)
         .collect())
+}
+
+/// How far event time has come, of each source and table that has a watermark.
+fn watermarks(scope: &Scope) -> Rows {
+    let row = |(id, reached, late): (RelationId, Option<i64>, u64)| {
+        let row = of_relation(scope, id).with("late_rows", late);
+        let ended = reached == Some(tidegate_types::watermark::END_OF_TIME);
+        let row = row
+            .with("watermark", reached.filter(|_| !ended).map(Cell::Time))
+            .with("ended", ended);
+        let catalog = scope.catalog();
+        let relation = catalog.relation(id);
+        let watermark = relation.and_then(|r| match &r.kind {
+            RelationKind::Source(def) => def.watermark.as_ref(),
+            RelationKind::Table(def) => def.watermark.as_ref(),
+            _ => None,
+        });
+        match relation.zip(watermark) {
+            Some((relation, def)) => row
+                .with("column_name", relation.columns[def.column].name.as_str())
+                .with("delay", micros_as_interval(def.delay_us)),
+            None => row,
+        }
+    };
+    let known = scope.database.runtime()?.watermarks();
+    Ok(known.into_iter().map(row).collect())
 }
 
 fn settings(scope: &Scope) -> Rows {

@@ -28,6 +28,7 @@ mod rowwise;
 mod same_type;
 mod stored;
 mod text;
+pub(crate) mod time_windows;
 mod timezone;
 mod to_char;
 mod to_char_number;
@@ -90,6 +91,7 @@ fn build() -> Registry {
         arrays::functions(),
         jsonb::functions(),
         parse_datetime::functions(),
+        time_windows::functions(),
         timezone::functions(),
         regexp_split::functions(),
         same_type::functions(&library),
@@ -134,7 +136,10 @@ fn build() -> Registry {
     }
     alias(&mut aggregate, postgres::AGGREGATE_ALIASES);
     let mut window = HashMap::new();
-    for function in SessionStateDefaults::default_window_functions() {
+    for function in SessionStateDefaults::default_window_functions()
+        .into_iter()
+        .chain(time_windows::window_functions())
+    {
         let function = ranking::typed(function);
         insert(
             &mut window,

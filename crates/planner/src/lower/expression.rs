@@ -30,6 +30,9 @@ impl Scope<'_> {
                         ScalarExpr::column(self.columns[index]).expr().clone(),
                     ))
                 }
+                e if crate::now::is_now(&e) => Err(errors::external(in_view(
+                    "now() elsewhere than in a condition of WHERE or HAVING",
+                ))),
                 Expr::OuterReferenceColumn(..) => Err(errors::external(in_view(
                     "a correlated sub-query of this form",
                 ))),

@@ -3,15 +3,17 @@
 //! Each node becomes a [`Lowered`]: a tree and where the logical node's columns are in its output. That map is what lets
 //! nodes that only rename, reorder or hide columns cost nothing; operators get an exact layout where they need one
 //! ([`Lowered::exact`]). A file per family: [`scan`], [`project`], [`aggregate`], [`grouping`], [`join`], [`set`], [`limit`],
-//! [`unnest`], [`window`].
+//! [`unnest`], [`window`], [`session`].
 
 mod aggregate;
 mod expression;
 mod grouping;
 mod join;
 mod limit;
+mod now;
 mod project;
 mod scan;
+mod session;
 mod set;
 mod unnest;
 mod window;

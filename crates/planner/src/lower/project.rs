@@ -1,6 +1,6 @@
 //! Projections and filters.
 
-use super::{Lowered, lower};
+use super::{Lowered, lower, now};
 use crate::rel::Rel;
 use datafusion::logical_expr::{Expr, Filter, Projection};
 use tidegate_plan::{Op, ScalarExpr};
@@ -34,10 +34,13 @@ pub(super) fn over(projection: &Projection, input: Lowered) -> Result<Lowered, S
 }
 
 pub(super) fn filter(filter: &Filter) -> Result<Lowered, SqlError> {
+    let schema = filter.input.schema();
     let input = lower(&filter.input)?;
-    let predicate = input
-        .scope(filter.input.schema())
-        .positional(&filter.predicate)?;
+    let (input, predicate) = now::take(input, filter.predicate.clone(), schema)?;
+    let Some(predicate) = predicate else {
+        return Ok(input);
+    };
+    let predicate = input.scope(schema).positional(&predicate)?;
     Ok(filtered(input, predicate))
 }
 

@@ -58,6 +58,14 @@ pub(super) fn table(scan: &TableScan) -> Result<Lowered, SqlError> {
                 .map(|c| read.iter().position(|r| r == c))
                 .collect::<Option<Vec<usize>>>()
         }),
+        watermarks: relation
+            .watermarks
+            .iter()
+            .filter_map(|(c, watermark)| {
+                let place = read.iter().position(|r| r == c)?;
+                Some((place, watermark.clone()))
+            })
+            .collect(),
     };
     Ok(Lowered {
         rel,

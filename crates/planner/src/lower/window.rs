@@ -2,7 +2,7 @@
 //! ([`crate::rules`]); all others are calls of a window node. One node for each partition and order.
 
 use super::project::{Computed, compute};
-use super::{Lowered, lower};
+use super::{Lowered, lower, session};
 use crate::refuse::in_view;
 use crate::rel::Rel;
 use datafusion::arrow::datatypes::{Field, Schema};
@@ -75,6 +75,13 @@ impl Placing<'_> {
                 nulls_first: s.nulls_first,
             })
             .collect();
+        if let Some(gap) = session::gap(function)? {
+            if keys.contains(&columns[0]) {
+                return Err(in_view("SESSION partitioned by its time"));
+            }
+            self.sessions(call, distinct(keys), columns, gap);
+            return Ok(());
+        }
         if let Some(ranking) = ranking(function) {
             let op = Op::TopN {
                 partition: distinct(keys),
@@ -94,6 +101,7 @@ impl Placing<'_> {
                 other.params.partition_by == *by
                     && other.params.order_by == *order
                     && ranking(other).is_none()
+                    && !session::is_session(other)
             })
             .collect();
         let functions: Vec<&WindowFunction> = together.iter().map(|c| self.functions[*c]).collect();
@@ -111,6 +119,21 @@ impl Placing<'_> {
         };
         self.append(op, &together);
         Ok(())
+    }
+
+    /// Places a call and those about the same sessions.
+    fn sessions(&mut self, call: usize, partition: Vec<usize>, time: &[usize], gap_us: i64) {
+        let width = self.input.rel.width();
+        let first = self.functions[call];
+        for other in call..self.functions.len() {
+            if session::is_same(first, self.functions[other]) {
+                let is_end = usize::from(session::is_end(self.functions[other]));
+                self.placed[other] = Some(width + is_end);
+            }
+        }
+        let empty = Rel::new(Op::Union, Vec::new(), Arc::new(Schema::empty()));
+        let input = std::mem::replace(&mut self.input.rel, empty);
+        self.input.rel = session::over(input, partition, time[0], gap_us);
     }
 
     /// Puts a node over the input whose last columns are the results of these calls.

@@ -12,7 +12,7 @@ use crate::rel::{Rel, move_positions, positions};
 use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tidegate_plan::{AggregateCall, JoinKind, Op, ScalarExpr, SortKey};
+use tidegate_plan::{AggregateCall, JoinKind, Op, ScalarExpr, SortKey, TimeBound, bound_columns};
 
 pub(super) fn apply(rel: Rel) -> Rel {
     let all: BTreeSet<usize> = (0..rel.width()).collect();
@@ -46,6 +46,27 @@ fn prune(rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
             order,
             calls,
         } => window(rel, (&partition, &order, &calls), needed),
+        Op::Session {
+            partition,
+            time,
+            gap_us,
+        } => session(rel, (&partition, time, gap_us), needed),
+        Op::TimeFilter { from, until } => {
+            let columns = bound_columns(from.as_ref(), until.as_ref());
+            let wanted: BTreeSet<usize> = needed.iter().copied().chain(columns).collect();
+            over_exact(rel, wanted, |places| {
+                let moved = |bound: TimeBound| TimeBound {
+                    column: at(places, bound.column),
+                    ..bound
+                };
+                Op::TimeFilter {
+                    from: from.map(moved),
+                    until: until.map(moved),
+                }
+            })
+        }
+        // All columns of a root are read.
+        Op::OnClose { .. } => unchanged(rel),
         Op::AtMostOne { keys } => {
             let wanted: BTreeSet<usize> = needed.iter().chain(&keys).copied().collect();
             over_exact(rel, wanted, |places| Op::AtMostOne {
@@ -119,6 +140,10 @@ fn scan(mut rel: Rel, needed: &BTreeSet<usize>) -> Pruned {
         *columns = keep.iter().map(|c| columns[*c]).collect();
     }
     rel.schema = Arc::new(rel.schema.project(&keep).expect("kept columns exist"));
+    let watermarks = std::mem::take(&mut rel.origin.watermarks).into_iter();
+    rel.origin.watermarks = watermarks
+        .filter_map(|(column, watermark)| Some((places[column]?, watermark)))
+        .collect();
     rel.origin.unique_key = rel.origin.unique_key.and_then(|key| {
         key.iter()
             .map(|c| places[*c])
@@ -481,6 +506,41 @@ fn window(
     for (place, call) in kept.iter().enumerate() {
         places[width + call] = Some(input.width() + place);
     }
+    Pruned {
+        rel: Rel::new(op, vec![input], schema),
+        places,
+    }
+}
+
+/// Both columns that it adds stay, if one of them is read.
+fn session(
+    rel: Rel,
+    (partition, time, gap_us): (&[usize], usize, i64),
+    needed: &BTreeSet<usize>,
+) -> Pruned {
+    let input = rel.inputs.into_iter().next();
+    let input = input.expect("sessions have an input");
+    let width = input.width();
+    let mut wanted: BTreeSet<usize> = needed.iter().copied().filter(|c| *c < width).collect();
+    if wanted.len() == needed.len() {
+        let Pruned { rel, mut places } = prune(input, &wanted);
+        places.resize(width + 2, None);
+        return Pruned { rel, places };
+    }
+    wanted.extend(partition.iter().chain([&time]));
+    let Pruned {
+        rel: input,
+        mut places,
+    } = exact(input, &wanted);
+    let fields = rel.schema.fields()[width..].iter().cloned();
+    let schema = appended(&input.schema, fields);
+    let op = Op::Session {
+        partition: partition.iter().map(|p| at(&places, *p)).collect(),
+        time: at(&places, time),
+        gap_us,
+    };
+    places.resize(width, None);
+    places.extend([Some(input.width()), Some(input.width() + 1)]);
     Pruned {
         rel: Rel::new(op, vec![input], schema),
         places,

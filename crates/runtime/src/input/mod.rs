@@ -5,10 +5,12 @@
 //! - [`reader`]: the splits of a source that belong to this worker, read inline or by a pump thread.
 //! - [`shared_source`]: the one reader that all views over a source share.
 //! - [`source_import`]: a view's end of it, with a private replay of history until it has caught up.
+//! - [`event_time`]: which rows are late, and how far the others have come.
 //! - [`undecodable`]: what a source could not read, as its state.
 //! - [`view_import`]: the changes of a table or view, with a backfill of what was there before.
 
 mod difference;
+pub(crate) mod event_time;
 pub(crate) mod reader;
 pub(crate) mod shared_source;
 pub(crate) mod source_import;
@@ -16,6 +18,7 @@ pub(crate) mod table;
 pub(crate) mod undecodable;
 pub(crate) mod view_import;
 
+use self::event_time::{Discovery, EventTime, EventTimes};
 use crate::board::Settled;
 use crate::driver::{NodeContext, Outlet, seal};
 use crate::hub::Tables;
@@ -53,6 +56,34 @@ impl InputPort {
 
     pub fn emit(&mut self, batch: Batch) {
         self.outlet.send(&self.capability, &mut vec![batch]);
+    }
+
+    /// The times of a relation with a watermark, as they were saved in the last of its tables.
+    pub fn event_times(&self, spec: EventTime, owns: impl Fn(&str) -> bool) -> EventTimes {
+        let hub = &self.cx.hub;
+        let tables = self.tables.borrow();
+        let table = tables.last().expect("the table of times is the last");
+        let idle_after = hub.coordinator.idle_after();
+        let restored = EventTimes::restored(spec, idle_after, hub.worker, table.as_ref(), owns);
+        match restored {
+            Ok(times) => times,
+            Err(error) => self.cx.fail(error),
+        }
+    }
+
+    /// Tells how far the rows have come at a barrier, and holds to what the barrier says.
+    pub fn close_times(&self, times: &mut EventTimes, barrier: &Barrier, discovery: Discovery) {
+        let (hub, relation) = (&self.cx.hub, self.cx.relation);
+        let now = Instant::now();
+        times.hold_to(barrier.watermarks.floors.get(&relation).copied());
+        hub.errors
+            .late_rows(relation, hub.worker, times.late_rows());
+        hub.coordinator
+            .event_time(relation, hub.worker, times.told(now, discovery));
+        if let Some(pause) = times.next_idle(now) {
+            hub.coordinator
+                .look_again(relation, hub.worker, now + pause);
+        }
     }
 
     /// The barrier that closes the current epoch, once it has been cut.

@@ -4,6 +4,7 @@
 //! readers; the worker asks it for one chunk per split at a time and is woken when an answer is there. Either way a
 //! split never gives anything behind its limit.
 
+use super::event_time::Discovery;
 use crate::command::Inbox;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +61,8 @@ enum Answer {
         split: SplitId,
         offset: Offset,
     },
+    /// All splits that there are have been opened.
+    Discovered,
     Failed(ConnectorError),
 }
 
@@ -89,6 +92,8 @@ pub(crate) struct SplitSet {
     /// Offsets to resume from, for splits that are not open yet.
     resume: BTreeMap<SplitId, Offset>,
     pump: Option<Pump>,
+    /// The splits that there were at the start are known.
+    is_discovered: bool,
     next_discovery: Option<Instant>,
     last_polled: Option<SplitId>,
 }
@@ -118,6 +123,7 @@ impl SplitSet {
     ) -> Result<Self, ConnectorError> {
         let mut set = Self {
             pump: None,
+            is_discovered: false,
             next_discovery: Some(Instant::now()),
             last_polled: None,
             splits: BTreeMap::new(),
@@ -154,6 +160,7 @@ impl SplitSet {
             self.splits.insert(split, opened);
         }
         self.next_discovery = None;
+        self.is_discovered = true;
         Ok(())
     }
 
@@ -189,6 +196,23 @@ impl SplitSet {
             .get(split)
             .and_then(|s| s.offset)
             .or_else(|| self.resume.get(split).copied())
+    }
+
+    /// Splits that are at their end.
+    pub fn finished(&self) -> impl Iterator<Item = &SplitId> {
+        self.splits
+            .iter()
+            .filter(|(_, s)| s.finished)
+            .map(|(id, _)| id)
+    }
+
+    /// Whether all splits are known.
+    pub fn discovery(&self) -> Discovery {
+        match (self.is_discovered, self.source.bounded()) {
+            (false, _) => Discovery::Pending,
+            (true, true) => Discovery::Complete,
+            (true, false) => Discovery::Open,
+        }
     }
 
     pub fn owns(&self, split: &SplitId) -> bool {
@@ -273,6 +297,7 @@ impl SplitSet {
         while let Ok(answer) = pump.answers.try_recv() {
             match answer {
                 Answer::Failed(error) => return Err(error),
+                Answer::Discovered => self.is_discovered = true,
                 Answer::Opened { split, offset } => {
                     let opened = Split {
                         offset: Some(offset),
@@ -350,6 +375,10 @@ impl PumpThread {
         readers: &mut BTreeMap<SplitId, Box<dyn SplitReader>>,
     ) -> Result<(), ConnectorError> {
         self.discover(readers)?;
+        if self.answer.send(Answer::Discovered).is_err() {
+            return Ok(());
+        }
+        self.waker.wake();
         let mut discovered = Instant::now();
         loop {
             let request = if self.source.bounded() {

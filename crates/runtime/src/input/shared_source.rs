@@ -5,10 +5,12 @@
 //! know where a private replay has to end.
 
 use super::InputPort;
+use super::event_time::{EventTime, EventTimes};
 use super::reader::{Polled, SplitSet, Waker};
 use super::undecodable::Undecodable;
 use crate::error_board::DecodeErrorRow;
 use crate::hub::{Exported, Exporter, Tables};
+use arrow::array::RecordBatch;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -16,8 +18,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_connectors::{ConnectorError, Offset, Source, SplitId};
+use tidegate_dataflow::row_failure::row_text;
 use tidegate_state::{Cell, Change, StateError, Table};
-use tidegate_types::{Barrier, Batch};
+use tidegate_types::{Barrier, Batch, SqlState};
 
 /// How many closed epochs are remembered for views that replay.
 const REMEMBERED_EPOCHS: usize = 64;
@@ -106,6 +109,7 @@ pub(crate) struct SourceReader {
     shared: Rc<RefCell<SharedSource>>,
     saved: Offsets,
     undecodable: Undecodable,
+    times: Option<EventTimes>,
     rows_since_barrier: usize,
 }
 
@@ -113,6 +117,7 @@ impl SourceReader {
     pub fn new(
         port: InputPort,
         source: Arc<dyn Source>,
+        event_time: Option<EventTime>,
         waker: Waker,
     ) -> Result<Self, ConnectorError> {
         let hub = port.cx.hub.clone();
@@ -145,6 +150,8 @@ impl SourceReader {
             }
             Err(error) => port.cx.fail(error),
         };
+        let times = event_time
+            .map(|spec| port.event_times(spec, |split| splits.owns(&SplitId::new(split))));
         let exporter = hub.exporter(port.cx.relation);
         exporter.borrow_mut().source = Some(shared.clone());
         hub.listen(port.cx.relation, port.cx.activator.clone());
@@ -156,6 +163,7 @@ impl SourceReader {
             shared,
             saved,
             undecodable,
+            times,
             rows_since_barrier: 0,
         })
     }
@@ -214,8 +222,13 @@ impl SourceReader {
         }
         let rows = chunk.batch.num_rows();
         self.rows_since_barrier += rows.max(1);
-        if rows > 0 {
-            let batch = Batch::insert(chunk.batch);
+        let batch = match self.times.is_some() {
+            true => self.on_time(split, chunk.batch),
+            false => chunk.batch,
+        };
+        let hub = &self.port.cx.hub;
+        if batch.num_rows() > 0 {
+            let batch = Batch::insert(batch);
             let epoch = tidegate_types::Epoch(self.port.epoch);
             self.exporter
                 .borrow()
@@ -224,7 +237,47 @@ impl SourceReader {
         hub.coordinator.rows_arrived(rows.max(1));
     }
 
+    /// Drops the late ones among these rows; on request they are put with the errors.
+    fn on_time(&mut self, split: &SplitId, rows: RecordBatch) -> RecordBatch {
+        let times = self.times.as_mut().expect("called with a watermark");
+        let sorted = match times.sort(split.as_str(), rows) {
+            Ok(sorted) => sorted,
+            Err(error) => self.port.cx.fail(error),
+        };
+        if let Some(late) = sorted.late.filter(|_| times.keeps_late()) {
+            let (hub, relation) = (&self.port.cx.hub, self.port.cx.relation);
+            for row in 0..late.num_rows() {
+                let row = DecodeErrorRow {
+                    state: SqlState::DATA_EXCEPTION.code().to_owned(),
+                    message: "the row is late: its time is before the watermark".to_owned(),
+                    row: row_text(&late, row),
+                    split: split.to_string(),
+                    offset: String::new(),
+                };
+                self.undecodable.add(row.clone());
+                hub.errors.decode_failed(relation, hub.worker, row);
+            }
+        }
+        sorted.on_time
+    }
+
+    fn close_times(&mut self, barrier: &Barrier) {
+        let Some(times) = &mut self.times else { return };
+        for split in self.splits.finished() {
+            times.ended(split.as_str());
+        }
+        for (split, _) in self.splits.offsets() {
+            times.knows(split.as_str());
+        }
+        let discovery = self.splits.discovery();
+        self.port.close_times(times, barrier, discovery);
+        if let Err(error) = times.write(last_mut(&self.port.tables).as_mut()) {
+            self.port.cx.fail(error);
+        }
+    }
+
     fn close_epoch(&mut self, barrier: &Barrier) {
+        self.close_times(barrier);
         let offsets: Offsets = self
             .splits
             .offsets()
@@ -246,7 +299,9 @@ impl SourceReader {
         self.shared.borrow_mut().close(self.port.epoch, offsets);
         self.rows_since_barrier = 0;
         self.port.close_epoch(barrier);
-        self.exporter.borrow().export(|| Exported::Passed(*barrier));
+        self.exporter
+            .borrow()
+            .export(|| Exported::Passed(barrier.clone()));
     }
 }
 
@@ -274,5 +329,13 @@ pub(crate) fn first(tables: &Tables) -> std::cell::Ref<'_, Box<dyn Table>> {
 pub(crate) fn first_mut(tables: &Tables) -> std::cell::RefMut<'_, Box<dyn Table>> {
     std::cell::RefMut::map(tables.borrow_mut(), |t| {
         t.first_mut().expect("an input has one state table")
+    })
+}
+
+/// The last state table of an input: its event time, where it has one.
+pub(crate) fn last_mut(tables: &Tables) -> std::cell::RefMut<'_, Box<dyn Table>> {
+    std::cell::RefMut::map(tables.borrow_mut(), |t| {
+        t.last_mut()
+            .expect("an input with a watermark has a table for it")
     })
 }

@@ -12,9 +12,10 @@
 //! reader is live, on however many workers; any other goes on with its replay.
 
 use super::InputPort;
+use super::event_time::{EventTime, EventTimes};
 use super::reader::{Polled, SplitSet, Waker};
 use super::shared_source::{
-    Offsets, SharedSource, first, first_mut, restored_offsets, save_offsets,
+    Offsets, SharedSource, first, first_mut, last_mut, restored_offsets, save_offsets,
 };
 use crate::hub::{Exported, ImportQueue, Subscriber};
 use crate::status::RelationStatus;
@@ -53,6 +54,14 @@ enum Mode {
     },
 }
 
+/// What a view reads of a source.
+pub(crate) struct ImportOf {
+    pub relation: RelationId,
+    pub columns: Vec<usize>,
+    pub source: Arc<dyn Source>,
+    pub event_time: Option<EventTime>,
+}
+
 pub(crate) struct SourceImport {
     port: InputPort,
     columns: Vec<usize>,
@@ -65,6 +74,8 @@ pub(crate) struct SourceImport {
     saved: Offsets,
     /// Shared rows and barriers that are kept.
     kept: VecDeque<Exported>,
+    /// Of the replay: what the shared reader sends is in time.
+    times: Option<EventTimes>,
     status: Arc<RelationStatus>,
     /// Where the replay and its end were, in positions of all splits, when it was last told.
     told: (u64, u64),
@@ -73,13 +84,17 @@ pub(crate) struct SourceImport {
 impl SourceImport {
     pub fn new(
         port: InputPort,
-        from: RelationId,
-        columns: Vec<usize>,
-        source: Arc<dyn Source>,
+        of: ImportOf,
         beginning: Beginning,
         waker: Waker,
         status: Arc<RelationStatus>,
     ) -> Result<Self, ConnectorError> {
+        let ImportOf {
+            relation: from,
+            columns,
+            source,
+            event_time,
+        } = of;
         let hub = port.cx.hub.clone();
         let queue = Rc::new(RefCell::new(ImportQueue::default()));
         let exporter = hub.exporter(from);
@@ -109,8 +124,11 @@ impl SourceImport {
                         .all(|(split, at)| saved.get(split) == Some(at))
             }
         };
-        // The same records have to fail for every view, whichever columns it reads.
-        let is_narrow = !source.may_be_undecodable();
+        // The same records have to fail, and to be late, for every view, whichever columns it reads.
+        let is_narrow = !source.may_be_undecodable() && event_time.is_none();
+        let times = event_time
+            .filter(|_| !live)
+            .map(|spec| port.event_times(spec, |_| true));
         let mode = if live {
             Mode::Live
         } else {
@@ -141,6 +159,7 @@ impl SourceImport {
             beginning,
             saved,
             kept: VecDeque::new(),
+            times,
             status,
             told: (0, 0),
         })
@@ -331,7 +350,7 @@ impl SourceImport {
         };
         let limit = |split: &SplitId| target.get(split).map(|offset: &Offset| Some(*offset));
         match splits.poll(&limit) {
-            Ok(Polled::Chunk { chunk, .. }) => {
+            Ok(Polled::Chunk { split, mut chunk }) => {
                 let rows = chunk.batch.num_rows();
                 cx.hub.coordinator.rows_arrived(rows.max(1));
                 self.status.backfilled(rows);
@@ -342,7 +361,13 @@ impl SourceImport {
                 self.told = (read.max(told_read), end.max(told_end));
                 self.status
                     .replayed(self.told.0 - told_read, self.told.1 - told_end);
-                if rows > 0 {
+                if let Some(times) = &mut self.times {
+                    match times.sort(split.as_str(), chunk.batch) {
+                        Ok(sorted) => chunk.batch = sorted.on_time,
+                        Err(error) => cx.fail(error),
+                    }
+                }
+                if chunk.batch.num_rows() > 0 {
                     let batch = Batch::insert(chunk.batch);
                     let narrow = match self.is_narrow {
                         true => Ok(batch),
@@ -385,6 +410,11 @@ impl SourceImport {
             &mut self.saved,
             offsets,
         ) {
+            self.port.cx.fail(error);
+        }
+        if let Some(times) = &mut self.times
+            && let Err(error) = times.write(last_mut(&self.port.tables).as_mut())
+        {
             self.port.cx.fail(error);
         }
         self.port.close_epoch(barrier);

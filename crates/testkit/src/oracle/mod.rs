@@ -5,6 +5,7 @@ pub mod aggregate;
 pub mod join;
 mod pairs;
 pub mod rows;
+pub mod session;
 pub mod window;
 
 use crate::value::ZSet;

@@ -192,6 +192,7 @@ impl Harness {
             time_ms: 0,
             checkpoint: None,
             log_position,
+            watermarks: Default::default(),
         };
         self.run(|join, cx| join.on_barrier(&barrier, cx).unwrap());
     }

@@ -373,6 +373,7 @@ fn run_join(
         time_ms: 0,
         checkpoint: None,
         log_position: LogPosition(0),
+        watermarks: Default::default(),
     };
     assert_eq!(join.on_barrier(&barrier, &mut cx).unwrap(), Progress::Done);
     assert!(errors.is_empty());
