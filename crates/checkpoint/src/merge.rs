@@ -15,15 +15,15 @@ use crate::layout;
 use crate::manifest::{TableDescriptor, TableEntry};
 use crate::merge_policy::{levels, pick};
 use crate::restore::Restorer;
-use crate::run_file::{
-    BLOCK_ROWS, BlockRef, ObjectEncoder, RunRef, decode_block, empty_reference, verify_block,
-};
+use crate::run_file::{Block, BlockRef, ObjectEncoder, RunRef, empty_reference, verify_block};
 use crate::storage::ObjectWriter;
 use crate::store::{CheckpointStore, Purpose};
 use bytes::Bytes;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use tidegate_state::{Merge, Run, RunBuilder};
+use tidegate_state::run::RunEntry;
+use tidegate_state::{Form, Merge};
 use tidegate_types::{CheckpointId, KeyGroupRange, TableId};
 use tokio::task::JoinHandle;
 
@@ -349,91 +349,71 @@ impl Job {
             )
         });
         let mut cursors: Vec<Cursor> = cursors.collect::<Result<_>>()?;
-        let new_block = || {
-            RunBuilder::new(
-                task.descriptor.table,
-                task.descriptor.form == tidegate_state::Form::Map,
-                0,
-            )
-        };
-        let block_bytes = self.restorer.buffers().block_bytes;
-        let (mut block, mut bytes) = (new_block(), 0);
-        while let Some(least) = least_cursor(&cursors) {
-            let value = merged_value(&cursors, least, task.descriptor.merge)?;
-            let tombstone_goes = task.bottom || task.descriptor.merge == Merge::Sum;
-            if value.is_some() || !tombstone_goes {
-                let e = cursors[least].entry();
-                block.push_in_group(e.group, e.key, e.sub, value.as_deref());
-                bytes += e.key.len() + e.sub.len() + value.as_ref().map_or(0, |v| v.len());
+        let map_form = task.descriptor.form == Form::Map;
+        let keeps_tombstones = !task.bottom && task.descriptor.merge == Merge::Replace;
+        let mut block = encoder.new_block(map_form);
+        let mut least = Vec::with_capacity(cursors.len());
+        loop {
+            find_least(&cursors, &mut least);
+            let Some(newest) = least.last() else {
+                break;
+            };
+            let e = cursors[*newest].entry();
+            let sum;
+            let value = match task.descriptor.merge {
+                Merge::Replace => e.value,
+                Merge::Sum => {
+                    sum = sum_of(&cursors, &least)?.to_le_bytes();
+                    (sum != [0; 8]).then_some(sum.as_slice())
+                }
+            };
+            if value.is_some() || keeps_tombstones {
+                block.push(RunEntry { value, ..e });
             }
-            advance_past(&mut cursors, least)?;
-            if block.len() >= BLOCK_ROWS || bytes >= block_bytes {
-                let full = std::mem::replace(&mut block, new_block());
-                encode_block(full, encoder, output);
-                bytes = 0;
+            for cursor in &least {
+                cursors[*cursor].advance()?;
+            }
+            if block.is_full() {
+                let full = std::mem::replace(&mut block, encoder.new_block(map_form));
+                encoder.write(full, output);
                 self.write_out(encoder, handle)?;
             }
         }
-        encode_block(block, encoder, output);
+        encoder.write(block, output);
         self.write_out(encoder, handle)
     }
 }
 
-fn encode_block(block: RunBuilder, encoder: &mut ObjectEncoder, output: &mut RunRef) {
-    if let Some(run) = block.finish() {
-        let mut next = 0;
-        while next < run.len() {
-            next = encoder.block(&run, next, output);
+/// The cursors at the smallest cell, in order of age.
+fn find_least(cursors: &[Cursor], least: &mut Vec<usize>) {
+    least.clear();
+    for (index, cursor) in cursors.iter().enumerate() {
+        if cursor.block.is_none() {
+            continue;
         }
-    }
-}
-
-/// The first cursor, in order of age, at the smallest cell.
-fn least_cursor(cursors: &[Cursor]) -> Option<usize> {
-    let live = cursors.iter().enumerate().filter(|(_, c)| c.run.is_some());
-    live.min_by(|(_, a), (_, b)| a.cell().cmp(&b.cell()))
-        .map(|(i, _)| i)
-}
-
-/// The value of the cell at `least` over all cursors; `None`: it is deleted, or sums up to zero.
-fn merged_value(
-    cursors: &[Cursor],
-    least: usize,
-    merge: Merge,
-) -> Result<Option<std::borrow::Cow<'_, [u8]>>> {
-    let cell = cursors[least].cell();
-    // Cursors are in order of age, and none before `least` is at the cell.
-    let mut at_cell = cursors[least..]
-        .iter()
-        .filter(|c| c.run.is_some() && c.cell() == cell);
-    match merge {
-        Merge::Replace => Ok(at_cell
-            .next_back()
-            .and_then(|c| c.entry().value)
-            .map(Into::into)),
-        Merge::Sum => {
-            let mut sum = 0i64;
-            for cursor in at_cell {
-                let count = cursor
-                    .entry()
-                    .value
-                    .and_then(|v| v.try_into().ok())
-                    .map(i64::from_le_bytes);
-                sum += count.ok_or_else(|| cursor.damage("a count in it is not 8 bytes long"))?;
+        let order = least.first().map(|l| cursor.compare(&cursors[*l]));
+        match order {
+            Some(Ordering::Greater) => {}
+            Some(Ordering::Equal) => least.push(index),
+            Some(Ordering::Less) | None => {
+                least.clear();
+                least.push(index);
             }
-            Ok((sum != 0).then(|| sum.to_le_bytes().to_vec().into()))
         }
     }
 }
 
-/// Moves every cursor at the cell of `least` on, `least` itself last since it holds the cell.
-fn advance_past(cursors: &mut [Cursor], least: usize) -> Result<()> {
-    for i in least + 1..cursors.len() {
-        if cursors[i].run.is_some() && cursors[i].cell() == cursors[least].cell() {
-            cursors[i].advance()?;
-        }
+fn sum_of(cursors: &[Cursor], at_cell: &[usize]) -> Result<i64> {
+    let mut sum = 0i64;
+    for cursor in at_cell.iter().map(|c| &cursors[*c]) {
+        let count = cursor
+            .entry()
+            .value
+            .and_then(|v| v.try_into().ok())
+            .map(i64::from_le_bytes);
+        sum += count.ok_or_else(|| cursor.damage("a count in it is not 8 bytes long"))?;
     }
-    cursors[least].advance()
+    Ok(sum)
 }
 
 /// Goes through one level, block by block, with the next block on its way.
@@ -444,9 +424,11 @@ struct Cursor {
     blocks: VecDeque<(Arc<str>, BlockRef)>,
     next: Option<JoinHandle<Result<Bytes>>>,
     /// The block being read, `None` at the end.
-    run: Option<Run>,
+    block: Option<Block>,
     place: (Arc<str>, u64),
     position: usize,
+    /// The entry's key group and the first bytes of its key: they decide most comparisons.
+    head: u128,
 }
 
 impl Cursor {
@@ -464,9 +446,10 @@ impl Cursor {
             handle,
             blocks,
             next: None,
-            run: None,
+            block: None,
             place,
             position: 0,
+            head: 0,
         };
         cursor.fetch_ahead();
         cursor.next_block()?;
@@ -484,9 +467,9 @@ impl Cursor {
     }
 
     fn next_block(&mut self) -> Result<()> {
-        self.run = None;
+        self.block = None;
         self.position = 0;
-        while self.run.is_none() {
+        while self.block.is_none() {
             let (Some(next), Some((object, block))) = (self.next.take(), self.blocks.pop_front())
             else {
                 return Ok(());
@@ -496,32 +479,42 @@ impl Cursor {
             let bytes = bytes.map_err(|e| {
                 CheckpointError::OutOfOrder(format!("reading a run was cut short: {e}"))
             })??;
-            let (table, form) = (self.descriptor.table, self.descriptor.form);
-            self.run = decode_block(table, form, &object, &block, &bytes, KeyGroupRange::ALL)?;
+            let opened = Block::open(
+                self.descriptor.form,
+                &object,
+                &block,
+                &bytes,
+                KeyGroupRange::ALL,
+            )?;
+            self.block = Some(opened).filter(|opened| opened.len() > 0);
             self.place = (object, block.offset);
         }
+        self.head = head(self.entry());
         Ok(())
     }
 
     fn advance(&mut self) -> Result<()> {
         self.position += 1;
-        if self.run.as_ref().is_some_and(|r| self.position >= r.len()) {
-            self.next_block()
-        } else {
+        if self.block.as_ref().is_some_and(|b| self.position < b.len()) {
+            self.head = head(self.entry());
             Ok(())
+        } else {
+            self.next_block()
         }
     }
 
-    fn entry(&self) -> tidegate_state::run::RunEntry<'_> {
-        self.run
+    fn entry(&self) -> RunEntry<'_> {
+        self.block
             .as_ref()
             .expect("only cursors that are not at their end are looked at")
             .entry(self.position)
     }
 
-    fn cell(&self) -> (u8, &[u8], &[u8]) {
-        let e = self.entry();
-        (e.group, e.key, e.sub)
+    fn compare(&self, other: &Self) -> Ordering {
+        self.head.cmp(&other.head).then_with(|| {
+            let (own, other) = (self.entry(), other.entry());
+            (own.key, own.sub).cmp(&(other.key, other.sub))
+        })
     }
 
     fn damage(&self, what: &str) -> Damage {
@@ -531,4 +524,13 @@ impl Cursor {
             what: what.to_owned(),
         }
     }
+}
+
+/// Its order is that of key groups and keys, as far as it goes.
+fn head(e: RunEntry<'_>) -> u128 {
+    let mut bytes = [0; 16];
+    bytes[0] = e.group;
+    let length = e.key.len().min(15);
+    bytes[1..=length].copy_from_slice(&e.key[..length]);
+    u128::from_be_bytes(bytes)
 }

@@ -10,14 +10,16 @@
 
 use crate::error::{CheckpointError, Damage, Result};
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, UInt8Array};
-use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
 use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_ipc::{CompressionType, MetadataVersion};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
+use tidegate_state::run::RunEntry;
 use tidegate_state::{Form, Run, RunBuilder};
 use tidegate_types::{CheckpointId, KeyGroup, KeyGroupRange, TableId};
 
@@ -192,27 +194,46 @@ impl ObjectEncoder {
 
     /// Appends entries of a run from this one on as one block; answers the first that is not in it any more.
     pub fn block(&mut self, run: &Run, first: usize, reference: &mut RunRef) -> usize {
+        let mut block = self.new_block(run.has_sub_keys());
+        let mut next = first;
+        while next < run.len() && !block.is_full() {
+            // Each is looked at once: sorted entries lie all over memory.
+            block.push(run.entry(next));
+            next += 1;
+        }
+        self.write(block, reference);
+        next
+    }
+
+    pub fn new_block(&self, map_form: bool) -> BlockBuilder {
+        BlockBuilder::new(map_form, self.block_bytes)
+    }
+
+    /// Appends a block, unless it is empty.
+    pub fn write(&mut self, block: BlockBuilder, reference: &mut RunRef) {
+        let (Some(first_group), Some(last_group)) = (block.groups.first(), block.groups.last())
+        else {
+            return;
+        };
+        let (first_group, last_group) = (*first_group, *last_group);
         let before = self.pending();
-        let batch = block_batch(run, first, self.block_bytes);
-        let rows = batch.num_rows();
+        let batch = block.finish();
         self.writer
             .write(&batch)
             .expect("a batch of the object's schema can be written to memory");
         let encoded = &self.writer.get_ref()[before..];
-        let groups = &run.groups()[first..first + rows];
         let block = BlockRef {
             offset: self.taken + before as u64,
             bytes: encoded.len() as u64,
-            rows: rows as u32,
-            first_group: groups[0],
-            last_group: groups[rows - 1],
+            rows: batch.num_rows() as u32,
+            first_group,
+            last_group,
             crc32c: crc32c::crc32c(encoded),
         };
-        reference.rows += rows as u64;
+        reference.rows += u64::from(block.rows);
         reference.tombstones += batch.column(3).null_count() as u64;
         reference.bytes += block.bytes;
         reference.blocks.push(block);
-        first + rows
     }
 
     /// Appends a block as another object has it, already verified.
@@ -247,48 +268,73 @@ impl ObjectEncoder {
     }
 }
 
-/// The entries from this one on that make up a block. Each is looked at once: sorted entries lie all over memory.
-fn block_batch(run: &Run, first: usize, block_bytes: usize) -> RecordBatch {
-    let mut keys = Column::default();
-    let mut subs = Column::default();
-    let mut values = Column::default();
-    let mut present: Option<Vec<bool>> = None;
-    let mut bytes = 0;
-    let mut rows = 0;
-    while rows < BLOCK_ROWS && bytes < block_bytes && first + rows < run.len() {
-        let e = run.entry(first + rows);
-        let value = e.value.unwrap_or(&[]);
-        keys.push(e.key);
-        subs.push(e.sub);
-        values.push(value);
-        match &mut present {
+/// Entries in order, until there are enough for a block.
+pub(crate) struct BlockBuilder {
+    block_bytes: usize,
+    groups: Vec<KeyGroup>,
+    keys: Column,
+    /// `None` in tables of value form.
+    subs: Option<Column>,
+    values: Column,
+    /// One per entry: whether it has a value. `None`: all have.
+    present: Option<Vec<bool>>,
+}
+
+impl BlockBuilder {
+    fn new(map_form: bool, block_bytes: usize) -> Self {
+        Self {
+            block_bytes,
+            groups: Vec::with_capacity(BLOCK_ROWS / 4),
+            keys: Column::default(),
+            subs: map_form.then(Column::default),
+            values: Column::default(),
+            present: None,
+        }
+    }
+
+    #[inline]
+    pub fn push(&mut self, e: RunEntry<'_>) {
+        let rows = self.groups.len();
+        self.groups.push(e.group);
+        self.keys.push(e.key);
+        if let Some(subs) = &mut self.subs {
+            subs.push(e.sub);
+        }
+        self.values.push(e.value.unwrap_or(&[]));
+        match &mut self.present {
             Some(present) => present.push(e.value.is_some()),
             None if e.value.is_some() => {}
             None => {
                 let mut all = vec![true; rows];
                 all.push(false);
-                present = Some(all);
+                self.present = Some(all);
             }
         }
-        bytes += e.key.len() + e.sub.len() + value.len();
-        rows += 1;
     }
-    let subs = if run.has_sub_keys() {
-        subs.finish(None)
-    } else {
-        BinaryArray::new_null(rows)
-    };
-    let groups = UInt8Array::from(run.groups()[first..first + rows].to_vec());
-    RecordBatch::try_new(
-        SCHEMA.clone(),
-        vec![
-            Arc::new(groups),
-            Arc::new(keys.finish(None)),
-            Arc::new(subs),
-            Arc::new(values.finish(present.map(NullBuffer::from))),
-        ],
-    )
-    .expect("the columns follow the schema")
+
+    pub fn is_full(&self) -> bool {
+        let subs = self.subs.as_ref().map_or(0, Column::len);
+        self.groups.len() >= BLOCK_ROWS
+            || self.keys.len() + subs + self.values.len() >= self.block_bytes
+    }
+
+    fn finish(self) -> RecordBatch {
+        let rows = self.groups.len();
+        let subs = match self.subs {
+            Some(subs) => subs.finish(None),
+            None => BinaryArray::new_null(rows),
+        };
+        RecordBatch::try_new(
+            SCHEMA.clone(),
+            vec![
+                Arc::new(UInt8Array::from(self.groups)),
+                Arc::new(self.keys.finish(None)),
+                Arc::new(subs),
+                Arc::new(self.values.finish(self.present.map(NullBuffer::from))),
+            ],
+        )
+        .expect("the columns follow the schema")
+    }
 }
 
 /// A binary column of a block under construction. A block is small enough for offsets of 32 bits, unless one entry alone is
@@ -310,9 +356,15 @@ impl Default for Column {
 }
 
 impl Column {
+    #[inline]
     fn push(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
         self.ends.push(self.bytes.len() as i32);
+    }
+
+    /// Bytes so far.
+    fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     fn finish(self, nulls: Option<NullBuffer>) -> BinaryArray {
@@ -321,6 +373,72 @@ impl Column {
             Buffer::from_vec(self.bytes),
             nulls,
         )
+    }
+}
+
+/// A block as it was decoded, or a part of it. Entries are in order.
+pub(crate) struct Block {
+    groups: ScalarBuffer<KeyGroup>,
+    keys: BinaryArray,
+    /// `None` in tables of value form.
+    subs: Option<BinaryArray>,
+    values: BinaryArray,
+    part: Range<usize>,
+}
+
+impl Block {
+    /// Verifies a block's checksum and decodes it: the entries within `groups`.
+    pub fn open(
+        form: Form,
+        object: &Arc<str>,
+        block: &BlockRef,
+        bytes: &Bytes,
+        groups: KeyGroupRange,
+    ) -> std::result::Result<Self, Damage> {
+        let damage = |what: String| Damage {
+            object: object.clone(),
+            offset: Some(block.offset),
+            what,
+        };
+        verify_block(object, block, bytes)?;
+        let batch = read_batch(bytes).map_err(|e| damage(format!("it does not decode: {e}")))?;
+        if batch.num_rows() != block.rows as usize {
+            return Err(damage(format!(
+                "it has {} rows instead of {}",
+                batch.num_rows(),
+                block.rows
+            )));
+        }
+        let group_of = batch.column(0).as_primitive::<UInt8Type>().values();
+        // Sorted by key group, so what is wanted is one slice.
+        let start = group_of.partition_point(|g| (*g as usize) < groups.start);
+        let end = group_of.partition_point(|g| (*g as usize) < groups.end);
+        Ok(Self {
+            groups: group_of.clone(),
+            keys: batch.column(1).as_binary().clone(),
+            subs: (form == Form::Map).then(|| batch.column(2).as_binary().clone()),
+            values: batch.column(3).as_binary().clone(),
+            part: start..end.max(start),
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.part.len()
+    }
+
+    #[inline]
+    pub fn entry(&self, index: usize) -> RunEntry<'_> {
+        let place = self.part.start + index;
+        let subs = self.subs.as_ref().filter(|subs| subs.is_valid(place));
+        RunEntry {
+            group: self.groups[place],
+            key: self.keys.value(place),
+            sub: subs.map_or(&[], |subs| subs.value(place)),
+            value: self
+                .values
+                .is_valid(place)
+                .then(|| self.values.value(place)),
+        }
     }
 }
 
@@ -333,43 +451,10 @@ pub fn decode_block(
     bytes: &Bytes,
     groups: KeyGroupRange,
 ) -> std::result::Result<Option<Run>, Damage> {
-    let damage = |what: String| Damage {
-        object: object.clone(),
-        offset: Some(block.offset),
-        what,
-    };
-    verify_block(object, block, bytes)?;
-    let batch = read_batch(bytes).map_err(|e| damage(format!("it does not decode: {e}")))?;
-    if batch.num_rows() != block.rows as usize {
-        return Err(damage(format!(
-            "it has {} rows instead of {}",
-            batch.num_rows(),
-            block.rows
-        )));
-    }
-    let group_of = batch.column(0).as_primitive::<UInt8Type>().values();
-    let (keys, subs, values) = (
-        batch.column(1).as_binary::<i32>(),
-        batch.column(2).as_binary::<i32>(),
-        batch.column(3).as_binary::<i32>(),
-    );
-    // Sorted by key group, so what is wanted is one slice.
-    let start = group_of.partition_point(|g| (*g as usize) < groups.start);
-    let end = group_of.partition_point(|g| (*g as usize) < groups.end);
-    let map_form = form == Form::Map;
-    let mut run = RunBuilder::new(table, map_form, end.saturating_sub(start));
-    for i in start..end {
-        let sub: &[u8] = if map_form && subs.is_valid(i) {
-            subs.value(i)
-        } else {
-            &[]
-        };
-        run.push_in_group(
-            group_of[i],
-            keys.value(i),
-            sub,
-            values.is_valid(i).then(|| values.value(i)),
-        );
+    let block = Block::open(form, object, block, bytes, groups)?;
+    let mut run = RunBuilder::new(table, form == Form::Map, block.len());
+    for e in (0..block.len()).map(|i| block.entry(i)) {
+        run.push_in_group(e.group, e.key, e.sub, e.value);
     }
     Ok(run.finish())
 }

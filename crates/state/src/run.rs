@@ -69,6 +69,31 @@ impl Entries {
         self.groups.len()
     }
 
+    /// Puts entries in order behind these, which are in order and before them. Their bytes stay where they are.
+    fn append(&mut self, other: Self) {
+        let before = self.keys.len();
+        let shifted = |place: u32| before as u32 + place;
+        let ordered = self.len() as u32;
+        let places = self.places.get_or_insert_with(|| (0..ordered).collect());
+        match &other.places {
+            Some(others) => places.extend(others.iter().copied().map(shifted)),
+            None => places.extend((0..other.keys.len() as u32).map(shifted)),
+        }
+        if self.present.is_some() || other.present.is_some() {
+            let present = self.present.get_or_insert_with(|| vec![true; before]);
+            match other.present {
+                Some(others) => present.extend(others),
+                None => present.resize(before + other.keys.len(), true),
+            }
+        }
+        self.groups.extend(other.groups);
+        self.keys.append(other.keys);
+        if let (Some(subs), Some(others)) = (&mut self.subs, other.subs) {
+            subs.append(others);
+        }
+        self.values.append(other.values);
+    }
+
     fn entry(&self, index: usize) -> RunEntry<'_> {
         let place = self.places.as_ref().map_or(index, |p| p[index] as usize);
         let present = self.present.as_ref().is_none_or(|p| p[place]);
@@ -358,8 +383,8 @@ impl RunBuilder {
         }
     }
 
-    /// Brings each key group together, and sorts and collects one after the other: what a group has fits into a cache,
-    /// where all entries do not, and following a sorted order through memory waits for every one.
+    /// Brings each key group together, and sorts one after the other: what a group has fits into a cache, where all entries
+    /// do not, and following a sorted order through memory waits for every one.
     fn into_parts(self, once: bool) -> Entries {
         let mut counts = [0; KEY_GROUPS];
         self.entries
@@ -373,16 +398,12 @@ impl RunBuilder {
         for e in self.iter() {
             parts[e.group as usize].push_in_group(e.group, e.key, e.sub, e.value);
         }
-        let mut sorted = Self::new(self.table, self.map_form, self.len());
+        let mut sorted = Entries::with_capacity(self.map_form, self.len());
         drop(self);
-        for part in parts {
-            let part = part.into_places(once);
-            for i in 0..part.len() {
-                let e = part.entry(i);
-                sorted.push_in_group(e.group, e.key, e.sub, e.value);
-            }
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            sorted.append(part.into_places(once));
         }
-        sorted.entries
+        sorted
     }
 }
 

@@ -89,6 +89,15 @@ impl ByteRows {
         }
     }
 
+    /// Appends all rows of another, whose segments are taken over as they are.
+    pub fn append(&mut self, mut other: Self) {
+        let segments = self.segments.len() as u64;
+        let ends = other.ends.iter();
+        self.ends
+            .extend(ends.map(|end| end + (segments << SEGMENT_BITS)));
+        self.segments.append(&mut other.segments);
+    }
+
     #[inline]
     pub fn get(&self, index: usize) -> &[u8] {
         let place = self.ends[index];
@@ -186,5 +195,22 @@ mod tests {
             }
             assert_eq!(rows, expected.iter().map(Vec::as_slice).collect());
         }
+    }
+
+    #[test]
+    fn rows_that_are_appended_follow() {
+        let row = |i: u8| vec![i; usize::from(i % 5)];
+        let mut all = ByteRows::new();
+        for part in [0..0, 0..7, 7..7, 7..8, 8..200] {
+            all.append(
+                part.map(row)
+                    .collect::<Vec<_>>()
+                    .iter()
+                    .map(Vec::as_slice)
+                    .collect(),
+            );
+        }
+        all.push(&row(200));
+        assert!(all.iter().map(<[u8]>::to_vec).eq((0..=200).map(row)));
     }
 }
