@@ -77,7 +77,7 @@ impl Seen {
 fn close(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Float(a), Value::Float(b)) if a.is_finite() && b.is_finite() => {
-            (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1e-9)
+            (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1e-3)
         }
         (Value::List(a), Value::List(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b))
