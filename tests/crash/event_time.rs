@@ -1,6 +1,6 @@
 //! Watermarks, late rows, windows that close, and state that does not grow, on the real server, which is killed in between.
 
-use crate::server::{Server, rows, run};
+use crate::server::{Server, refused, rows, run};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
@@ -108,6 +108,72 @@ async fn windows_close_once_and_late_rows_are_left_out_also_across_a_crash() {
             &["2024-01-01 10:00:00|3|11", "2024-01-01 10:01:00|3|148"],
         )
         .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_of_windows_gets_another_query() {
+    for backend in ["memory", "rocksdb"] {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = [("state_backend", backend), ("checkpoint_interval", "100ms")];
+        let mut server = Server::start(directory.path(), &settings);
+        let mut client = server.connect().await;
+        run(
+            &client,
+            "CREATE TABLE orders (at timestamp, amount int, WATERMARK FOR at AS at - INTERVAL '10 seconds') APPEND ONLY",
+        )
+        .await;
+        let closed = format!("CREATE MATERIALIZED VIEW closed AS {MINUTES} EMIT ON WINDOW CLOSE");
+        let open = format!("CREATE MATERIALIZED VIEW open AS {MINUTES}");
+        run(&client, &format!("{closed}; {open};")).await;
+        for (at, amount) in [("10:00:05", 1), ("10:00:59", 2), ("10:01:15", 4)] {
+            order(&client, at, amount).await;
+        }
+        // What the windows that are over were made of has been freed; the table has it.
+        for view in ["closed", "open"] {
+            let query = MINUTES.replace("sum(amount)", "max(amount)");
+            run(
+                &client,
+                &format!("ALTER MATERIALIZED VIEW {view} AS {query}"),
+            )
+            .await;
+        }
+        becomes(
+            &client,
+            "SELECT * FROM closed",
+            &["2024-01-01 10:00:00|2|2"],
+        )
+        .await;
+        order(&client, "10:01:20", 8).await;
+        server.kill();
+        server.wait();
+        server = Server::start(directory.path(), &settings);
+        client = server.connect().await;
+        order(&client, "10:02:30", 16).await;
+        let both = ["2024-01-01 10:00:00|2|2", "2024-01-01 10:01:00|2|8"];
+        becomes(&client, "SELECT * FROM closed ORDER BY 1", &both).await;
+        let all = [both[0], both[1], "2024-01-01 10:02:00|1|16"];
+        becomes(&client, "SELECT * FROM open ORDER BY 1", &all).await;
+
+        // It stays one that waits, by whichever statement.
+        let shown = rows(&client, "SHOW CREATE MATERIALIZED VIEW closed").await;
+        assert!(shown[0].contains("EMIT ON WINDOW CLOSE"), "{shown:?}");
+        let replace = format!("CREATE OR REPLACE MATERIALIZED VIEW closed AS {MINUTES}");
+        let error = refused(&client, &replace).await;
+        assert_eq!(error.code().code(), "0A000", "{error}");
+        // Who reads it has freed what lies before the watermark, and cannot be told of it again.
+        run(
+            &client,
+            "CREATE MATERIALIZED VIEW hours AS SELECT date_bin(INTERVAL '1 hour', window_start) AS hour, sum(n) AS n
+             FROM closed GROUP BY 1",
+        )
+        .await;
+        let error = refused(
+            &client,
+            &format!("ALTER MATERIALIZED VIEW closed AS {MINUTES}"),
+        )
+        .await;
+        assert_eq!(error.code().code(), "2BP01", "{error}");
     }
 }
 
