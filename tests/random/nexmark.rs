@@ -15,7 +15,10 @@ const HIGHEST: &str =
 
 /// Of fifty events these are persons, auctions and bids.
 const SHARES: [(&str, usize); 3] = [("person", 1), ("auction", 3), ("bid", 46)];
-const QUERIES: [&str; 7] = ["q0", "q1", "q2", "q3", "q4", "q17", "q20"];
+const QUERIES: [&str; 16] = [
+    "q0", "q1", "q2", "q3", "q4", "q6", "q9", "q10", "q13", "q14", "q15", "q16", "q17", "q20",
+    "q21", "q22",
+];
 /// Queries with windows of time as table functions, and these as Postgres says them.
 const WINDOWED: [&str; 5] = ["q5", "q7", "q8", "q11", "q12"];
 const WINDOWS: [(&str, &str); 5] = [

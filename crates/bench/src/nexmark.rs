@@ -11,7 +11,7 @@ use std::time::Instant;
 
 #[derive(Args)]
 pub struct Options {
-    /// q0, q1, q2, q3, q4, q5, q7, q8, q11, q12, q17, q18, q19 or q20.
+    /// q0 to q22.
     #[arg(long)]
     query: String,
     /// Events of the combined stream: 2 % persons, 6 % auctions, 92 % bids.
@@ -26,69 +26,46 @@ pub struct Options {
 
 const TABLES: [&str; 3] = ["person", "auction", "bid"];
 
-const QUERIES: &[Query] = &[
-    Query::new("q0", &["bid"], include_str!("../../../sql/nexmark/q0.sql")),
-    Query::new("q1", &["bid"], include_str!("../../../sql/nexmark/q1.sql")),
-    Query::new("q2", &["bid"], include_str!("../../../sql/nexmark/q2.sql")),
-    Query::new(
-        "q3",
-        &["auction", "person"],
-        include_str!("../../../sql/nexmark/q3.sql"),
-    ),
-    Query::new(
-        "q4",
-        &["auction", "bid"],
-        include_str!("../../../sql/nexmark/q4.sql"),
-    ),
-    Query::new("q5", &["bid"], include_str!("../../../sql/nexmark/q5.sql")),
-    Query::new("q7", &["bid"], include_str!("../../../sql/nexmark/q7.sql")),
-    Query::new(
-        "q8",
-        &["person", "auction"],
-        include_str!("../../../sql/nexmark/q8.sql"),
-    ),
-    Query::new(
-        "q11",
-        &["bid"],
-        include_str!("../../../sql/nexmark/q11.sql"),
-    ),
-    Query::new(
-        "q12",
-        &["bid"],
-        include_str!("../../../sql/nexmark/q12.sql"),
-    ),
-    Query::new(
-        "q17",
-        &["bid"],
-        include_str!("../../../sql/nexmark/q17.sql"),
-    ),
-    Query::new(
-        "q18",
-        &["bid"],
-        include_str!("../../../sql/nexmark/q18.sql"),
-    ),
-    Query::new(
-        "q19",
-        &["bid"],
-        include_str!("../../../sql/nexmark/q19.sql"),
-    ),
-    Query::new(
-        "q20",
-        &["bid", "auction"],
-        include_str!("../../../sql/nexmark/q20.sql"),
-    ),
+macro_rules! queries {
+    ($($name:literal of $($table:literal)+),+ $(,)?) => {
+        &[$(Query {
+            name: $name,
+            reads: &[$($table),+],
+            sql: include_str!(concat!("../../../sql/nexmark/", $name, ".sql")),
+        }),+]
+    };
+}
+
+const QUERIES: &[Query] = queries![
+    "q0" of "bid",
+    "q1" of "bid",
+    "q2" of "bid",
+    "q3" of "auction" "person",
+    "q4" of "auction" "bid",
+    "q5" of "bid",
+    "q6" of "auction" "bid",
+    "q7" of "bid",
+    "q8" of "person" "auction",
+    "q9" of "auction" "bid",
+    "q10" of "bid",
+    "q11" of "bid",
+    "q12" of "bid",
+    "q13" of "bid",
+    "q14" of "bid",
+    "q15" of "bid",
+    "q16" of "bid",
+    "q17" of "bid",
+    "q18" of "bid",
+    "q19" of "bid",
+    "q20" of "bid" "auction",
+    "q21" of "bid",
+    "q22" of "bid",
 ];
 
 pub struct Query {
     pub name: &'static str,
     pub reads: &'static [&'static str],
     sql: &'static str,
-}
-
-impl Query {
-    const fn new(name: &'static str, reads: &'static [&'static str], sql: &'static str) -> Self {
-        Self { name, reads, sql }
-    }
 }
 
 pub fn query(name: &str) -> Result<&'static Query> {

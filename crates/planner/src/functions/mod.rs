@@ -22,7 +22,7 @@ mod outer;
 mod parse_datetime;
 mod postgres;
 mod ranking;
-mod regexp_split;
+mod regular_expressions;
 mod rewrite;
 mod rowwise;
 mod same_type;
@@ -93,7 +93,7 @@ fn build() -> Registry {
         parse_datetime::functions(),
         time_windows::functions(),
         timezone::functions(),
-        regexp_split::functions(),
+        regular_expressions::functions(),
         same_type::functions(&library),
     ]
     .concat();
@@ -153,7 +153,10 @@ fn build() -> Registry {
         .map(|f| (f.name().to_owned(), f))
         .collect();
     // Includes the planners of the JSON operators, which go first.
-    let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(json::JsonAsText)];
+    let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
+        Arc::new(json::JsonAsText),
+        Arc::new(regular_expressions::SubstringPlanner),
+    ];
     expr_planners.extend(json.expr_planners().iter().cloned());
     let rewrites = json.analyzer().function_rewrites().to_vec();
     Registry {
