@@ -513,7 +513,12 @@ impl Cursor {
     fn compare(&self, other: &Self) -> Ordering {
         self.head.cmp(&other.head).then_with(|| {
             let (own, other) = (self.entry(), other.entry());
-            (own.key, own.sub).cmp(&(other.key, other.sub))
+            let keys = match own.key.len().max(other.key.len()) <= HEAD_KEY {
+                // What the heads leave open is whether one goes on with zeros.
+                true => own.key.len().cmp(&other.key.len()),
+                false => own.key.cmp(other.key),
+            };
+            keys.then_with(|| own.sub.cmp(other.sub))
         })
     }
 
@@ -526,11 +531,14 @@ impl Cursor {
     }
 }
 
+/// So many bytes of a key are in a head.
+const HEAD_KEY: usize = 15;
+
 /// Its order is that of key groups and keys, as far as it goes.
 fn head(e: RunEntry<'_>) -> u128 {
     let mut bytes = [0; 16];
     bytes[0] = e.group;
-    let length = e.key.len().min(15);
+    let length = e.key.len().min(HEAD_KEY);
     bytes[1..=length].copy_from_slice(&e.key[..length]);
     u128::from_be_bytes(bytes)
 }

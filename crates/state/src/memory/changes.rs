@@ -62,6 +62,13 @@ impl Changes {
         mark != UNMARKED && self.lists[list(mark)].get(index(mark)) == Some(&record)
     }
 
+    /// Loads the place that a mark tells of.
+    pub fn warm(&self, mark: Mark) {
+        if mark != UNMARKED {
+            std::hint::black_box(self.lists[list(mark)].get(index(mark)).copied());
+        }
+    }
+
     /// In which list the record is.
     pub fn listed(&self, mark: Mark, record: Ref) -> Option<Listed> {
         let list = self.contains(mark, record).then(|| list(mark))?;

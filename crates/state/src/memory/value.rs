@@ -141,9 +141,27 @@ impl ValueTable {
         }
     }
 
+    /// Loads what writing these cells will look at, so that the cache misses overlap. Answers the keys' hashes.
+    fn warm(&self, changes: &[Change<'_>]) -> [u32; LOOKAHEAD] {
+        let mut hashes = [0u32; LOOKAHEAD];
+        let mut guesses = [None; LOOKAHEAD];
+        for (i, change) in changes.iter().enumerate() {
+            let hash = short_hash(hash_key(change.cell.key));
+            hashes[i] = hash;
+            let slot = self.index.find(spread(hash), |s| s.hash == hash);
+            guesses[i] = slot.map(|s| s.record);
+        }
+        for guess in guesses.iter().flatten() {
+            std::hint::black_box(self.arena.get(*guess).first());
+        }
+        for guess in guesses.iter().flatten() {
+            self.changes.warm(self.header(*guess).mark);
+        }
+        hashes
+    }
+
     /// Sets or deletes one cell; the caller settles the table after the batch.
-    fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StateError> {
-        let hash = short_hash(hash_key(key));
+    fn put(&mut self, hash: u32, key: &[u8], value: Option<&[u8]>) -> Result<(), StateError> {
         match (self.find(hash, key), value) {
             (Some(record), Some(value)) => self.overwrite(record, hash, key, value),
             (Some(record), None) => {
@@ -438,9 +456,12 @@ impl Table for ValueTable {
     }
 
     fn write_many(&mut self, changes: &[Change<'_>]) -> Result<(), StateError> {
-        for change in changes {
-            debug_assert!(change.cell.sub.is_empty(), "a value table has no sub-keys");
-            self.put(change.cell.key, change.value)?;
+        for changes in changes.chunks(LOOKAHEAD) {
+            let hashes = self.warm(changes);
+            for (change, hash) in changes.iter().zip(hashes) {
+                debug_assert!(change.cell.sub.is_empty(), "a value table has no sub-keys");
+                self.put(hash, change.cell.key, change.value)?;
+            }
         }
         self.settle()
     }
