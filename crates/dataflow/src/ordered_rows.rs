@@ -21,6 +21,9 @@ use tidegate_types::{Batch, ByteRows, RowCodec};
 /// Groups that are brought up to date at a time.
 pub const CHUNK_GROUPS: usize = 1024;
 
+/// Encoded columns, with what their count was and is.
+pub type Recount<'a> = (&'a [u8], i64, i64);
+
 pub struct OrderedRows {
     schema: SchemaRef,
     keys: Vec<usize>,
@@ -151,7 +154,7 @@ impl OrderedRows {
         group: usize,
         key: &[u8],
         table: &dyn Table,
-    ) -> Result<Vec<(&'a [u8], i64, i64)>, OperatorError> {
+    ) -> Result<Vec<Recount<'a>>, OperatorError> {
         let changes: Vec<(&[u8], i64)> = self
             .changes
             .span(group..group + 1)

@@ -15,7 +15,7 @@
 use crate::count_table::{scan_counts_within, write_counts};
 use crate::groups::KeyChunk;
 use crate::numbering::Numbered;
-use crate::ordered_rows::{CHUNK_GROUPS, Kept, OrderedRows};
+use crate::ordered_rows::{CHUNK_GROUPS, Kept, OrderedRows, Recount};
 use crate::{Cx, Operator, OperatorError, Port, Progress};
 use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::{is_not_null, is_null};
@@ -135,6 +135,8 @@ struct Emitted {
 
 /// Counts of a row before and after the epoch.
 type Counts = (i64, i64);
+/// Rows of one key in the order of time, by their encoded columns.
+type Stretch = BTreeMap<Vec<u8>, Counts>;
 
 impl Session {
     pub fn new(
@@ -243,10 +245,10 @@ impl Session {
     fn stretch(
         &self,
         key: &[u8],
-        changes: &[(&[u8], i64, i64)],
+        changes: &[Recount<'_>],
         first: usize,
         table: &dyn Table,
-    ) -> Result<(BTreeMap<Vec<u8>, Counts>, Range<usize>), OperatorError> {
+    ) -> Result<(Stretch, Range<usize>), OperatorError> {
         let mut stretch = BTreeMap::new();
         let begin = &changes[first].0[..TIME_BYTES];
         let mut low = time_of(begin);

@@ -147,12 +147,14 @@ fn call_of(factor: &TableFactor) -> Option<Call<'_>> {
             name, args, alias, ..
         } => Some((Kind::of(name)?, args, alias.as_ref())),
         TableFactor::TableFunction {
-            expr: Expr::Function(Function { name, args, .. }),
+            expr:
+                Expr::Function(Function {
+                    name,
+                    args: FunctionArguments::List(list),
+                    ..
+                }),
             alias,
-        } => match args {
-            FunctionArguments::List(list) => Some((Kind::of(name)?, &list.args, alias.as_ref())),
-            _ => None,
-        },
+        } => Some((Kind::of(name)?, &list.args, alias.as_ref())),
         _ => None,
     }
 }
