@@ -197,3 +197,30 @@ async fn drain_waits_for_the_end_of_bounded_sources() {
     .await;
     assert_eq!(saved, ["3000|4498500"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drain_reads_files_that_nobody_has_looked_for_yet() {
+    let directory = tempfile::tempdir().unwrap();
+    let (files, out) = (directory.path().join("in"), directory.path().join("out"));
+    std::fs::create_dir(&files).unwrap();
+    for file in 0..20 {
+        let lines = (0..500).map(|i| format!("{{\"n\": {}}}\n", file * 500 + i));
+        let name = files.join(format!("{file}.json"));
+        std::fs::write(name, lines.collect::<String>()).unwrap();
+    }
+    let mut server = Server::start(&directory.path().join("data"), &[]);
+    let client = server.connect().await;
+    let statements = format!(
+        "CREATE SOURCE s (n bigint) WITH (connector = 'file', path = '{}', follow = 'false') FORMAT PLAIN ENCODE JSON;
+         CREATE SINK written FROM s WITH (connector = 'file', path = '{}') FORMAT PLAIN ENCODE JSON",
+        files.display(),
+        out.display()
+    );
+    run(&client, &statements).await;
+    // At once: the source's splits are found by a thread of their own.
+    assert!(completed(&server, "SHUTDOWN WITH SAVEPOINT drained DRAIN").await);
+    assert!(server.wait().success());
+    let lines = written(&out);
+    assert_eq!(lines.len(), 10_000);
+    assert!(lines.values().all(|n| *n == 1));
+}

@@ -268,7 +268,8 @@ impl SplitSet {
             }
         }
         // The pump wakes the worker with an answer, and when it has found a split.
-        let may_come = asked_pump || (self.pump.is_some() && !self.source.bounded());
+        let is_open = !self.is_discovered || !self.source.bounded();
+        let may_come = asked_pump || (self.pump.is_some() && is_open);
         Ok(if wait.is_some() || may_come {
             Polled::Wait(wait)
         } else {
