@@ -128,3 +128,58 @@ async fn rows_that_a_barrier_overtook_are_shown_where_they_waited() {
     assert!(server.metric("tidegate_checkpoint_in_flight_bytes_total") > 0.0);
     assert!(server.metric("tidegate_checkpoint_unaligned_total") >= 1.0);
 }
+
+/// `rows in=… out=…` and the rest of a line of `EXPLAIN ANALYZE`.
+fn figure(plan: &[String], operator: &str, name: &str) -> u64 {
+    let line = plan.iter().find(|l| l.trim_start().starts_with(operator));
+    let line = line.unwrap_or_else(|| panic!("{operator} in {plan:?}"));
+    let (_, rest) = line
+        .split_once(name)
+        .unwrap_or_else(|| panic!("{name} in {line}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_view_tells_what_its_operators_do_and_keep() {
+    let scene = Scene::new(&[]);
+    let server = scene.start("2");
+    let client = server.connect().await;
+    run(
+        &client,
+        "CREATE TABLE t (id bigint PRIMARY KEY, g bigint);
+         CREATE MATERIALIZED VIEW v AS SELECT g, count(*) AS n FROM t WHERE id > 100 GROUP BY g",
+    )
+    .await;
+    insert(&client, 1, 1_000).await;
+    run(
+        &client,
+        "DELETE FROM t WHERE id BETWEEN 901 AND 1000; FLUSH",
+    )
+    .await;
+    let explain = "EXPLAIN ANALYZE MATERIALIZED VIEW v";
+    let plan = rows(&client, explain).await;
+    // 900 rows that came and 100 that went, in ten groups.
+    assert_eq!(figure(&plan, "Import", "out="), 1_100);
+    assert_eq!(figure(&plan, "Aggregate", "rows in="), 1_000);
+    assert_eq!(figure(&plan, "Aggregate", "state rows="), 10);
+    assert!(figure(&plan, "Aggregate", "bytes=") > 0);
+    assert_eq!(figure(&plan, "Materialize", "state rows="), 10);
+    assert_eq!(
+        figure(&plan, "Materialize", "rows in="),
+        figure(&plan, "Aggregate", "out=")
+    );
+    let explain = "EXPLAIN (ANALYZE, VERBOSE) MATERIALIZED VIEW v";
+    let plan = rows(&client, explain).await;
+    let workers = plan
+        .iter()
+        .filter(|l| l.trim_start().starts_with("worker "));
+    assert_eq!(workers.count(), 2 * figure_lines(&plan));
+    refused(&client, "EXPLAIN ANALYZE MATERIALIZED VIEW t").await;
+}
+
+/// Operators among the lines.
+fn figure_lines(plan: &[String]) -> usize {
+    let workers = |l: &&String| l.trim_start().starts_with("worker ");
+    plan.iter().filter(|l| !workers(l)).count()
+}

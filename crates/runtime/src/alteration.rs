@@ -17,6 +17,7 @@ use crate::command::{Arriving, Install, TakesOver};
 use crate::coordinator::{Coordinator, Published};
 use crate::runtime::{Runtime, Shared, missing_readers, shut_down};
 use crate::spec::RelationSpec;
+use crate::work::WorkDone;
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -36,12 +37,21 @@ pub struct Alteration {
 /// Whatever its owner wants to be dropped when nothing of an alteration runs any more.
 type Held = Option<Box<dyn Any + Send + Sync>>;
 
-/// What an operator of a view keeps, over all workers.
+/// What an operator of a view keeps and has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OperatorState {
     /// Cells of its state tables; for the root, rows of the view.
     pub rows: u64,
     pub bytes: u64,
+    pub work: WorkDone,
+}
+
+impl std::ops::AddAssign for OperatorState {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.work += other.work;
+    }
 }
 
 impl Runtime {
@@ -93,40 +103,61 @@ impl Runtime {
         readers.map(|i| i.spec.dataflow.clone()).collect()
     }
 
-    /// What each operator of a view keeps at the moment.
+    /// What each operator of a view keeps at the moment, over all workers.
     pub async fn operator_states(
         &self,
         relation: RelationId,
     ) -> Result<HashMap<OperatorId, OperatorState>, SqlError> {
+        let mut sums: HashMap<OperatorId, OperatorState> = HashMap::new();
+        for (operator, states) in self.operator_states_by_worker(relation).await? {
+            let sum = sums.entry(operator).or_default();
+            states.into_iter().for_each(|state| *sum += state);
+        }
+        Ok(sums)
+    }
+
+    /// What each operator of a view keeps at the moment, and what it has done since its worker was started: for each worker.
+    pub async fn operator_states_by_worker(
+        &self,
+        relation: RelationId,
+    ) -> Result<HashMap<OperatorId, Vec<OperatorState>>, SqlError> {
         let coordinator = self.coordinator().await?;
         let Some(install) = coordinator.installed(relation) else {
             return Ok(HashMap::new());
         };
-        let mut answers = coordinator.state_sizes(relation);
-        let mut states: HashMap<OperatorId, OperatorState> = HashMap::new();
-        for _ in 0..coordinator.workers() {
+        let workers = coordinator.workers();
+        let mut answers = coordinator.inspect(relation);
+        let mut states: HashMap<OperatorId, Vec<OperatorState>> = HashMap::new();
+        let root = install.spec.dataflow.root();
+        for _ in 0..workers {
             // Without an answer the workers have stopped, and there is nothing to tell.
-            let Some(sizes) = answers.recv().await else {
+            let Some(inspection) = answers.recv().await else {
                 return Ok(HashMap::new());
             };
+            let worker = inspection.worker;
+            let mut sizes = inspection.tables;
+            if let Op::Materialize { .. } = root.op
+                && let Some(store) = &install.stores.lock()[worker]
+            {
+                sizes.insert(TableId::of(relation, root.id, 0), store.stats());
+            }
             for node in &install.spec.dataflow.nodes {
-                let state = states.entry(node.id).or_default();
-                for index in 0..node.state.len() {
+                let of_workers = states.entry(node.id).or_default();
+                of_workers.resize(workers, OperatorState::default());
+                let state = &mut of_workers[worker];
+                state.work = inspection.work.get(&node.id).copied().unwrap_or_default();
+                let tables = if node.id == root.id {
+                    1
+                } else {
+                    node.state.len()
+                };
+                for index in 0..tables {
                     let table = TableId::of(relation, node.id, index);
                     if let Some(stats) = sizes.get(&table) {
                         state.rows += stats.cells;
                         state.bytes += stats.bytes;
                     }
                 }
-            }
-        }
-        let root = install.spec.dataflow.root();
-        if let Op::Materialize { .. } = root.op {
-            let state = states.entry(root.id).or_default();
-            for store in install.stores.lock().iter().flatten() {
-                let stats = store.stats();
-                state.rows += stats.cells;
-                state.bytes += stats.bytes;
             }
         }
         Ok(states)

@@ -199,6 +199,7 @@ impl Builder<'_> {
         let context = NodeContext {
             hub: self.hub.clone(),
             credits: self.hub.credits_of(self.relation()),
+            work: self.hub.work_of(self.relation(), node.id),
             relation: self.relation(),
             relation_name: dataflow.name.clone(),
             operator: node.id,
@@ -214,12 +215,12 @@ impl Builder<'_> {
         let credits = || self.hub.credits_of(self.relation());
         let consumers = streams.consumers.get(&node.id).copied().unwrap_or(0);
         let (output, stream) = builder.new_output();
-        let outlet = Outlet::new(output, consumers, credits());
+        let outlet = Outlet::new(output, consumers, credits(), context.work.clone());
         streams.rows.insert(node.id, stream);
         let mut telling = None;
         if part.is_standing() && streams.telling.contains(&node.id) {
             let (output, stream) = builder.new_output();
-            telling = Some(Outlet::new(output, 1, credits()));
+            telling = Some(Outlet::new(output, 1, credits(), context.work.clone()));
             streams.told.insert(node.id, stream);
         }
         match &node.op {
@@ -282,7 +283,7 @@ impl Builder<'_> {
             let errors = tables.last().expect("the error table is the last");
             show_restored_errors(self.hub, self.relation(), node.id, errors.as_ref())?;
         }
-        let relation = self.relation();
+        let (relation, work) = (self.relation(), context.work.clone());
         builder.build(move |mut capabilities| {
             let told_at = telling.is_some().then(|| capabilities.pop()).flatten();
             let capability = capabilities.pop().expect("an output has a capability");
@@ -291,7 +292,7 @@ impl Builder<'_> {
             if let (Some(telling), Some(capability)) = (telling, told_at) {
                 driver = driver.with_replay(telling, capability);
             }
-            move |frontiers| on_behalf_of(relation, || driver.run(frontiers))
+            move |frontiers| on_behalf_of(relation, || work.timed(|| driver.run(frontiers)))
         });
         Ok(())
     }
@@ -340,7 +341,7 @@ impl Builder<'_> {
             Part::Arriving(arriving) => (&arriving.spec, &arriving.status, Beginning::AtTheStart),
         };
         let (spec, status) = (spec.clone(), status.clone());
-        let op = node.op.clone();
+        let (op, work) = (node.op.clone(), context.work.clone());
         builder.build_reschedule(move |mut capabilities| {
             let capability = capabilities.pop().expect("one output has one capability");
             let port = InputPort::new(context, tables, outlet, capability);
@@ -353,7 +354,7 @@ impl Builder<'_> {
             };
             let mut run = make_input(port, &op, feed, waker);
             move |_| {
-                on_behalf_of(relation, &mut run);
+                on_behalf_of(relation, || work.timed(&mut run));
                 // An input is never at its end by itself: a barrier may always come.
                 true
             }
@@ -370,6 +371,7 @@ impl Builder<'_> {
         mut inlets: Vec<Inlet>,
     ) -> Result<(), StateError> {
         let inlet = inlets.pop().expect("a root has one input");
+        let (relation, work) = (self.relation(), context.work.clone());
         let mut driver = match (&node.op, part) {
             (Op::Materialize { key, .. }, Part::Arriving(arriving)) => {
                 let table = arriving_table(&self.install.spec.dataflow, &arriving.spec.dataflow);
@@ -402,8 +404,9 @@ impl Builder<'_> {
                 }
             }
         };
-        let relation = self.relation();
-        builder.build(move |_| move |frontiers| on_behalf_of(relation, || driver.run(frontiers)));
+        builder.build(move |_| {
+            move |frontiers| on_behalf_of(relation, || work.timed(|| driver.run(frontiers)))
+        });
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use crate::following::Changes;
 use crate::lag::Busy;
 use crate::spec::RelationSpec;
 use crate::status::RelationStatus;
+use crate::work::WorkDone;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -12,7 +13,9 @@ use std::sync::{Arc, Weak};
 use std::thread::Thread;
 use tidegate_plan::Dataflow;
 use tidegate_state::{Run, TableStats, ViewStore};
-use tidegate_types::{Barrier, Batch, CheckpointId, Epoch, RelationId, TableId};
+use tidegate_types::{
+    Barrier, Batch, CheckpointId, Epoch, OperatorId, RelationId, TableId, WorkerId,
+};
 use tokio::sync::mpsc;
 
 /// A relation to be built on every worker, from this epoch on.
@@ -108,15 +111,20 @@ pub(crate) enum Command {
     Completed(CheckpointId),
     /// These will never complete; barriers of theirs that are still under way are ordinary ones.
     Aborted(RangeInclusive<CheckpointId>),
-    /// Asks each worker for the state tables of a relation, with what they hold.
-    StateSizes(RelationId, mpsc::UnboundedSender<StateSizes>),
+    /// Asks each worker what the operators of a relation hold and have done.
+    Inspect(RelationId, mpsc::UnboundedSender<Inspection>),
     /// Asks each worker what it spends its time on.
     WhoIsBusy(mpsc::UnboundedSender<Busy>),
     Stop,
 }
 
-/// What the tables of a relation hold on one worker.
-pub(crate) type StateSizes = HashMap<TableId, TableStats>;
+/// What the operators of a relation hold and have done on one worker.
+#[derive(Default)]
+pub(crate) struct Inspection {
+    pub worker: WorkerId,
+    pub tables: HashMap<TableId, TableStats>,
+    pub work: HashMap<OperatorId, WorkDone>,
+}
 
 /// How a barrier moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,7 @@ mod pause;
 
 use crate::board::Passed;
 use crate::checkpointing::{self, CheckpointWork, Sealed};
-use crate::command::{Command, Inbox, Install, StateSizes, Way};
+use crate::command::{Command, Inbox, Inspection, Install, Way};
 use crate::driver::WorkerFailure;
 use crate::event_clock::{EventClock, Told};
 use crate::lag::Busy;
@@ -541,10 +541,10 @@ impl Coordinator {
         Some(state.in_flight.front()?.cut_at.elapsed())
     }
 
-    /// Asks all workers what the state tables of a relation hold.
-    pub fn state_sizes(&self, relation: RelationId) -> mpsc::UnboundedReceiver<StateSizes> {
+    /// Asks all workers what the operators of a relation hold and have done.
+    pub fn inspect(&self, relation: RelationId) -> mpsc::UnboundedReceiver<Inspection> {
         let (sender, answers) = mpsc::unbounded_channel();
-        self.broadcast(&self.state.lock(), &Command::StateSizes(relation, sender));
+        self.broadcast(&self.state.lock(), &Command::Inspect(relation, sender));
         answers
     }
 

@@ -21,6 +21,7 @@ use crate::hub::{Hub, Tables};
 use crate::in_flight;
 use crate::packet::Packet;
 use crate::policy::RelationChoices;
+use crate::work::Work;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
@@ -46,6 +47,7 @@ pub(crate) struct Outlet {
     output: Output<u64, Packet>,
     consumers: usize,
     credits: Rc<RelationCredits>,
+    work: Rc<Work>,
 }
 
 impl Outlet {
@@ -53,11 +55,13 @@ impl Outlet {
         output: Output<u64, Packet>,
         consumers: usize,
         credits: Rc<RelationCredits>,
+        work: Rc<Work>,
     ) -> Self {
         Self {
             output,
             consumers,
             credits,
+            work,
         }
     }
 
@@ -67,6 +71,7 @@ impl Outlet {
         }
         let mut session = self.output.activate();
         for batch in batches.drain(..) {
+            self.work.gave(batch.num_rows());
             if self.consumers > 0 && !batch.is_empty() {
                 self.credits.sent(batch.num_rows() * self.consumers);
                 session.give(capability, &mut Packet(Some(batch)));
@@ -152,6 +157,7 @@ impl Stash {
 pub(crate) struct NodeContext {
     pub hub: Rc<Hub>,
     pub credits: Rc<RelationCredits>,
+    pub work: Rc<Work>,
     pub relation: RelationId,
     pub relation_name: String,
     pub operator: OperatorId,
@@ -352,6 +358,7 @@ impl OperatorDriver {
             #[cfg(debug_assertions)]
             crate::failpoint::operator_batch(&self.cx.relation_name, self.cx.hub.worker);
             let rows = batch.num_rows();
+            self.cx.work.took(rows);
             if self.call(|operator, cx| operator.on_batch(port, batch, cx)) == Progress::More {
                 self.stage = Stage::ResumeBatch;
             }

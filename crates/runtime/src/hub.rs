@@ -1,11 +1,12 @@
 //! What the dataflows of one worker share: barriers, exports between dataflows, and everybody's state tables.
 
 use crate::board::Board;
-use crate::command::{StateSizes, Way};
+use crate::command::{Inspection, Way};
 use crate::coordinator::Coordinator;
 use crate::credits::{Credits, RelationCredits};
 use crate::error_board::ErrorBoard;
 use crate::input::shared_source::SharedSource;
+use crate::work::Work;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -13,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidegate_state::{Backends, StateError, Table, ViewStore};
 use tidegate_types::{
-    Barrier, Batch, CheckpointId, Epoch, KeyGroupRange, RelationId, TableId, WorkerId,
+    Barrier, Batch, CheckpointId, Epoch, KeyGroupRange, OperatorId, RelationId, TableId, WorkerId,
 };
 use timely::scheduling::Activator;
 
@@ -104,6 +105,7 @@ pub(crate) struct Hub {
     pub exporters: RefCell<HashMap<RelationId, Rc<RefCell<Exporter>>>>,
     pub table_queues: RefCell<HashMap<RelationId, Rc<RefCell<TableQueue>>>>,
     relation_credits: RefCell<HashMap<RelationId, Rc<RelationCredits>>>,
+    work: RefCell<HashMap<RelationId, HashMap<OperatorId, Rc<Work>>>>,
     tables: RefCell<HashMap<RelationId, Vec<TablesOfOperator>>>,
     views: RefCell<HashMap<RelationId, Arc<ViewStore>>>,
 }
@@ -135,6 +137,7 @@ impl Hub {
             exporters: RefCell::default(),
             table_queues: RefCell::default(),
             relation_credits: RefCell::default(),
+            work: RefCell::default(),
             tables: RefCell::default(),
             views: RefCell::default(),
         }
@@ -249,14 +252,27 @@ impl Hub {
             .push((ids, tables.clone()));
     }
 
-    pub fn state_sizes(&self, relation: RelationId) -> StateSizes {
-        let mut sizes = StateSizes::new();
+    /// Where an operator counts what it does.
+    pub fn work_of(&self, relation: RelationId, operator: OperatorId) -> Rc<Work> {
+        let mut work = self.work.borrow_mut();
+        let of_relation = work.entry(relation).or_default();
+        of_relation.entry(operator).or_default().clone()
+    }
+
+    pub fn inspect(&self, relation: RelationId) -> Inspection {
+        let mut inspection = Inspection {
+            worker: self.worker,
+            ..Inspection::default()
+        };
         for (ids, tables) in self.tables.borrow().get(&relation).into_iter().flatten() {
             for (id, table) in ids.iter().zip(tables.borrow().iter()) {
-                sizes.insert(*id, table.stats());
+                inspection.tables.insert(*id, table.stats());
             }
         }
-        sizes
+        for (operator, work) in self.work.borrow().get(&relation).into_iter().flatten() {
+            inspection.work.insert(*operator, work.done());
+        }
+        inspection
     }
 
     /// Takes its state tables out of a relation whose dataflow is gone, for the one that comes in its place. Who reads
@@ -343,6 +359,7 @@ impl Hub {
         self.sign_out(relation);
         self.exporters.borrow_mut().remove(&relation);
         self.tables.borrow_mut().remove(&relation);
+        self.work.borrow_mut().remove(&relation);
         self.views.borrow_mut().remove(&relation);
         self.errors.forget(relation, self.worker);
     }

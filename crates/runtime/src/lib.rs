@@ -47,6 +47,7 @@ mod state_match;
 pub mod status;
 mod suspension;
 mod taking_over;
+mod work;
 mod worker;
 
 pub use alteration::{Alteration, OperatorState};
@@ -64,3 +65,4 @@ pub use spec::{CatalogSnapshot, ChangeLog, EventTime, RelationSpec};
 pub use state_match::{MatchedOperator, MatchedTable, StateMatch, match_state, rows_of, same_form};
 pub use status::{CheckpointInfo, ErrorRow, JobStatus, OperatorStatus, RuntimeStatus};
 pub use suspension::{Reason, Suspension};
+pub use work::WorkDone;

@@ -85,6 +85,7 @@ impl RootDriver {
             let early = arriving <= self.epoch && self.cx.is_early();
             while let Some((_, batch)) = self.stash.pop(self.epoch, early) {
                 self.cx.credits.processed(batch.num_rows());
+                self.cx.work.took(batch.num_rows());
                 self.batches.push(batch);
             }
             if arriving <= self.epoch {

@@ -189,8 +189,8 @@ impl Loop<'_> {
             }
             Command::Replace(install) => self.replace(&install),
             Command::GoOn => self.hub.go_on(),
-            Command::StateSizes(relation, answer) => {
-                let _ = answer.send(self.hub.state_sizes(relation));
+            Command::Inspect(relation, answer) => {
+                let _ = answer.send(self.hub.inspect(relation));
             }
             Command::Append(changes) => self.append(&changes),
             Command::Barrier(barrier, way) => {

@@ -5,11 +5,15 @@ use crate::api::{Response, RowsTag};
 use crate::relations::parse_query;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::displayable;
+use std::collections::HashMap;
+use std::fmt::Write;
 use tidegate_catalog::{RelationClass, RelationKind};
 use tidegate_parser::sqlparser::ast;
 use tidegate_parser::{Explain, ExplainFormat, ExplainView, Statement};
-use tidegate_planner::{Planner, explain};
-use tidegate_types::{RelationId, SqlError};
+use tidegate_plan::{Dataflow, Op};
+use tidegate_planner::{Planner, explain, operators};
+use tidegate_runtime::OperatorState;
+use tidegate_types::{OperatorId, RelationId, SqlError};
 
 impl Session {
     pub(super) async fn explain(&mut self, request: &Explain) -> Result<Response, SqlError> {
@@ -60,8 +64,11 @@ impl Session {
         Ok(plan_lines(&text))
     }
 
-    pub(super) fn explain_view(&mut self, request: &ExplainView) -> Result<Response, SqlError> {
-        refuse(request.analyze, request.format)?;
+    pub(super) async fn explain_view(
+        &mut self,
+        request: &ExplainView,
+    ) -> Result<Response, SqlError> {
+        refuse(false, request.format)?;
         let catalog = self.database.catalog.get();
         let name = tidegate_parser::name_parts(&request.name);
         let relation =
@@ -73,6 +80,14 @@ impl Session {
             .database
             .spec(&catalog, relation)?
             .ok_or_else(|| SqlError::internal("a view has a plan"))?;
+        if request.analyze {
+            let runtime = self.database.runtime()?;
+            let states = runtime.operator_states_by_worker(relation.id).await?;
+            let text = analyzed(&spec.dataflow, &states, request.verbose, &|id| {
+                self.name_of(id)
+            });
+            return Ok(plan_lines(&text));
+        }
         Ok(plan_lines(&explain(
             &spec.dataflow,
             request.verbose,
@@ -114,6 +129,42 @@ impl Session {
             plan.indent(false)
         ))
     }
+}
+
+/// What each operator has done since its worker was started, and what it keeps: summed up, and in the verbose form of each
+/// worker.
+fn analyzed(
+    dataflow: &Dataflow,
+    states: &HashMap<OperatorId, Vec<OperatorState>>,
+    verbose: bool,
+    name: &dyn Fn(RelationId) -> Option<String>,
+) -> String {
+    let mut text = String::new();
+    for (index, depth, operator) in operators(dataflow, name) {
+        let node = &dataflow.nodes[index];
+        let of_workers = states.get(&node.id).map_or(&[][..], Vec::as_slice);
+        let mut sum = OperatorState::default();
+        of_workers.iter().for_each(|state| sum += *state);
+        let keeps = !node.state.is_empty() || matches!(node.op, Op::Materialize { .. });
+        let indent = depth * 2;
+        let _ = writeln!(text, "{:indent$}{operator}  {}", "", measured(&sum, keeps));
+        for (worker, state) in of_workers.iter().enumerate().filter(|_| verbose) {
+            let measured = measured(state, keeps);
+            let _ = writeln!(text, "{:indent$}    worker {worker}: {measured}", "");
+        }
+    }
+    text
+}
+
+fn measured(state: &OperatorState, keeps: bool) -> String {
+    let work = &state.work;
+    let time = work.busy.as_secs_f64() * 1e3;
+    let (rows_in, rows_out) = (work.rows_in, work.rows_out);
+    let mut text = format!("(rows in={rows_in} out={rows_out} time={time:.3} ms)");
+    if keeps {
+        let _ = write!(text, " (state rows={} bytes={})", state.rows, state.bytes);
+    }
+    text
 }
 
 fn refuse(analyze: bool, format: ExplainFormat) -> Result<(), SqlError> {

@@ -289,7 +289,7 @@ impl Session {
             Statement::Show(show) => self.show(show).await,
             Statement::Describe { name } => self.describe(name),
             Statement::Explain(explain) => self.explain(explain).await,
-            Statement::ExplainView(explain) => self.explain_view(explain),
+            Statement::ExplainView(explain) => self.explain_view(explain).await,
             Statement::NotBuilt { feature } => Err(SqlError::not_supported(feature)),
             other => Err(SqlError::not_supported(other.tag())),
         }
