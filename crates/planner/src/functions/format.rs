@@ -1,4 +1,4 @@
-//! `format(pattern, …)`, and what else makes text of values.
+//! `format(pattern, …)`, `quote_ident`, `quote_literal`, and how many of some values are NULL.
 
 use super::rowwise::{Row, Rowwise, is_text};
 use datafusion::arrow::datatypes::DataType;
@@ -22,7 +22,47 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
         returns: |_| SqlType::Text,
         body: format,
     };
-    vec![format.udf()]
+    vec![
+        format.udf(),
+        quoting("quote_ident", |row| {
+            Ok(Value::Text(tidegate_parser::quote_ident(&row.text(0))))
+        }),
+        quoting("quote_literal", |row| {
+            Ok(Value::Text(quote_literal(&row.text(0))))
+        }),
+        counting("num_nulls", |row| Ok(Value::Integer(nulls(row)))),
+        counting("num_nonnulls", |row| {
+            Ok(Value::Integer(row.len() as i32 - nulls(row)))
+        }),
+    ]
+}
+
+/// A function of one value in its text form.
+fn quoting(name: &'static str, body: fn(&Row<'_>) -> Result<Value, SqlError>) -> Arc<ScalarUDF> {
+    let function = Rowwise {
+        name,
+        strict: true,
+        coerce: |arguments| (arguments.len() == 1).then(|| arguments.to_vec()),
+        returns: |_| SqlType::Text,
+        body,
+    };
+    function.udf()
+}
+
+/// A function of how many of its arguments are NULL.
+fn counting(name: &'static str, body: fn(&Row<'_>) -> Result<Value, SqlError>) -> Arc<ScalarUDF> {
+    let function = Rowwise {
+        name,
+        strict: false,
+        coerce: |arguments| (!arguments.is_empty()).then(|| arguments.to_vec()),
+        returns: |_| SqlType::Integer,
+        body,
+    };
+    function.udf()
+}
+
+fn nulls(row: &Row<'_>) -> i32 {
+    (0..row.len()).filter(|i| row.is_null(*i)).count() as i32
 }
 
 fn invalid(message: impl Into<String>) -> SqlError {

@@ -11,6 +11,8 @@ mod checked;
 mod datetime;
 mod float;
 mod format;
+mod grouping_sets;
+mod interval_arithmetic;
 mod json;
 mod jsonb;
 mod least_squares;
@@ -22,6 +24,7 @@ mod outer;
 mod parse_datetime;
 mod postgres;
 mod ranking;
+mod recursive;
 mod regular_expressions;
 mod rewrite;
 mod rowwise;
@@ -94,6 +97,7 @@ fn build() -> Registry {
         time_windows::functions(),
         timezone::functions(),
         regular_expressions::functions(),
+        interval_arithmetic::functions(),
         same_type::functions(&library),
     ]
     .concat();
@@ -156,6 +160,7 @@ fn build() -> Registry {
     let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
         Arc::new(json::JsonAsText),
         Arc::new(regular_expressions::SubstringPlanner),
+        Arc::new(interval_arithmetic::IntervalPlanner),
     ];
     expr_planners.extend(json.expr_planners().iter().cloned());
     let rewrites = json.analyzer().function_rewrites().to_vec();
@@ -224,7 +229,13 @@ pub fn analyzer() -> Analyzer {
     analyzer.rules.insert(0, Arc::new(not_in::EmbeddedNotIn));
     analyzer
         .rules
-        .insert(1, Arc::new(rewrite::PostgresSemantics));
+        .insert(1, Arc::new(grouping_sets::ComputedGroupingSets));
+    analyzer
+        .rules
+        .insert(2, Arc::new(recursive::RecursiveTypes));
+    analyzer
+        .rules
+        .insert(3, Arc::new(rewrite::PostgresSemantics));
     // Once more, for the casts that type coercion put in. A plan that is analyzed twice must not change again.
     analyzer.rules.push(Arc::new(rewrite::PostgresSemantics));
     for rewrite in &registry().rewrites {
