@@ -2,75 +2,18 @@
 
 use super::{changes, checkpoint, contents, expected, open};
 use crate::{CheckpointError, Storage};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use moto::{MISSING, Moto};
 
-struct Moto {
-    process: Child,
-    port: u16,
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Moto {
-    /// `None` when it is not installed.
-    fn start() -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let process = Command::new("moto_server")
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let mut moto = Self { process, port };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while moto.request("GET", "/").is_none() {
-            if moto.process.try_wait().unwrap().is_some() || Instant::now() > deadline {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Some(moto)
-    }
-
-    fn request(&self, method: &str, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{}\r\nContent-Length: 0\r\n\r\n",
-            self.port
-        );
-        stream.write_all(head.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    }
-}
+#[path = "../../../../tests/servers/moto.rs"]
+mod moto;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checkpoints_in_a_bucket() {
     let Some(moto) = tokio::task::spawn_blocking(Moto::start).await.unwrap() else {
-        eprintln!(
-            "SKIPPED checkpoints_in_a_bucket: moto_server does not run here; install it with: pip install 'moto[server]'"
-        );
-        return;
+        return eprintln!("SKIPPED checkpoints_in_a_bucket: {MISSING}");
     };
-    let created = moto.request("PUT", "/tides").unwrap();
-    assert!(created.contains("200"), "{created}");
-    let url = format!(
-        "s3://tides/some/prefix?endpoint=http://127.0.0.1:{}&region=us-east-1&access_key_id=test&secret_access_key=test",
-        moto.port
-    );
+    moto.create_bucket("tides");
+    let url = moto.url("tides/some/prefix");
     let storage = Storage::open(&url).unwrap();
     assert_eq!(storage.location(), "s3://tides/some/prefix");
     let first = open(&storage).await.unwrap();
