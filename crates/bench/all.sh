@@ -9,11 +9,15 @@ bench=${1:?the path of tidegate-bench}
 events=${EVENTS:-10000000}
 runs=${RUNS:-3}
 
-for query in q0 q1 q2 q3 q4 q17 q18 q20; do
+for query in $(seq -f q%g 0 22); do
     for run in $(seq "$runs"); do
         "$bench" nexmark --query "$query" --events "$events"
     done
-    "$bench" nexmark --query "$query" --events "$events" --into view
+    # Of some queries the result alone is larger than the default limit.
+    "$bench" nexmark --query "$query" --events "$events" --into view --set memory_limit=16GB
+done
+for query in q5 q7 q8 q11 q12; do
+    "$bench" nexmark --query "$query" --events "$events" --watermarks
 done
 for query in q4 q17; do
     "$bench" nexmark --query "$query" --events "$events" --checkpoints off
@@ -22,17 +26,17 @@ done
 for backend in memory rocksdb; do
     for checkpoints in off 1s; do
         for run in $(seq "$runs"); do
-            "$bench" keyed --keys 1000000 --rows "$events" --backend "$backend" --checkpoints "$checkpoints"
+            "$bench" keyed --keys 1000000 --rows $((2 * events)) --backend "$backend" --checkpoints "$checkpoints"
         done
     done
     for checkpoints in 1s 100ms; do
         for run in $(seq "$runs"); do
-            "$bench" keyed --keys 1000000 --rows "$events" --backend "$backend" --checkpoints "$checkpoints" \
+            "$bench" keyed --keys 1000000 --rows $((2 * events)) --backend "$backend" --checkpoints "$checkpoints" \
                 --set checkpoint_execution=sync
         done
     done
     for run in $(seq "$runs"); do
-        "$bench" keyed --keys 1000000 --rows "$events" --backend "$backend" --checkpoints 100ms
+        "$bench" keyed --keys 1000000 --rows $((2 * events)) --backend "$backend" --checkpoints 100ms
     done
     for keys in 100000 500000 1000000 2000000; do
         "$bench" recovery --keys "$keys" --backend "$backend"
@@ -56,3 +60,4 @@ done
 "$bench" insert-latency
 "$bench" point-reads
 "$bench" idle
+"$bench" rescale

@@ -66,7 +66,7 @@ pub async fn point_reads(options: ReadOptions) -> Result<Value> {
         &mut session,
         &format!(
             "CREATE TABLE t (id bigint PRIMARY KEY, x bigint);
-             INSERT INTO t SELECT value, value * 2 FROM generate_series(1, {keys});
+             INSERT INTO t SELECT i, i * 2 FROM generate_series(1, {keys}) AS s (i);
              CREATE MATERIALIZED VIEW v AS SELECT id, sum(x) AS s FROM t GROUP BY id"
         ),
     )

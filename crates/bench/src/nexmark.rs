@@ -20,6 +20,9 @@ pub struct Options {
     /// blackhole or view.
     #[arg(long, default_value = "blackhole")]
     into: String,
+    /// Sources whose rows are late after four seconds, so that the state of windows is freed.
+    #[arg(long)]
+    watermarks: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -94,11 +97,15 @@ pub async fn run(options: Options) -> Result<Value> {
     let query = query(&options.query)?;
     let database = options.common.open().await?;
     let mut session = session(&database)?;
+    let watermark = match options.watermarks {
+        true => "(WATERMARK FOR date_time AS date_time - INTERVAL '4 seconds')",
+        false => "",
+    };
     for table in TABLES {
         let events = options.events;
         execute(
             &mut session,
-            &format!("CREATE SOURCE {table} WITH (connector = 'nexmark', table = '{table}', events = '{events}')"),
+            &format!("CREATE SOURCE {table} {watermark} WITH (connector = 'nexmark', table = '{table}', events = '{events}')"),
         )
         .await?;
     }
@@ -127,6 +134,7 @@ pub async fn run(options: Options) -> Result<Value> {
         "benchmark": "nexmark",
         "query": query.name,
         "into": options.into,
+        "watermarks": options.watermarks,
         "events": options.events,
         "workers": database.status()?.workers,
         "backend": options.common.backend,
