@@ -254,6 +254,15 @@ impl Campaign {
     /// One life of the server.
     async fn round(&mut self, disturbance: Disturbance, mode: &Mode, tally: &mut Tally) {
         self.fail("");
+        if disturbance == Disturbance::CrashInStorage
+            && self.writers.iter().any(Writer::is_unsettled)
+        {
+            // Two servers that died in a row would leave two transactions open.
+            let mut server = self.start(mode, None).unwrap();
+            self.check(&server.connect().await, tally).await;
+            server.kill();
+            server.wait();
+        }
         let faults = self.storage_faults(disturbance);
         let mut server = match self.start(mode, faults.as_deref()) {
             Ok(server) => server,

@@ -209,6 +209,11 @@ impl Writer {
         self.next_id
     }
 
+    /// Whether it is open if its last transaction is there.
+    pub fn is_unsettled(&self) -> bool {
+        self.asked.is_some()
+    }
+
     /// Takes what the server has as the truth, after proving that it is one of the two states that may be. Says whether
     /// the transaction that was under way is there.
     pub fn settle(&mut self, all: &Rows, context: &str) -> bool {
@@ -231,12 +236,15 @@ impl Writer {
         if found == self.acknowledged {
             return false;
         }
-        if let Some(asked) = asked
-            && found == asked
-        {
-            self.acknowledged = asked;
+        if asked.as_ref() == Some(&found) {
+            self.acknowledged = found;
             return true;
         }
+        let under_way = asked.map(|asked| {
+            let changed = asked.orders.into_iter();
+            let changed = changed.filter(|(k, v)| self.acknowledged.orders.get(k) != Some(v));
+            changed.collect::<Vec<_>>()
+        });
         let lost: Vec<_> = self
             .acknowledged
             .orders
@@ -251,7 +259,7 @@ impl Writer {
         let (had, has) = (self.acknowledged.items.len(), found.items.len());
         panic!(
             "{context}: writer {} finds neither what was acknowledged nor what was under way: orders {lost:?} became \
-             {new:?}, {had} items became {has}",
+             {new:?}, {had} items became {has}; under way were {under_way:?}",
             self.number
         );
     }
