@@ -9,7 +9,7 @@
 //!
 //! The plan itself has positions only; names here come from the schemas on the way and may repeat.
 
-use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::Expr;
@@ -18,6 +18,7 @@ use tidegate_plan::{
     AggregateCall, AggregateFunction, Dataflow, Distribution, JoinKind, Op, PairFunction, Ranking,
     ScalarExpr, SortKey,
 };
+use tidegate_types::text::to_text;
 use tidegate_types::{RelationId, SqlType};
 
 /// The text of a plan. `name` gives a relation's name. `verbose` adds ids and types.
@@ -262,9 +263,23 @@ fn scalar(expression: &ScalarExpr, inputs: &[&Schema]) -> String {
             }
             Ok(Transformed::no(Expr::Column(column)))
         }
+        Expr::Literal(value, _) if is_time(&value.data_type()) && !value.is_null() => {
+            let sql_type = SqlType::from_arrow(&value.data_type());
+            let text = to_text(&value.to_array()?, &sql_type);
+            let written = format!("{sql_type} '{}'", text.value(0));
+            Ok(Transformed::yes(Expr::Column(Column::new_unqualified(
+                written,
+            ))))
+        }
         other => Ok(Transformed::no(other)),
     });
     named.expect("renaming never fails").data.to_string()
+}
+
+/// Types whose values DataFusion does not write as people do.
+fn is_time(data_type: &DataType) -> bool {
+    use DataType::{Date32, Interval, Time64, Timestamp};
+    matches!(data_type, Date32 | Interval(_) | Time64(_) | Timestamp(..))
 }
 
 fn projection(expressions: &[ScalarExpr], input: &Schema, output: &Schema) -> String {
