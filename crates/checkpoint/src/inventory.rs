@@ -80,9 +80,15 @@ impl Inventory {
             .into_iter()
             .map(|l| (l.object.into(), l.bytes))
             .collect();
-        let numbers: BTreeSet<u64> = files.keys().copied().collect();
         let copies = |object: &Arc<str>| layout::generation_of_run(object).is_none();
-        if numbers.is_empty() && !run_objects.keys().all(copies) {
+        let has_runs = !run_objects.keys().all(copies);
+        if files.is_empty() && has_runs {
+            // Another server may have begun since, with a manifest first.
+            let manifests = storage.list(layout::MANIFESTS).await?;
+            files = read_files(storage, &manifests).await?;
+        }
+        let numbers: BTreeSet<u64> = files.keys().copied().collect();
+        if numbers.is_empty() && has_runs {
             let what = "there are run objects but no manifest".to_owned();
             return Err(Damage {
                 object: layout::MANIFESTS.into(),
