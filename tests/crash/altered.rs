@@ -316,13 +316,13 @@ async fn cancelled_it_leaves_the_view_as_it_was() {
         &client,
         "CREATE MATERIALIZED VIEW v AS SELECT g, count(*) AS n FROM t GROUP BY g;
          CREATE MATERIALIZED VIEW w AS SELECT sum(n) AS total FROM v;
-         INSERT INTO t SELECT i, 'h', (i % 4)::int FROM generate_series(1001, 9000) AS s(i)",
+         INSERT INTO t SELECT i, 'h', (i % 4)::int FROM generate_series(1001, 21000) AS s(i)",
     )
     .await;
     let other = server.connect().await;
     let token = other.cancel_token();
     let altering = tokio::spawn(async move {
-        // Sixteen million pairs.
+        // A hundred million pairs: it is far from its end when it is cancelled.
         let sql = "ALTER MATERIALIZED VIEW v AS SELECT a.g, count(*) AS n FROM t AS a JOIN t AS b ON a.x = b.x GROUP BY a.g";
         other.simple_query(sql).await.map(|_| ())
     });
@@ -336,9 +336,9 @@ async fn cancelled_it_leaves_the_view_as_it_was() {
     let error = altering.await.unwrap().unwrap_err();
     assert_eq!(error.as_db_error().unwrap().code().code(), "57014");
     until_rows(&client, "SHOW JOBS", |jobs| jobs.is_empty()).await;
-    run(&client, "INSERT INTO t VALUES (9001, 'h', 1)").await;
+    run(&client, "INSERT INTO t VALUES (30001, 'h', 1)").await;
     let n = "SELECT n FROM v WHERE g = 'h'";
-    until_rows(&client, n, |r| r == ["8001"]).await;
+    until_rows(&client, n, |r| r == ["20001"]).await;
     verify(&client, "v").await;
     verify(&client, "w").await;
     run(
@@ -346,7 +346,7 @@ async fn cancelled_it_leaves_the_view_as_it_was() {
         "ALTER MATERIALIZED VIEW v AS SELECT g, count(*) + 1 AS n FROM t GROUP BY g",
     )
     .await;
-    assert_eq!(rows(&client, n).await, ["8002"]);
+    assert_eq!(rows(&client, n).await, ["20002"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
