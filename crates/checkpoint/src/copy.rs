@@ -303,10 +303,12 @@ impl CheckpointStore {
             ..manifest.clone()
         };
         let content = Content::Checkpoint(Box::new(delta::snapshot(&adopted, None)));
-        let generation = self.generation();
-        let number = self
-            .append(|number| file(number, generation, reserved, retained, content))
-            .await?;
+        let (generation, created_ms) = (self.generation(), adopted.created_ms);
+        let make = |number| ManifestFile {
+            created_ms,
+            ..file(number, generation, reserved, retained, content)
+        };
+        let number = self.append(make).await?;
         adopted.number = number;
         let adopted = Arc::new(adopted);
         let mut state = self.state.lock();
