@@ -42,6 +42,47 @@ pub fn write_counts(
     table.write_many(&changes)
 }
 
+/// A sub-key, with what its count was and is.
+pub type Recount<'a> = (&'a [u8], i64, i64);
+
+/// Writes the counts of cells of one key.
+pub fn write_recounts(
+    table: &mut dyn Table,
+    key: &[u8],
+    recounts: &[Recount<'_>],
+) -> Result<(), StateError> {
+    let cells: Vec<Cell<'_>> = recounts.iter().map(|(sub, ..)| Cell { key, sub }).collect();
+    let counts: Vec<(i64, i64)> = recounts.iter().map(|(_, was, is)| (*was, *is)).collect();
+    write_counts(table, &cells, &counts)
+}
+
+/// Takes all cells under these keys out of a table: the places of their keys, their sub-keys, their counts.
+pub fn take_all(
+    table: &mut dyn Table,
+    keys: &ByteRows,
+) -> Result<(Vec<u32>, ByteRows, Vec<i64>), StateError> {
+    let (mut of_key, mut subs, mut counts) = (Vec::new(), ByteRows::new(), Vec::new());
+    for (index, key) in keys.iter().enumerate() {
+        scan_counts(table, key, false, &mut |sub, count| {
+            of_key.push(index as u32);
+            subs.push(sub);
+            counts.push(count);
+            ControlFlow::Continue(())
+        })?;
+    }
+    let cells: Vec<Cell<'_>> = of_key
+        .iter()
+        .zip(subs.iter())
+        .map(|(index, sub)| Cell {
+            key: keys.get(*index as usize),
+            sub,
+        })
+        .collect();
+    let gone: Vec<(i64, i64)> = counts.iter().map(|count| (*count, 0)).collect();
+    write_counts(table, &cells, &gone)?;
+    Ok((of_key, subs, counts))
+}
+
 /// Visits the sub-keys under a key that are there (with a positive count), in order or the reverse, until `visit` breaks.
 pub fn scan_counts(
     table: &dyn Table,

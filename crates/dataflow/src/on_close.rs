@@ -8,14 +8,12 @@
 //! Cost: one cell per changed row and epoch, and one for each row that comes out.
 
 use crate::closing::Closing;
-use crate::count_table::{scan_counts, write_counts};
+use crate::count_table::{take_all, write_recounts};
 use crate::groups::KeyChunk;
 use crate::numbering::Numbered;
 use crate::ordered_rows::{CHUNK_GROUPS, Kept, OrderedRows};
 use crate::{Cx, Operator, OperatorError, Port, Progress};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use std::ops::ControlFlow;
-use tidegate_state::Cell;
 use tidegate_types::{Barrier, Batch, ByteRows, RowCodec};
 
 pub struct OnClose {
@@ -59,11 +57,7 @@ impl OnClose {
             for (index, group) in range.enumerate() {
                 let key = keys.keys.get(index);
                 let changes = self.rows.counts(group, key, table)?;
-                let cells: Vec<Cell<'_>> =
-                    changes.iter().map(|(sub, ..)| Cell { key, sub }).collect();
-                let counts: Vec<(i64, i64)> =
-                    changes.iter().map(|(_, old, new)| (*old, *new)).collect();
-                write_counts(table, &cells, &counts)?;
+                write_recounts(table, key, &changes)?;
             }
             self.closing.touch(&keys);
         }
@@ -80,26 +74,7 @@ impl OnClose {
             let range = self.next..(self.next + CHUNK_GROUPS).min(self.closed.len());
             self.next = range.end;
             let keys: ByteRows = self.closed[range].iter().map(|key| &**key).collect();
-            let table = cx.tables[0].as_mut();
-            let (mut of_key, mut subs, mut diffs) = (Vec::new(), ByteRows::new(), Vec::new());
-            for (index, key) in keys.iter().enumerate() {
-                scan_counts(table, key, false, &mut |sub, count| {
-                    of_key.push(index as u32);
-                    subs.push(sub);
-                    diffs.push(count);
-                    ControlFlow::Continue(())
-                })?;
-            }
-            let cells: Vec<Cell<'_>> = of_key
-                .iter()
-                .zip(subs.iter())
-                .map(|(index, sub)| Cell {
-                    key: keys.get(*index as usize),
-                    sub,
-                })
-                .collect();
-            let gone: Vec<(i64, i64)> = diffs.iter().map(|count| (*count, 0)).collect();
-            write_counts(table, &cells, &gone)?;
+            let (of_key, subs, diffs) = take_all(cx.tables[0].as_mut(), &keys)?;
             let columns = self.codec.decode(keys.iter())?;
             let chunk = KeyChunk { keys, columns };
             cx.emit(self.rows.rows(&chunk, of_key, &subs, diffs)?);

@@ -4,7 +4,7 @@
 //! they were and as they are; how many is the caller's to say. Where rows are never retracted, rows behind those are not
 //! kept at all.
 
-use crate::count_table::{CountLists, read_counts, scan_counts, write_counts};
+use crate::count_table::{CountLists, Recount, read_counts, scan_counts, write_counts};
 use crate::groups::{Groups, KeyChunk};
 use crate::key_counts::KeyCounts;
 use crate::numbering::{Numbered, Numbering};
@@ -20,9 +20,6 @@ use tidegate_types::{Batch, ByteRows, RowCodec};
 
 /// Groups that are brought up to date at a time.
 pub const CHUNK_GROUPS: usize = 1024;
-
-/// Encoded columns, with what their count was and is.
-pub type Recount<'a> = (&'a [u8], i64, i64);
 
 pub struct OrderedRows {
     schema: SchemaRef,

@@ -12,10 +12,10 @@
 //!
 //! Cost: the size of the sessions that change, per epoch.
 
-use crate::count_table::{scan_counts_within, write_counts};
+use crate::count_table::{Recount, scan_counts_within, write_recounts};
 use crate::groups::KeyChunk;
 use crate::numbering::Numbered;
-use crate::ordered_rows::{CHUNK_GROUPS, Kept, OrderedRows, Recount};
+use crate::ordered_rows::{CHUNK_GROUPS, Kept, OrderedRows};
 use crate::{Cx, Operator, OperatorError, Port, Progress};
 use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::{is_not_null, is_null};
@@ -235,9 +235,7 @@ impl Session {
                 ends.iter().for_each(|end| ending.touch(*end, key));
             }
         }
-        let cells: Vec<Cell<'_>> = changes.iter().map(|(sub, ..)| Cell { key, sub }).collect();
-        let counts: Vec<Counts> = changes.iter().map(|(_, old, new)| (*old, *new)).collect();
-        write_counts(table, &cells, &counts)?;
+        write_recounts(table, key, &changes)?;
         Ok(())
     }
 

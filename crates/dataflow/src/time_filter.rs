@@ -11,7 +11,7 @@
 //!
 //! Cost: one cell per changed row and epoch, and one for each row that enters or leaves.
 
-use crate::count_table::{scan_counts, write_counts};
+use crate::count_table::{take_all, write_counts, write_recounts};
 use crate::groups::{KeyChunk, widen};
 use crate::numbering::Numbered;
 use crate::ordered_rows::{CHUNK_GROUPS, Kept, OrderedRows};
@@ -216,11 +216,7 @@ impl TimeFilter {
                 if !waits && stay.until_us == i64::MAX {
                     continue;
                 }
-                let cells: Vec<Cell<'_>> =
-                    changes.iter().map(|(sub, ..)| Cell { key, sub }).collect();
-                let counts: Vec<(i64, i64)> =
-                    changes.iter().map(|(_, old, new)| (*old, *new)).collect();
-                write_counts(table, &cells, &counts)?;
+                write_recounts(table, key, &changes)?;
                 match waits {
                     true => self.entering.add(stay.from_us, key),
                     false => self.leaving.add(stay.until_us, key),
@@ -238,33 +234,6 @@ impl TimeFilter {
         }
         Ok(Progress::Done)
     }
-}
-
-/// Takes all rows under these keys out of a table: their places among the keys, their columns, their counts.
-fn take_all(
-    table: &mut dyn Table,
-    keys: &ByteRows,
-) -> Result<(Vec<u32>, ByteRows, Vec<i64>), OperatorError> {
-    let (mut of_key, mut subs, mut counts) = (Vec::new(), ByteRows::new(), Vec::new());
-    for (index, key) in keys.iter().enumerate() {
-        scan_counts(table, key, false, &mut |sub, count| {
-            of_key.push(index as u32);
-            subs.push(sub);
-            counts.push(count);
-            ControlFlow::Continue(())
-        })?;
-    }
-    let cells: Vec<Cell<'_>> = of_key
-        .iter()
-        .zip(subs.iter())
-        .map(|(index, sub)| Cell {
-            key: keys.get(*index as usize),
-            sub,
-        })
-        .collect();
-    let gone: Vec<(i64, i64)> = counts.iter().map(|count| (*count, 0)).collect();
-    write_counts(table, &cells, &gone)?;
-    Ok((of_key, subs, counts))
 }
 
 impl Operator for TimeFilter {

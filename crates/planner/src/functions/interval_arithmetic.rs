@@ -18,11 +18,13 @@ const DAY_MICROS: f64 = 86_400e6;
 const DAY_NANOS: i64 = 86_400_000_000_000;
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    let mut all = vec![times().clone(), divided().clone()];
-    all.push(justified("justify_hours", hours_to_days));
-    all.push(justified("justify_days", days_to_months));
-    all.push(justified("justify_interval", all_up));
-    all
+    vec![
+        times().clone(),
+        divided().clone(),
+        justified("justify_hours", hours_to_days),
+        justified("justify_days", days_to_months),
+        justified("justify_interval", all_up),
+    ]
 }
 
 fn times() -> &'static Arc<ScalarUDF> {
